@@ -1,0 +1,21 @@
+"""gigasr: one-pass, text-conditioned image super-resolution after GigaGAN."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Picture", "SuperResolver", "read_image", "write_image"]
+
+if TYPE_CHECKING:
+    from gigasr.images import Picture, read_image, write_image
+    from gigasr.pipeline import SuperResolver
+
+HOMES = {"SuperResolver": "pipeline", "Picture": "images", "read_image": "images", "write_image": "images"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import a public name on its first use, so that `import gigasr` costs nothing."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'gigasr' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"gigasr.{HOMES[name]}"), name)

@@ -1,0 +1,5 @@
+"""python -m gigasr = the command gigasr."""
+
+from gigasr.cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""Configuration: frozen models, read from TOML, strict about every key."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextConfig(Strict):
+    tower: str = "ViT-L-14"  # frozen text tower: "text_lite" (bundled) or an open_clip model name
+    pretrained: str | None = "openai"  # open_clip tag or a local file; None for text_lite
+    tower_width: int = Field(768, gt=0)  # features per token that the tower gives
+    dim: int = Field(768, gt=0)  # width of the learned text transformer T
+    depth: int = Field(2, ge=0)  # layers of T
+    num_heads: int = Field(8, gt=0)
+
+
+class LevelConfig(Strict):
+    channels: int = Field(gt=0)
+    blocks: int = Field(ge=1)  # residual blocks of two adaptive convolutions each
+    num_kernels: int = Field(1, ge=1)  # N, the size of each kernel bank
+    attention: int = Field(0, ge=0)  # units of self-attention, cross-attention, feed-forward
+
+
+class UpsamplerConfig(Strict):
+    scale: int = Field(8, ge=2)  # HR / LR, a power of two
+    lr_size: int = Field(64, gt=0)  # px; low-res side in training, and of body regions where attention is global
+    z_dim: int = Field(128, gt=0)
+    w_dim: int = Field(512, gt=0)
+    mapping_layers: int = Field(4, ge=1)
+    levels: tuple[LevelConfig, ...]  # smallest first; the last log2(scale) of them form the tail
+    upsample: Literal["filter", "shuffle"] = "filter"  # [1,3,3,1] filter, or convolution + pixel shuffle
+    head_dim: int = Field(64, gt=0)  # features per attention head
+    window: int = Field(0, ge=0)  # tokens; side of the self-attention windows, 0 = global
+    residual_gain: float = 0.4
+    attention_gain: float = 0.3
+    input_noise: float = Field(0.0, ge=0)  # std of the noise added to the low-res input, [-1, 1] units
+    text: TextConfig = TextConfig()
+
+    @property
+    def num_up(self) -> int:
+        """Levels above the low-res resolution."""
+        return self.scale.bit_length() - 1
+
+    @property
+    def num_down(self) -> int:
+        """Levels below the low-res resolution."""
+        return len(self.levels) - 1 - self.num_up
+
+    @model_validator(mode="after")
+    def check(self) -> "UpsamplerConfig":
+        if self.scale & (self.scale - 1):
+            raise ValueError(f"scale: expected a power of two, got {self.scale}")
+        if self.num_down < 1:
+            raise ValueError(
+                f"levels: expected at least {self.num_up + 2} for scale {self.scale}, got {len(self.levels)}"
+            )
+        if any(level.attention for level in self.levels[self.num_down + 1 :]):
+            raise ValueError("levels: expected attention = 0 above the low-res resolution")
+        for level in self.levels:
+            if level.attention and level.channels % self.head_dim:
+                raise ValueError(
+                    f"levels: expected channels divisible by head_dim {self.head_dim}, got {level.channels}"
+                )
+        return self
+
+
+class StageConfig(Strict):
+    channels: int = Field(gt=0)
+    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size
+    attention: int = Field(0, ge=0)  # units of self-attention and feed-forward
+
+
+class DiscriminatorConfig(Strict):
+    stages: tuple[StageConfig, ...]  # largest resolution first; each halves it
+    out_channels: int = Field(gt=0)  # of the last exit
+    num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
+    exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
+    sees_lr: bool = False  # differs from the paper: the enlarged low-res image stands beside each level
+    minibatch_std: int = Field(4, ge=0)  # group size; 0 = off
+    head_dim: int = Field(64, gt=0)
+    attention_gain: float = 0.3
+    text: TextConfig = TextConfig()
+
+
+class LossConfig(Strict):
+    l1: float = 0.0  # not in the paper; steadies the start
+    lpips: float = 10.0
+    adversarial: float = 1.0
+    matching: float = 1.0  # real and fake images with another image's caption
+    r1: float = 0.2048
+
+
+class PhaseConfig(Strict):
+    images: int = Field(gt=0)  # how many this phase shows
+    crop: int = Field(gt=0)  # px; high-res side
+    batch_size: int = Field(gt=0)
+    generator_lr: float = Field(0.0025, gt=0)
+    discriminator_lr: float = Field(0.0025, gt=0)
+    betas: tuple[float, float] = (0.0, 0.99)  # of AdamW, both players
+    decay: bool = False  # learning rates fall with the square root of what is left of the phase
+    loss: LossConfig = LossConfig()
+
+
+class TrainConfig(Strict):
+    phases: tuple[PhaseConfig, ...]
+    seed: int = 0
+    split: str | None = "train"
+    min_sharpness: float = 0.0
+    max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
+    empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
+    degraded: float = Field(0.0, ge=0, le=1)  # share of low-res inputs with blur, noise and JPEG
+    r1_every: int = Field(16, ge=1)  # steps; lazy regularisation
+    ema_half_life: float = Field(20_000, gt=0)  # images
+    weight_decay: float = 1e-5
+    clip_norm: float = Field(0.0, ge=0)  # gradient norm, 0 = off
+    workers: int = Field(1, ge=0)
+    log_every: int = Field(50, ge=1)  # steps
+    sample_every: int = Field(500, ge=1)  # steps
+    save_every: int = Field(250, ge=1)  # steps
+
+
+class Config(Strict):
+    """A whole file of configs/: a model, its discriminator and its training."""
+
+    upsampler: UpsamplerConfig
+    discriminator: DiscriminatorConfig
+    train: TrainConfig
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a TOML file; overrides are "dotted.key=value" with TOML values. Raises ValueError naming the dotted key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            set_dotted(data, override)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: expected TOML, got a syntax error: {error}") from None
+    return parse(Config, data, str(path))
+
+
+def set_dotted(data: dict[str, Any], override: str) -> None:
+    """Set one value in nested tables: "train.seed=3"."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ValueError(f"--set: expected dotted.key=value, got '{override}'")
+    *parents, leaf = key.strip().split(".")
+    for parent in parents:
+        data = data[int(parent)] if isinstance(data, list) else data.setdefault(parent, {})
+    try:
+        data[leaf] = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        data[leaf] = value.strip()
+
+
+def parse(model: type[T], data: dict[str, Any], source: str) -> T:
+    """Validate, with errors in one line: the dotted path, the rule, what was given."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(f"{source}: " + "; ".join(explain(model, e) for e in error.errors())) from None
+
+
+def explain(model: type[BaseModel], error: ErrorDetails) -> str:
+    """One line for one error of pydantic; an unknown key names the nearest known one."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{path}: {error['msg'].lower()}, got {error['input']!r}" if path else error["msg"]
+    known = fields_at(model, error["loc"][:-1])
+    nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"{path}: unknown key; nearest known: {', '.join(nearest)}"
+
+
+def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at a location."""
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
+    return list(model.model_fields)

@@ -1,0 +1,84 @@
+"""The low-res image is the truth: correct a result so that its reduction gives the input back.
+
+The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U enlarges (bicubic),
+and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
+HALO = RADIUS + 6  # low-res rows: the reach of D, G and U together
+
+
+def reduce(y: Tensor, scale: int) -> Tensor:
+    """y: [B, C, H * scale, W * scale] -> [B, C, H, W], antialiased bicubic"""
+    size = (y.shape[2] // scale, y.shape[3] // scale)
+    return F.interpolate(y, size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic"""
+    return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+
+
+@cache
+def inverse_filter(scale: int) -> Tensor:
+    """returns: [2 * RADIUS + 1]  the taps of G along one axis: the inverse of the response of D U to an impulse"""
+    length = 64
+    impulse = torch.zeros(1, 1, length, length, dtype=torch.float64)
+    impulse[..., length // 2] = 1.0
+    response = reduce(enlarge(impulse, scale), scale)[0, 0, length // 2].roll(-(length // 2))
+    inverse = torch.fft.irfft(1.0 / torch.fft.rfft(response), length).roll(RADIUS)[: 2 * RADIUS + 1]
+    return (inverse / inverse.sum()).float()
+
+
+def invert(residual: Tensor, scale: int) -> Tensor:
+    """Apply G along both axes.
+
+    residual: [B, C, H, W]
+    returns:  [B, C, H, W]  replicated beyond the border
+    """
+    channels = residual.shape[1]
+    taps = inverse_filter(scale).to(residual).view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    x = F.pad(residual, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
+    x = F.conv2d(x, taps, groups=channels)
+    return F.conv2d(x, taps.transpose(2, 3), groups=channels)
+
+
+def correct(y: Tensor, lr: Tensor, scale: int, fidelity: float = 1.0) -> Tensor:
+    """Make a result agree with its low-res input.
+
+    y:        [B, C, H * scale, W * scale]
+    lr:       [B, C, H, W]  in y's range
+    fidelity: 0..1, the share of the difference that is removed
+    returns:  [B, C, H * scale, W * scale]
+    """
+    if not fidelity:
+        return y
+    return y + fidelity * enlarge(invert(lr - reduce(y, scale), scale), scale)
+
+
+def correct_strips(strips: Iterable[Tensor], lr: Tensor, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
+    """Correct a result that arrives as consecutive strips of rows, holding no more than a strip and its halo.
+
+    strips:  [B, C, rows * scale, W * scale] from top to bottom
+    lr:      [B, C, H, W]  the whole low-res image
+    returns: corrected strips from top to bottom, of other heights; together equal to `correct` on the whole
+    """
+    height, done, first = lr.shape[2], 0, 0
+    held: Tensor | None = None
+    for strip in strips:
+        held = strip if held is None else torch.cat([held, strip], dim=2)
+        end = first + held.shape[2] // scale
+        ready = height if end == height else end - HALO
+        if ready <= done:
+            continue
+        corrected = correct(held, lr[:, :, first:end], scale, fidelity)
+        yield corrected[:, :, (done - first) * scale : (ready - first) * scale]
+        keep = max(ready - HALO, first)
+        held, first, done = held[:, :, (keep - first) * scale :], keep, ready

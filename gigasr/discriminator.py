@@ -1,0 +1,157 @@
+"""The multi-scale, text-conditioned discriminator (GigaGAN, section 3.2; shared with gigasr_base).
+
+Each level of the pyramid enters the shared trunk by its own from_rgb, independently of the others, and leaves by an
+exit after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gigasr.attention import ChannelNorm, FeedForward, SelfAttention
+from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d
+from gigasr.config import DiscriminatorConfig, StageConfig
+from gigasr.ops import downsample2d
+from gigasr.text import TextTransformer, TokenFeatures
+
+HALF = 0.5**0.5  # keeps the variance of a residual sum
+
+
+class ImageAttention(nn.Module):
+    """L2 self-attention and feed-forward over an image's pixels, without a style."""
+
+    def __init__(self, channels: int, head_dim: int, gain: float) -> None:
+        super().__init__()
+        self.self_norm, self.self_attention = ChannelNorm(channels), SelfAttention(channels, None, head_dim)
+        self.feed_norm, self.feed_forward = ChannelNorm(channels), FeedForward(channels)
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, C, H, W]"""
+        y = x.permute(0, 2, 3, 1)
+        y = y + self.gain * self.self_attention(self.self_norm(y), None)
+        y = y + self.gain * self.feed_forward(self.feed_norm(y))
+        return y.permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """Self-attention, residual convolutions, and a strided one that halves the size."""
+
+    def __init__(self, stage: StageConfig, out_channels: int, head_dim: int, attention_gain: float) -> None:
+        super().__init__()
+        channels = stage.channels
+        self.attention = nn.ModuleList(
+            ImageAttention(channels, head_dim, attention_gain) for _ in range(stage.attention)
+        )
+        self.blocks = nn.ModuleList(
+            EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(2 * stage.blocks - 1)
+        )
+        self.down = EqualizedConv2d(channels, out_channels, 3, activate=True)
+        self.skip = EqualizedConv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] with H, W even -> [B, O, H/2, W/2]"""
+        for unit in self.attention:
+            x = unit(x)
+        y = x
+        for conv in self.blocks:
+            y = conv(y)
+        return HALF * (downsample2d(self.down(y)) + self.skip(downsample2d(x)))
+
+
+class Predictor(nn.Module):
+    """Logits of one exit: psi (1x1 modulated convolutions, style t_D) plus an unconditional 1x1 head (paper, Eq. 7)."""
+
+    def __init__(self, channels: int, text_dim: int, num_layers: int = 4) -> None:
+        super().__init__()
+        self.psi = nn.ModuleList(AdaptiveConv2d(channels, channels, 1, text_dim) for _ in range(num_layers - 1))
+        self.to_logit = AdaptiveConv2d(channels, 1, 1, text_dim, demodulated=False, activate=False)
+        self.unconditional = EqualizedConv2d(channels, 1, 1)
+
+    def forward(self, x: Tensor, t_global: Tensor) -> Tensor:
+        """x: [B, C, H, W], t_global: [B, D] -> logits [B, 1, H, W]"""
+        y = x
+        for layer in self.psi:
+            y = layer(y, t_global)
+        return self.to_logit(y, t_global) + self.unconditional(x)
+
+
+def minibatch_std(x: Tensor, group_size: int) -> Tensor:
+    """Append a map of the standard deviation within groups of samples (StyleGAN2).
+
+    x:       [B, C, H, W]
+    returns: [B, C + 1, H, W]
+    """
+    group = next(g for g in range(min(group_size, len(x)), 0, -1) if len(x) % g == 0)
+    grouped = x.view(group, -1, *x.shape[1:])
+    std = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3), keepdim=True)
+    return torch.cat([x, std.repeat(group, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1)
+
+
+class Discriminator(nn.Module):
+    """Pyramid and text -> logits of every (level, exit) pair."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        text = config.text
+        channels = [stage.channels for stage in config.stages] + [config.out_channels]
+        rgb_channels = 6 if config.sees_lr else 3
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
+        self.from_rgb = nn.ModuleList(
+            EqualizedConv2d(rgb_channels, c, 1, activate=True) for c in channels[: config.num_levels]
+        )
+        self.stages = nn.ModuleList(
+            Stage(stage, out, config.head_dim, config.attention_gain)
+            for stage, out in zip(config.stages, channels[1:], strict=True)
+        )
+        extra = 1 if config.minibatch_std else 0
+        self.epilogue = EqualizedConv2d(channels[-1] + extra, channels[-1], 3, activate=True)
+        self.predictors = nn.ModuleList(Predictor(c, text.dim) for c in channels[1:])
+
+    def exit_weights(self) -> list[float]:
+        """The weight of each logit map: 1 / levels for the last exit, exit_weight of that for the early ones."""
+        per_level = 1.0 / self.config.num_levels
+        early = [self.config.exit_weight * per_level] * (len(self.stages) - 1)
+        return [*early, per_level]
+
+    def exits(self, pyramid: Sequence[Tensor], lr: Tensor | None = None) -> list[Tensor]:
+        """Run the trunk once; the text is not needed yet.
+
+        pyramid: num_levels images [B, 3, H_i, W_i] in [-1, 1], smallest first; each half the next
+        lr:      [B, 3, h, w] in [-1, 1]; enlarged beside each image where the config says so
+        returns: per exit, features [levels so far * B, C, H_j, W_j], the largest level first
+        """
+        features: list[Tensor] = []
+        x: Tensor | None = None
+        for i, stage in enumerate(self.stages):
+            if i < self.config.num_levels:
+                entry = self.from_rgb[i](self.beside(pyramid[-1 - i], lr))
+                x = entry if x is None else torch.cat([x, entry])
+            x = stage(x)
+            features.append(x)
+        last = features[-1]
+        if self.config.minibatch_std:
+            last = minibatch_std(last, self.config.minibatch_std)
+        features[-1] = self.epilogue(last)
+        return features
+
+    def beside(self, image: Tensor, lr: Tensor | None) -> Tensor:
+        """image: [B, 3, H, W] -> itself, or [B, 6, H, W] with the enlarged low-res image"""
+        if lr is None or not self.config.sees_lr:
+            return image
+        return torch.cat([image, F.interpolate(lr, image.shape[2:], mode="bilinear", align_corners=False)], dim=1)
+
+    def judge(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
+        """features: of `exits`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per exit"""
+        t_global = self.text_transformer(tokens).t_global
+        return [
+            predictor(x, t_global.repeat(len(x) // len(t_global), 1))
+            for predictor, x in zip(self.predictors, features, strict=True)
+        ]
+
+    def forward(self, pyramid: Sequence[Tensor], tokens: TokenFeatures, lr: Tensor | None = None) -> list[Tensor]:
+        """pyramid: num_levels of [B, 3, H_i, W_i], smallest first -> one logit map per exit"""
+        return self.judge(self.exits(pyramid, lr), tokens)

@@ -1,0 +1,122 @@
+"""Fold a network for one (w, text): the same network with its leaves replaced by plain, constant layers.
+
+For one prompt and one z, w is the same all over the image. Kernel selection, modulation and demodulation then leave an
+ordinary convolution; the keys and values of cross-attention and the style's token are constants.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gigasr.attention import AttentionUnit
+from gigasr.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear
+from gigasr.text import TextFeatures
+from gigasr.upsampler import Upsampler
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A plain convolution in place of an adaptive or equalised one; w is accepted and ignored."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor, stride: int, activate: bool) -> None:
+        out_channels, in_channels, size, _ = kernel.shape
+        super().__init__(in_channels, out_channels, size, stride=stride, padding=size // 2, device="meta")
+        self.weight = nn.Parameter(kernel, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.activate = activate
+
+    def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, H/stride, W/stride]"""
+        y = super().forward(x)
+        return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
+
+
+class FoldedAttentionUnit(nn.Module):
+    """An attention unit with the style's token and the text's keys and values as constants."""
+
+    def __init__(self, unit: AttentionUnit, w: Tensor, text: TextFeatures) -> None:
+        super().__init__()
+        token = unit.self_attention.style_token(w)
+        k, v = unit.cross_attention.keys_values(text.t_local)
+        self.unit = fold_leaves(unit, w, text)
+        self.constants = nn.ParameterList(nn.Parameter(x, requires_grad=False) for x in (token, k, v))
+        self.register_buffer("mask", text.mask)
+
+    def forward(self, x: Tensor, w: Tensor, t_local: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, C, H, W]; the conditions are accepted and ignored"""
+        token, k, v = (constant.expand(len(x), *constant.shape[1:]) for constant in self.constants)
+        return self.unit.attend(x, token, k, v, self.mask.expand(len(x), -1))
+
+
+def fold_linear(layer: EqualizedLinear) -> nn.Linear:
+    """The plain linear layer that does the same."""
+    folded = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], layer.bias is not None, device="meta")
+    folded.weight = nn.Parameter(layer.weight * layer.weight_gain, requires_grad=False)
+    if layer.bias is not None:
+        folded.bias = nn.Parameter(layer.bias * layer.lr_mul, requires_grad=False)
+    return folded
+
+
+def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | None:
+    """The constant module that replaces this one, or None where its children are to be folded instead."""
+    if isinstance(module, AdaptiveConv2d):
+        return FoldedConv2d(module.kernel(w)[0], module.bias * module.gain, 1, module.activate)
+    if isinstance(module, EqualizedConv2d):
+        return FoldedConv2d(module.kernel(), module.bias * module.gain, module.stride, module.activate)
+    if isinstance(module, EqualizedLinear):
+        return fold_linear(module)
+    if isinstance(module, AttentionUnit):
+        return FoldedAttentionUnit(module, w, text)
+    return None
+
+
+def fold_leaves(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module:
+    """A copy of the module whose leaves are folded; nothing else is copied."""
+    folded = copy.copy(module)
+    folded._parameters = {
+        name: None if p is None else nn.Parameter(p.clone(), False) for name, p in module._parameters.items()
+    }
+    folded._modules = {
+        name: None if child is None else fold_leaf(child, w, text) or fold_leaves(child, w, text)
+        for name, child in module._modules.items()
+    }
+    return folded
+
+
+class FoldedUpsampler(nn.Module):
+    """An upsampler for one prompt and one z: body and tail as plain networks."""
+
+    def __init__(self, network: Upsampler, w: Tensor, text: TextFeatures) -> None:
+        super().__init__()
+        self.config, self.scale = network.config, network.scale
+        self.multiple, self.smallest = network.multiple, network.smallest
+        self.network = fold_leaves(network, w, text)
+        del self.network.mapping, self.network.text_transformer
+
+    def body(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
+        return self.network.body(lr, None, NO_TEXT)
+
+    def tail(self, features: Tensor, lr: Tensor) -> Tensor:
+        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
+        return self.network.tail(features, lr, None, NO_TEXT)[-1]
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
+        return self.tail(self.body(lr), lr)
+
+
+NO_TEXT = TextFeatures(*(torch.empty(0) for _ in range(3)))  # what folded layers are given and ignore
+
+
+@torch.no_grad()
+def fold(network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype = torch.float32) -> FoldedUpsampler:
+    """Fold an upsampler in fp32, then cast.
+
+    w:       [1, w_dim]
+    text:    features of one prompt
+    returns: a network equal to network(lr, z, tokens)[-1] without input noise, channels_last, in dtype
+    """
+    folded = FoldedUpsampler(network, w, text).eval()
+    return folded.to(dtype=dtype, memory_format=torch.channels_last)

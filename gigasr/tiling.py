@@ -1,0 +1,240 @@
+"""Regions, ramps, blending, strips, seeded noise and padding: how a large image is cut and put together again."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's increment
+_NOISE_BLOCK = 1 << 16  # values hashed at a time; keeps the temporaries in the cache
+
+
+class Region(NamedTuple):
+    """A rectangle of the low-res image, in px."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Strip(NamedTuple):
+    """Rows [top, bottom) to deliver, and the rows [read_top, read_bottom) they are computed from."""
+
+    top: int
+    bottom: int
+    read_top: int
+    read_bottom: int
+
+
+def plan_regions(height: int, width: int, region: int, overlap: int, multiple: int) -> list[Region]:
+    """Cover an image with as few overlapping regions as possible, in raster order.
+
+    height, width: the image, px
+    region:   longest side of a region, px; rounded down to `multiple` where one region doesn't do
+    overlap:  least overlap of neighbours, px
+    multiple: every origin, and every size but the last of a row or column, is a multiple of it
+    returns:  a full grid of regions; on each axis all have one size, and the last one ends at the image border
+    """
+    rows = _plan_axis(height, region, overlap, multiple)
+    columns = _plan_axis(width, region, overlap, multiple)
+    return [Region(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
+
+
+def _plan_axis(length: int, region: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    """Return the intervals [start, stop) of one axis, the same rules as plan_regions."""
+    _check_positive("image side", length)
+    _check_positive("multiple", multiple)
+    if overlap < 0:
+        raise ValueError(f"overlap: expected at least 0 px, got {overlap}; use 0 for no overlap")
+    if length <= region:
+        return [(0, length)]
+    longest = region // multiple * multiple
+    longest_step = (longest - overlap) // multiple
+    if longest_step < 1:
+        raise ValueError(
+            f"region: expected a multiple of {multiple} px of at least {multiple} px more than the overlap "
+            f"of {overlap} px, got {region}; make the region larger or the overlap smaller"
+        )
+    num_steps = math.ceil(math.ceil((length - longest) / multiple) / longest_step)
+
+    def last_start(size: int) -> int:  # in units of `multiple`
+        return math.ceil((length - size) / multiple)
+
+    sizes = range(multiple, longest + 1, multiple)
+    size = next(s for s in sizes if math.ceil(last_start(s) / num_steps) * multiple <= s - overlap)
+    starts = [i * last_start(size) // num_steps * multiple for i in range(num_steps + 1)]
+    return [(start, min(start + size, length)) for start in starts]
+
+
+def axis_ramps(intervals: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Weigh the intervals of one axis so that their weights sum to 1 at every position.
+
+    intervals: [start, stop) in ascending order, neighbours overlapping or touching
+    returns:   one [stop - start] float32 weight per interval, in [0, 1]
+
+    Neighbours cross-fade linearly where they overlap. A fade ends where the next interval begins, so that no more than
+    two weights are above 0 anywhere, also where three intervals overlap. There is no fade at the image borders.
+    """
+    ramps = [torch.ones(stop - start) for start, stop in intervals]
+    for i in range(len(intervals) - 1):
+        (start, stop), (next_start, _) = intervals[i : i + 2]
+        fade_stop = min(stop, intervals[i + 2][0]) if i + 2 < len(intervals) else stop
+        fade = (torch.arange(fade_stop - next_start) + 0.5) / max(fade_stop - next_start, 1)
+        ramps[i][next_start - start : fade_stop - start] -= fade
+        ramps[i][fade_stop - start :] = 0
+        ramps[i + 1][: fade_stop - next_start] = fade
+    return ramps
+
+
+def region_weights(regions: Sequence[Region], scale: int = 1) -> dict[Region, tuple[Tensor, Tensor]]:
+    """Return each region's weights along y [h*scale, 1] and x [w*scale]; their product is its weight at a pixel.
+
+    regions: a full grid, as plan_regions returns it; the weights of all regions sum to 1 at every pixel
+    """
+    rows = sorted({(r.top, r.top + r.height) for r in regions})
+    columns = sorted({(r.left, r.left + r.width) for r in regions})
+    if len(rows) * len(columns) != len(regions):
+        raise ValueError(
+            f"regions: expected a full grid of {len(rows)}x{len(columns)}, got {len(regions)} regions; use plan_regions"
+        )
+    down = dict(zip(rows, axis_ramps([(a * scale, b * scale) for a, b in rows]), strict=True))
+    across = dict(zip(columns, axis_ramps([(a * scale, b * scale) for a, b in columns]), strict=True))
+    return {r: (down[r.top, r.top + r.height][:, None], across[r.left, r.left + r.width]) for r in regions}
+
+
+def blend_regions(
+    process: Callable[[Region], Tensor],
+    regions: Sequence[Region],
+    height: int,
+    width: int,
+    scale: int = 1,
+    progress: Callable[[], None] | None = None,
+) -> Tensor:
+    """Process an image region by region and cross-fade the results where regions overlap.
+
+    process:  region -> [B, C, h*scale, w*scale]; called once per region, in order
+    regions:  a full grid over the image, as plan_regions returns it
+    height, width: the low-res image, px
+    progress: called after each region
+    returns:  [B, C, height*scale, width*scale] in process's dtype and on its device
+    """
+    blended: Tensor | None = None
+    for region, (down, across) in region_weights(regions, scale).items():
+        piece = process(region)
+        expected = (region.height * scale, region.width * scale)
+        if piece.shape[-2:] != expected:
+            raise ValueError(
+                f"process: expected [B, C, {expected[0]}, {expected[1]}] for {region}, got {tuple(piece.shape)}; "
+                "crop its padding"
+            )
+        if progress is not None:
+            progress()
+        if len(regions) == 1:
+            return piece
+        if blended is None:
+            blended = piece.new_zeros(*piece.shape[:2], height * scale, width * scale)
+        top, left = region.top * scale, region.left * scale
+        target = blended[:, :, top : top + expected[0], left : left + expected[1]]
+        target += (piece * (down * across).to(piece.device)).to(piece.dtype)  # weighed in float32
+    if blended is None:
+        raise ValueError("regions: expected at least one region, got none; use plan_regions")
+    return blended
+
+
+def plan_strips(height: int, strip_height: int, halo: int) -> list[Strip]:
+    """Cut the rows of an image into strips of nearly equal height, each read with a halo.
+
+    height:       of the image, px
+    strip_height: most rows a strip delivers, px
+    halo:         rows read above and below a strip, as far as the image has them, px
+    """
+    _check_positive("height", height)
+    _check_positive("strip_height", strip_height)
+    count = math.ceil(height / strip_height)
+    bounds = [i * height // count for i in range(count + 1)]
+    return [
+        Strip(top, bottom, max(top - halo, 0), min(bottom + halo, height))
+        for top, bottom in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def noise_field(seed: int, region: Region, channels: int) -> Tensor:
+    """Draw the part of an endless field of normal noise that lies in a region.
+
+    seed:    any integer, taken modulo 2**64
+    region:  absolute position in the field, px
+    returns: [1, channels, h, w] float32, standard normal; each value is a function of seed, channel, y and x alone
+
+    Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) as a counter-based
+    hash; Box-Muller transform.
+    """
+    top, left, height, width = region
+    ys = np.arange(top, top + height, dtype=np.uint64)
+    columns = np.arange(left, left + width, dtype=np.uint64) * _GOLDEN
+    field = np.empty((1, channels, height, width), np.float32)
+    block = max(_NOISE_BLOCK // max(width, 1), 1)
+    seed_key = _splitmix64(np.array([seed % 2**64], np.uint64))
+    for channel in range(channels):
+        channel_key = _splitmix64(seed_key + np.array([channel], np.uint64) * _GOLDEN)
+        row_keys = _splitmix64(channel_key + ys * _GOLDEN)
+        for y in range(0, height, block):
+            bits = _splitmix64(row_keys[y : y + block, None] + columns)
+            field[0, channel, y : y + block] = _box_muller(bits)
+    return torch.from_numpy(field)
+
+
+def _splitmix64(bits: np.ndarray) -> np.ndarray:
+    """Mix 64-bit integers (in place): every input bit changes every output bit with probability 1/2."""
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
+
+
+def _box_muller(bits: np.ndarray) -> np.ndarray:
+    """Turn 64 random bits into one normal value: 32 bits for the radius, 32 for the angle."""
+    radius = (bits >> np.uint64(32)).astype(np.uint32).astype(np.float32)
+    radius += np.float32(0.5)
+    radius *= np.float32(2**-32)  # in (0, 1]
+    angle = bits.astype(np.uint32).astype(np.float32)
+    angle *= np.float32(2 * math.pi * 2**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    return radius * np.cos(angle, out=angle)
+
+
+def pad_to_multiple(x: Tensor, multiple: int, minimum: int = 1) -> Tensor:
+    """Extend an image at the bottom and right by reflection, as often mirrored as needed (1x1 works).
+
+    x:        [B, C, H, W]
+    multiple: the new sides are the smallest multiples of it, px
+    minimum:  that are at least this, px
+    returns:  [B, C, H', W'], x itself where it already fits
+    """
+    _check_positive("multiple", multiple)
+    for dim in (2, 3):
+        length = x.shape[dim]
+        _check_positive("x.shape", length)
+        padded = math.ceil(max(length, minimum) / multiple) * multiple
+        if padded > length:
+            x = x.index_select(dim, _mirror(torch.arange(padded, device=x.device), length))
+    return x
+
+
+def _mirror(index: Tensor, length: int) -> Tensor:
+    """Fold indices into [0, length) as a reflection that does not repeat the border does."""
+    period = max(2 * (length - 1), 1)
+    index = index % period
+    return torch.minimum(index, period - index)
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}; use a positive number")

@@ -1,0 +1,117 @@
+"""The shape of the code base: who imports whom, what an import loads, how long files and functions are."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("gigasr", "gigasr_base")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("**/*.py"))
+
+RANKS = {  # a module imports only from lower ranks
+    "config": 0,
+    "ops": 0,
+    "tiling": 0,
+    "consistency": 0,
+    "images": 0,
+    "losses": 0,
+    "metrics": 0,
+    "checkpoint": 0,
+    "blocks": 1,
+    "degradation": 1,
+    "attention": 2,
+    "text": 2,
+    "data": 2,
+    "upsampler": 3,
+    "discriminator": 3,
+    "folding": 4,
+    "zoo": 4,
+    "trainer": 4,
+    "pipeline": 5,
+    "evaluation": 6,
+    "bench": 6,
+    "cli": 7,
+    "__init__": 8,
+    "__main__": 8,
+}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_names(tree: ast.Module, package: str) -> Iterator[str]:
+    """Dotted names that a module of `package` imports, inside functions too: `from a import b` gives `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = ".".join(filter(None, [package if node.level else "", node.module]))
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, str]]:
+    """(package, module) of every import of ours in the file; a name of the package itself belongs to `__init__`."""
+    for name in imported_names(parse(path), path.parent.name):
+        package, _, rest = name.partition(".")
+        module = rest.partition(".")[0]
+        if package in PACKAGES and rest != "__version__":
+            yield package, module if (ROOT / package / f"{module}.py").exists() else "__init__"
+
+
+def modules_loaded_by(*arguments: str) -> set[str]:
+    """Top-level packages that `python ARGUMENTS` imports while it runs."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    rows = [line for line in run.stderr.splitlines() if line.startswith("import time:")]
+    if run.returncode:
+        pytest.fail("\n".join(line for line in run.stderr.splitlines() if line not in rows))
+    return {row.rpartition("|")[2].strip().partition(".")[0] for row in rows}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gigasr").glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_imports_only_from_lower_ranks(path: Path) -> None:
+    assert path.stem in RANKS, f"gigasr/{path.name} has no rank; add it to the table in tests/test_imports.py"
+    imported = {module for package, module in imported_modules(path) if package == "gigasr"}
+    too_high = sorted(module for module in imported if RANKS[module] >= RANKS[path.stem])
+    assert not too_high, f"gigasr.{path.stem} (rank {RANKS[path.stem]}) imports {too_high}"
+
+
+def test_only_the_command_line_knows_both_packages() -> None:
+    crossings = {
+        f"{path.parent.name}.{path.stem} imports {package}.{module}"
+        for path in FILES
+        for package, module in imported_modules(path)
+        if path.stem != "cli" and (path.parent.name, package) == ("gigasr", "gigasr_base") or module == "cli"
+    }
+    assert crossings <= {"gigasr.__main__ imports gigasr.cli"}
+
+
+def test_importing_gigasr_loads_no_heavy_optional_package() -> None:
+    assert modules_loaded_by("-c", "import gigasr").isdisjoint(
+        {"open_clip", "lpips", "kornia", "torchvision", "basicsr"}
+    )
+
+
+def test_help_does_not_load_torch() -> None:
+    assert "torch" not in modules_loaded_by("-m", "gigasr", "--help")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_files_have_at_most_300_lines_and_functions_60(path: Path) -> None:
+    functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno + 1 > 60]
+    assert not long, f"split {long}"
+    num_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert num_lines <= 300, "split the file"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_the_packages_do_not_print(path: Path) -> None:
+    calls = [node for node in ast.walk(parse(path)) if isinstance(node, ast.Call)]
+    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not lines, f"print in lines {lines}; use logging, or click.echo in cli"

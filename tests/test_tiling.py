@@ -1,0 +1,284 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gigasr.tiling import (
+    Region,
+    axis_ramps,
+    blend_regions,
+    noise_field,
+    pad_to_multiple,
+    plan_regions,
+    plan_strips,
+    region_weights,
+)
+
+
+def crop(x: Tensor, region: Region, scale: int = 1) -> Tensor:
+    top, left, height, width = (scale * side for side in region)
+    return x[:, :, top : top + height, left : left + width]
+
+
+def axis_plan(length: int, region: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    return [(r.left, r.left + r.width) for r in plan_regions(1, length, region, overlap, multiple)]
+
+
+def _axis(length: int, multiple: int, overlap: int, steps: int, rest: int) -> tuple[int, int, int, int]:
+    region = (-(-overlap // multiple) + steps) * multiple + rest % multiple
+    return length, region, overlap, multiple
+
+
+axis_arguments = st.builds(
+    _axis, st.integers(1, 400), st.integers(1, 12), st.integers(0, 40), st.integers(1, 7), st.integers(0, 11)
+)
+
+
+# plan_regions
+
+
+def test_an_image_that_fits_is_one_region() -> None:
+    assert plan_regions(61, 64, region=64, overlap=16, multiple=8) == [Region(0, 0, 61, 64)]
+
+
+def test_regions_come_in_raster_order() -> None:
+    regions = plan_regions(100, 150, region=64, overlap=8, multiple=8)
+    assert regions == sorted(regions)
+    assert len(regions) == 2 * 3
+
+
+@settings(deadline=None)
+@given(axis_arguments)
+def test_regions_cover_the_axis_within_their_limits(arguments: tuple[int, int, int, int]) -> None:
+    length, region, overlap, multiple = arguments
+    intervals = axis_plan(*arguments)
+    assert intervals[0][0] == 0
+    assert intervals[-1][1] == length
+    assert all(0 < stop - start <= region and start % multiple == 0 for start, stop in intervals)
+    for (_, stop), (start, _) in zip(intervals, intervals[1:], strict=False):
+        assert stop - start >= overlap
+
+
+@settings(deadline=None)
+@given(axis_arguments)
+def test_regions_have_one_size_but_the_last_which_is_less_than_a_multiple_smaller(
+    arguments: tuple[int, int, int, int],
+) -> None:
+    multiple = arguments[3]
+    *sizes, last = [stop - start for start, stop in axis_plan(*arguments)]
+    assert len(set(sizes)) <= 1
+    assert not sizes or (sizes[0] % multiple == 0 and sizes[0] - multiple < last <= sizes[0])
+
+
+@settings(deadline=None)
+@given(axis_arguments)
+def test_no_smaller_number_of_regions_would_do(arguments: tuple[int, int, int, int]) -> None:
+    length, region, overlap, multiple = arguments
+    size = region // multiple * multiple
+    step = (size - overlap) // multiple * multiple
+    count = len(axis_plan(*arguments))
+    assert count == 1 or (count - 2) * step + size < length <= (count - 1) * step + size
+
+
+def test_an_overlap_as_large_as_the_region_is_an_error() -> None:
+    with pytest.raises(ValueError, match="region: expected a multiple of 8 px of at least 8 px more than the overlap"):
+        plan_regions(100, 100, region=32, overlap=32, multiple=8)
+
+
+# axis_ramps, region_weights, blend_regions
+
+
+@settings(deadline=None)
+@given(axis_arguments)
+def test_ramps_sum_to_one_and_no_more_than_two_meet(arguments: tuple[int, int, int, int]) -> None:
+    length = arguments[0]
+    intervals = axis_plan(*arguments)
+    weights = torch.zeros(len(intervals), length)
+    for row, (start, stop), ramp in zip(weights, intervals, axis_ramps(intervals), strict=True):
+        row[start:stop] = ramp
+    assert torch.allclose(weights.sum(dim=0), torch.ones(length), atol=1e-6, rtol=0)
+    assert weights.min() >= 0
+    assert (weights > 0).sum(dim=0).max() <= 2
+
+
+def test_a_ramp_is_linear_over_the_overlap() -> None:
+    first, second = axis_ramps([(0, 6), (2, 8)])
+    assert torch.equal(first, torch.tensor([1, 1, 0.875, 0.625, 0.375, 0.125]))
+    assert torch.equal(second, torch.tensor([0.125, 0.375, 0.625, 0.875, 1, 1]))
+
+
+def test_weights_need_a_full_grid() -> None:
+    regions = plan_regions(100, 100, region=64, overlap=8, multiple=8)
+    with pytest.raises(ValueError, match="expected a full grid of 2x2, got 3 regions"):
+        region_weights(regions[:3])
+
+
+@pytest.mark.parametrize(("region", "overlap", "multiple"), [(16, 0, 1), (16, 4, 8), (24, 15, 4), (32, 8, 8)])
+def test_identity_in_is_identity_out_for_every_size(region: int, overlap: int, multiple: int) -> None:
+    for side in range(1, 98):
+        height, width = side, (side * 37) % 97 + 1
+        x = torch.rand(1, 2, height, width)
+        regions = plan_regions(height, width, region, overlap, multiple)
+        y = blend_regions(lambda r, x=x: crop(x, r), regions, height, width)
+        assert torch.allclose(y, x, atol=1e-6, rtol=0), (height, width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 3), st.integers(0, 20), st.integers(1, 4))
+def test_identity_in_is_identity_out_at_any_scale(
+    height: int, width: int, scale: int, overlap: int, multiple: int
+) -> None:
+    x = torch.rand(2, 1, height * scale, width * scale)
+    regions = plan_regions(height, width, overlap + 2 * multiple, overlap, multiple)
+    y = blend_regions(lambda r: crop(x, r, scale), regions, height, width, scale)
+    assert torch.allclose(y, x, atol=1e-6, rtol=0)
+
+
+def test_a_local_function_gives_the_same_by_regions_as_at_once() -> None:
+    x, kernel = torch.rand(1, 1, 70, 90), torch.rand(1, 1, 5, 5) / 12.5
+    whole = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel)
+
+    def with_halo(region: Region) -> Tensor:
+        top, left, height, width = region
+        padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
+        return F.conv2d(padded[:, :, top : top + height + 4, left : left + width + 4], kernel)
+
+    y = blend_regions(with_halo, plan_regions(70, 90, 32, 8, 4), 70, 90)
+    assert torch.allclose(y, whole, atol=1e-6, rtol=0)
+
+
+def test_regions_that_disagree_are_cross_faded_without_a_step() -> None:
+    regions = plan_regions(8, 64, region=32, overlap=16, multiple=8)
+    levels = {region: float(i % 2) for i, region in enumerate(regions)}
+    y = blend_regions(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), regions, 8, 64)
+    assert y.min() == 0
+    assert y.max() > 0.9
+    assert y.diff(dim=3).abs().max() <= 1 / 16 + 1e-6
+
+
+def test_blending_keeps_the_dtype_and_reports_every_region() -> None:
+    regions = plan_regions(40, 40, region=24, overlap=8, multiple=8)
+    calls: list[None] = []
+    y = blend_regions(
+        lambda r: torch.ones(1, 1, r.height, r.width, dtype=torch.bfloat16),
+        regions,
+        40,
+        40,
+        progress=lambda: calls.append(None),
+    )
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - 1).abs().max() <= 2**-7
+    assert len(calls) == len(regions)
+
+
+def test_a_result_of_the_wrong_size_is_an_error_that_names_the_region() -> None:
+    with pytest.raises(ValueError, match=r"expected \[B, C, 5, 6\] for Region\(top=0, left=0, height=5, width=6\)"):
+        blend_regions(lambda r: torch.ones(1, 1, 8, 8), plan_regions(5, 6, 8, 0, 8), 5, 6)
+
+
+# plan_strips
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 100), st.integers(0, 40))
+def test_strips_deliver_every_row_once_and_read_their_halo(height: int, strip_height: int, halo: int) -> None:
+    strips = plan_strips(height, strip_height, halo)
+    assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
+    heights = [s.bottom - s.top for s in strips]
+    assert max(heights) <= strip_height
+    assert max(heights) - min(heights) <= 1
+    assert all(s.read_top == max(s.top - halo, 0) for s in strips)
+    assert all(s.read_bottom == min(s.bottom + halo, height) for s in strips)
+
+
+def test_an_empty_strip_is_an_error() -> None:
+    with pytest.raises(ValueError, match="strip_height: expected at least 1, got 0"):
+        plan_strips(10, 0, 2)
+
+
+# noise_field
+
+
+@settings(deadline=None)
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(1, 38), st.integers(1, 38))
+def test_a_crop_of_the_field_is_the_field_of_the_crop(top: int, left: int, height: int, width: int) -> None:
+    whole = noise_field(7, Region(3, 5, 128, 128), 2)
+    part = noise_field(7, Region(3 + top, 5 + left, height, width), 2)
+    assert torch.equal(part, crop(whole, Region(top, left, height, width)))
+
+
+def test_a_wide_field_equals_its_columns() -> None:
+    whole = noise_field(7, Region(0, 0, 3, 70_001), 1)
+    assert torch.equal(noise_field(7, Region(0, 69_990, 3, 11), 1), whole[:, :, :, 69_990:])
+
+
+def test_the_field_is_standard_normal() -> None:
+    x = noise_field(0, Region(0, 0, 700, 1000), 2).double().flatten()
+    assert x.dtype == torch.float64
+    assert abs(x.mean()) < 0.004
+    assert abs(x.var() - 1) < 0.006
+    assert abs((x**3).mean()) < 0.015
+    assert abs((x**4).mean() - 3) < 0.04
+    for threshold, share in [(1.0, 0.158655), (2.0, 0.022750), (3.0, 0.001350)]:
+        assert abs((x > threshold).double().mean() - share) < 0.0015
+
+
+def test_neighbours_channels_and_seeds_are_uncorrelated() -> None:
+    region = Region(0, 0, 500, 500)
+    x, y = noise_field(0, region, 3)[0].double(), noise_field(1, region, 3)[0].double()
+    pairs = [(x[:, 1:], x[:, :-1]), (x[:, :, 1:], x[:, :, :-1]), (x[:, 1:, 1:], x[:, :-1, :-1])]
+    pairs += [(x[0], x[1]), (x[1], x[2]), (x, y), (x[0], y[1]), (x[0], x[0].T), (x**2 - 1, y**2 - 1)]
+    pairs += [(x[:, :, 16:], x[:, :, :-16]), (x[:, 64:], x[:, :-64])]
+    assert all(abs((a * b).mean()) < 0.011 for a, b in pairs)
+
+
+def test_the_field_has_no_visible_structure() -> None:
+    x = noise_field(3, Region(1000, 2000, 512, 512), 1)[0, 0].double()
+    power = torch.fft.fft2(x).abs().square() / x.numel()  # exponential with mean 1 for white noise
+    assert power.max() < 25
+    blocks = power.reshape(32, 16, 32, 16).mean(dim=(1, 3))
+    assert (blocks - 1).abs().max() < 0.4
+
+
+def test_the_field_does_not_change_between_releases() -> None:
+    x = noise_field(-1, Region(2**31, 5, 1, 3), 1).flatten()
+    assert torch.allclose(x, torch.tensor([0.4080506, 0.5530510, -0.0188596]), atol=1e-5)
+
+
+def test_threads_draw_the_same_field() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        fields = list(pool.map(lambda _: noise_field(5, Region(9, 9, 100, 100), 2), range(8)))
+    assert all(torch.equal(field, fields[0]) for field in fields)
+
+
+# pad_to_multiple
+
+
+def test_padding_reflects_like_torch_where_torch_can() -> None:
+    x = torch.rand(2, 3, 13, 10)
+    assert torch.equal(pad_to_multiple(x, 8), F.pad(x, (0, 6, 0, 3), mode="reflect"))
+
+
+def test_padding_mirrors_as_often_as_needed() -> None:
+    x = torch.tensor([[[[1.0, 2, 3]]]])
+    assert pad_to_multiple(x, 4, minimum=9)[0, 0, 5].tolist() == [1, 2, 3, 2, 1, 2, 3, 2, 1, 2, 3, 2]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 16), st.integers(0, 40))
+def test_padding_gives_the_smallest_size_for_every_image(height: int, width: int, multiple: int, minimum: int) -> None:
+    x = torch.rand(1, 1, height, width)
+    y = pad_to_multiple(x, multiple, minimum)
+    assert torch.equal(y[:, :, :height, :width], x)
+    for padded, side in zip(y.shape[2:], (height, width), strict=True):
+        assert padded % multiple == 0
+        assert max(side, minimum) <= padded < max(side, minimum) + multiple
+
+
+def test_an_image_that_fits_is_not_copied() -> None:
+    x = torch.rand(1, 3, 16, 8)
+    assert pad_to_multiple(x, 8) is x
