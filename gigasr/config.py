@@ -154,12 +154,16 @@ def set_dotted(data: dict[str, Any], override: str) -> None:
     if not separator:
         raise ValueError(f"--set: expected dotted.key=value, got '{override}'")
     *parents, leaf = key.strip().split(".")
-    for parent in parents:
-        data = data[int(parent)] if isinstance(data, list) else data.setdefault(parent, {})
+    table: Any = data
     try:
-        data[leaf] = tomllib.loads(f"x = {value}")["x"]
+        for parent in parents:
+            table = table[int(parent)] if isinstance(table, list) else table.setdefault(parent, {})
+    except (ValueError, IndexError):
+        raise ValueError(f"--set: {key.strip()}: expected the number of a list's element, got '{parent}'") from None
+    try:
+        table[leaf] = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
-        data[leaf] = value.strip()
+        table[leaf] = value.strip()  # a string without quotes
 
 
 def parse(model: type[T], data: dict[str, Any], source: str) -> T:

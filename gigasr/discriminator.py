@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from gigasr.attention import ChannelNorm, FeedForward, SelfAttention
 from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d
 from gigasr.config import DiscriminatorConfig, StageConfig
-from gigasr.ops import downsample2d
 from gigasr.text import TextTransformer, TokenFeatures
 
 HALF = 0.5**0.5  # keeps the variance of a residual sum
@@ -48,7 +47,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(
             EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(2 * stage.blocks - 1)
         )
-        self.down = EqualizedConv2d(channels, out_channels, 3, activate=True)
+        self.down = EqualizedConv2d(channels, out_channels, 3, stride=2, activate=True)
         self.skip = EqualizedConv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +57,7 @@ class Stage(nn.Module):
         y = x
         for conv in self.blocks:
             y = conv(y)
-        return HALF * (downsample2d(self.down(y)) + self.skip(downsample2d(x)))
+        return HALF * (self.down(y) + self.skip(F.avg_pool2d(x, 2)))
 
 
 class Predictor(nn.Module):

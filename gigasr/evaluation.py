@@ -57,7 +57,9 @@ def evaluate_models(
             result = enlarge(low_res, caption.read_text(encoding="utf-8").strip() if caption.exists() else "")
             rows.append(evaluate_pair(result, truth, low_res, scale, lpips))
             if save is not None:
-                write_image(save / Path(model).stem / f"{path.stem}.png", Picture(result))
+                folder = save / Path(model).stem
+                folder.mkdir(parents=True, exist_ok=True)
+                write_image(folder / f"{path.stem}.png", Picture(result))
             progress(len(models) * len(paths))
         table[model] = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
     return table

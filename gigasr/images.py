@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 from torch import Tensor
 
@@ -92,24 +93,25 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in INPUT_SUFFIXES
 
 
-def premultiply(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Weigh colours by their opacity: what to upscale, so that hidden colours do not leak into visible ones.
+def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Give fully transparent pixels the colour of what lies around, so that no hidden colour leaks into an edge.
 
-    rgb:     [..., 3, H, W] in [0, 1]
-    alpha:   [..., 1, H, W] in [0, 1]
-    returns: [..., 3, H, W] in [0, alpha]
+    rgb:     [3, H, W] in [0, 1]
+    alpha:   [1, H, W] in [0, 1]
+    returns: [3, H, W] in [0, 1]; unchanged wherever alpha is above 0
     """
-    return rgb * alpha
+    if bool((alpha > 0).all()):
+        return rgb
+    return torch.where(alpha > 0, rgb, _surroundings((rgb * alpha)[None], alpha[None])[0])
 
 
-def unpremultiply(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Undo premultiply; black where alpha is 0.
-
-    rgb:     [..., 3, H, W] premultiplied colours
-    alpha:   [..., 1, H, W] in [0, 1]
-    returns: [..., 3, H, W] in [0, 1]
-    """
-    return torch.where(alpha > 0, rgb / alpha, 0).clamp(0, 1)
+def _surroundings(weighted: Tensor, alpha: Tensor) -> Tensor:
+    """weighted: [1, 3, H, W] colour times alpha, alpha: [1, 1, H, W] -> mean colour of the nearest visible pixels."""
+    if max(alpha.shape[2:]) == 1:
+        return weighted / alpha.clamp(min=1e-6)
+    half = [F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (weighted, alpha)]
+    farther = F.interpolate(_surroundings(half[0], half[1]), alpha.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(alpha > 0, weighted / alpha.clamp(min=1e-6), farther)
 
 
 # Reading
@@ -213,7 +215,11 @@ def _read_deep(file: BinaryIO, path: Path) -> Picture:
         raise ValueError(error) from error
     if samples.dtype != np.uint16:
         raise ValueError(f"16-bit samples that decode to {samples.dtype}")
-    dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm is what pyvips assumes
+    file.seek(0)
+    if _is_tiff(file.read(4)):
+        dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm stands for unknown
+    else:
+        dpi = Image.open(file, formats=_INPUT_FORMATS).info.get("dpi")  # here pyvips gives 72 for unknown
     return _to_picture(samples, icc_profile, _portable_tags(lambda: _read_exif(file)), dpi)
 
 
@@ -382,6 +388,11 @@ def write_image(
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
     with _replacing(path) as file:
         _encode(file, file_format, picture, metadata or {}, _DEFAULT_QUALITY if quality is None else quality)
+
+
+def check_format(path: Path) -> None:
+    """Raise ValueError unless write_image can write a file of this name."""
+    _output_format(path, (1, 1))
 
 
 def _output_format(path: Path, size: tuple[int, int]) -> str:

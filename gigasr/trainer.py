@@ -189,6 +189,7 @@ class Trainer:
             phase.batch_size,
             drop_last=False,
             num_workers=train.workers,
+            generator=torch.Generator(),  # else making the iterator would move torch's own random state
         )
         for hr, captions in loader:
             hr = hr.to(self.device)

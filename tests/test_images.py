@@ -14,13 +14,13 @@ from gigasr import images
 from gigasr.images import (
     OUTPUT_FORMATS,
     Picture,
+    check_format,
+    fill_transparent,
     from_pil,
     is_image_file,
-    premultiply,
     read_image,
     read_metadata,
     to_pil,
-    unpremultiply,
     write_image,
 )
 
@@ -505,6 +505,9 @@ def test_large_pictures_span_several_strips_and_blocks(tmp_path: Path, monkeypat
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.heic: expected a name that ends in \.png, \.jpg.*, got '\.heic'"):
         write_image(tmp_path / "a.heic", random_picture(8, False, False))
+    with pytest.raises(ValueError, match="a.heic: expected a name that ends in"):
+        check_format(tmp_path / "a.heic")
+    check_format(tmp_path / "a.PNG")
 
 
 def test_a_side_too_long_for_the_format_is_an_error(tmp_path: Path) -> None:
@@ -590,25 +593,29 @@ def test_pil_images_keep_profile_exif_and_dpi() -> None:
 # Alpha
 
 
-def test_unpremultiply_undoes_premultiply() -> None:
-    rgb, alpha = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8).clamp_min(1 / 65535)
-    assert torch.allclose(unpremultiply(premultiply(rgb, alpha), alpha), rgb, atol=1e-6)
+def test_visible_colours_and_opaque_pictures_are_left_alone() -> None:
+    rgb, alpha = torch.rand(3, 9, 6), torch.rand(1, 9, 6).clamp_min(1 / 65535)
+    assert fill_transparent(rgb, alpha) is rgb
+    alpha[:, 2:5] = 0
+    visible = (alpha > 0).expand(3, -1, -1)
+    assert torch.equal(fill_transparent(rgb, alpha)[visible], rgb[visible])
 
 
-def test_hidden_colours_do_not_leak_into_visible_ones() -> None:
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (1, 7), (33, 5)])
+def test_hidden_colours_do_not_leak_into_visible_ones(height: int, width: int) -> None:
     """A red shape on transparent green, enlarged: no pixel may turn greenish."""
-    rgb, alpha = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
-    rgb[:, 1], alpha[:, :, 2:6, 2:6] = 1, 1
-    rgb[:, :, 2:6, 2:6] = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    rgb, alpha = torch.zeros(3, height, width), torch.zeros(1, height, width)
+    rgb[1] = 1
+    rgb[:, : height // 2 + 1, 2:4] = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    alpha[:, : height // 2 + 1, 2:4] = 1
+    filled = fill_transparent(rgb, alpha)
+    enlarged = torch.nn.functional.interpolate(filled[None], scale_factor=4, mode="bilinear")
+    assert enlarged[:, 1].max() == 0
+    assert enlarged[:, 0].min() > 0.999
 
-    def enlarge(x: Tensor) -> Tensor:
-        return torch.nn.functional.interpolate(x, scale_factor=4, mode="bilinear")
 
-    result = unpremultiply(enlarge(premultiply(rgb, alpha)), enlarge(alpha))
-    visible = enlarge(alpha) > 0
-    assert result[:, 1].max() == 0
-    assert result[:, :1][visible].min() > 0.999
-    assert result.isfinite().all()
+def test_a_wholly_transparent_picture_becomes_finite() -> None:
+    assert fill_transparent(torch.rand(3, 5, 4), torch.zeros(1, 5, 4)).isfinite().all()
 
 
 # Folders

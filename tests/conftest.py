@@ -1,0 +1,44 @@
+"""What several test modules share: the tiny config, its untrained weights as a file, small photos with captions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gigasr.checkpoint import save_weights
+from gigasr.config import Config, load_config
+from gigasr.upsampler import Upsampler
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    return load_config(ROOT / "configs" / "upsampler_tiny.toml")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of untrained weights of the tiny upsampler."""
+    torch.manual_seed(0)
+    network = Upsampler(tiny_config.upsampler)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, network.state_dict(), "upsampler", tiny_config.upsampler.model_dump(mode="json"), torch.float32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five smooth 96x80 pictures with a captions.jsonl, one of them in the validation split."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = []
+    for i in range(5):
+        rng = np.random.default_rng(i)
+        small = Image.fromarray(rng.integers(0, 256, (10, 12, 3), dtype=np.uint8))
+        small.resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+        rows.append({"file": f"{i}.png", "captions": [f"picture {i}"], "split": "val" if i == 4 else "train"})
+    (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return folder

@@ -1,0 +1,91 @@
+"""Configs are strict, frozen and complete."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gigasr.config import Config, UpsamplerConfig, load_config, parse
+from gigasr.discriminator import Discriminator
+from gigasr.upsampler import Upsampler
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+TINY = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_both_networks(path: Path) -> None:
+    config = load_config(path)
+    with torch.device("meta"):
+        Upsampler(config.upsampler)
+        Discriminator(config.discriminator)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_phase_crops_a_multiple_of_what_the_networks_halve(path: Path) -> None:
+    config = load_config(path)
+    unit = config.upsampler.scale * 2**config.upsampler.num_down
+    assert all(phase.crop % unit == 0 for phase in config.train.phases)
+
+
+def test_an_unknown_key_is_named_with_its_path_and_the_nearest_known() -> None:
+    with pytest.raises(ValueError, match=r"upsampler\.windows: unknown key; nearest known: window"):
+        load_config(TINY, ("upsampler.windows=3",))
+
+
+def test_an_unknown_key_inside_a_list_is_named() -> None:
+    with pytest.raises(ValueError, match=r"train\.phases\.0\.loss\.lpip: unknown key; nearest known: lpips"):
+        load_config(TINY, ("train.phases.0.loss.lpip=3",))
+
+
+def test_a_wrong_type_is_named_with_its_value() -> None:
+    with pytest.raises(ValueError, match=r"upsampler\.w_dim: .*got 'wide'"):
+        load_config(TINY, ("upsampler.w_dim=wide",))
+
+
+def test_overrides_replace_values_at_any_depth() -> None:
+    config = load_config(TINY, ("train.seed=7", "train.phases.1.loss.r1=0.5", 'upsampler.upsample="filter"'))
+    assert (config.train.seed, config.train.phases[1].loss.r1, config.upsampler.upsample) == (7, 0.5, "filter")
+
+
+def test_an_override_without_a_value_says_what_is_expected() -> None:
+    with pytest.raises(ValueError, match=r"--set: expected dotted\.key=value, got 'train\.seed'"):
+        load_config(TINY, ("train.seed",))
+
+
+def test_an_override_into_nothing_is_one_clear_error() -> None:
+    with pytest.raises(ValueError, match=r"--set: train\.phases\.9"):
+        load_config(TINY, ("train.phases.9.crop=64",))
+
+
+def test_a_syntax_error_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("a = ")
+    with pytest.raises(ValueError, match=r"bad\.toml: expected TOML"):
+        load_config(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": 6}, "scale: expected a power of two, got 6"),
+        ({"levels": [{"channels": 8, "blocks": 1}] * 4}, "levels: expected at least 5 for scale 8, got 4"),
+        ({"levels": [{"channels": 8, "blocks": 1, "attention": 1}] * 6}, "expected attention = 0 above"),
+        ({"head_dim": 5}, "expected channels divisible by head_dim 5, got 16"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(change: dict[str, object], message: str) -> None:
+    values = load_config(TINY).upsampler.model_dump() | change
+    with pytest.raises(ValueError, match=message):
+        parse(UpsamplerConfig, values, "test")
+
+
+def test_a_config_is_frozen() -> None:
+    config = load_config(TINY)
+    with pytest.raises(ValidationError):
+        config.upsampler.scale = 4  # type: ignore[misc]
+
+
+def test_a_config_survives_a_round_trip_through_json() -> None:
+    config = load_config(TINY)
+    assert Config.model_validate_json(config.model_dump_json()) == config

@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork
+from gigasr.config import LevelConfig, UpsamplerConfig, load_config
+from gigasr.folding import FoldedUpsampler, fold
+from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
+from gigasr.upsampler import Upsampler
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def small_paper_config() -> UpsamplerConfig:
+    """upsampler_64_512 with every width divided by 16 or more: filters, global attention, seven levels."""
+    config = load_config(CONFIGS / "upsampler_64_512.toml").upsampler
+    levels = [
+        LevelConfig(channels=max(level.channels // 16, 8), **level.model_dump(exclude={"channels"}))
+        for level in config.levels
+    ]
+    text = config.text.model_copy(update={"tower_width": 32, "dim": 16, "num_heads": 2})
+    update = {"levels": tuple(levels), "lr_size": 8, "z_dim": 8, "w_dim": 32, "head_dim": 8, "text": text}
+    return config.model_copy(update=update)
+
+
+NETWORKS = {  # config, and the size of the low-res image to try it on
+    "tiny": (load_config(CONFIGS / "upsampler_tiny.toml").upsampler, (20, 12)),
+    "lite": (load_config(CONFIGS / "upsampler_lite.toml").upsampler, (12, 36)),
+    "paper": (small_paper_config(), (24, 16)),
+}
+
+
+def build(name: str) -> tuple[Upsampler, Tensor, TextFeatures]:
+    """A network with every parameter moved, so that no bias is 0, and its conditions for one prompt."""
+    torch.manual_seed(0)
+    config, _ = NETWORKS[name]
+    network = Upsampler(config).requires_grad_(False)
+    for parameter in network.parameters():
+        parameter += 0.05 * torch.randn_like(parameter)
+    mask = torch.arange(6)[None] < 5
+    tokens = TokenFeatures(torch.randn(1, 6, config.text.tower_width), torch.tensor([4]), mask)
+    return network, *network.condition(torch.randn(1, config.z_dim), tokens)
+
+
+def random_lr(name: str, batch: int = 1) -> Tensor:
+    return 2 * torch.rand(batch, 3, *NETWORKS[name][1]) - 1
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the scale of what is expected."""
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def modules_of(network: nn.Module, *kinds: type[nn.Module]) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, kinds)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_folded_network_equals_the_unfolded_one(name: str) -> None:
+    network, w, text = build(name)
+    folded, lr = fold(network, w, text), random_lr(name)
+    features = network.body(lr, w, text)
+    result = network.tail(features, lr, w, text)[-1]
+    assert error(folded.body(lr), features) < 1e-5
+    assert error(folded.tail(features, lr), result) < 1e-5
+    assert error(folded(lr), result) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["tiny", "paper"])
+def test_a_batch_of_regions_shares_one_fold(name: str) -> None:
+    network, w, text = build(name)
+    lr = random_lr(name, batch=3)
+    shared = TextFeatures(text.t_local.repeat(3, 1, 1), text.t_global.repeat(3, 1), text.mask.repeat(3, 1))
+    features = network.body(lr, w.repeat(3, 1), shared)
+    result = network.tail(features, lr, w.repeat(3, 1), shared)[-1]
+    assert error(fold(network, w, text)(lr), result) < 1e-5
+
+
+def test_each_w_and_text_gives_its_own_folded_network() -> None:
+    network, w, text = build("tiny")
+    lr, other = random_lr("tiny"), TextFeatures(text.t_local.flip(2), text.t_global, text.mask)
+    result = fold(network, w, text)(lr)
+    assert (fold(network, w.flip(1), text)(lr) - result).abs().max() > 0.01
+    assert (fold(network, w, other)(lr) - result).abs().max() > 0.001
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_folding_does_not_change_the_network(dtype: torch.dtype) -> None:
+    network, w, text = build("tiny")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    children, lr = [type(module) for module in network.modules()], random_lr("tiny")
+    result = network.tail(network.body(lr, w, text), lr, w, text)[-1]
+    fold(network, w, text, dtype)(lr.to(dtype))
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) and after[key].dtype == value.dtype for key, value in before.items())
+    assert [type(module) for module in network.modules()] == children
+    assert torch.equal(network.tail(network.body(lr, w, text), lr, w, text)[-1], result)
+
+
+def test_the_folded_network_shares_no_memory_with_the_unfolded_one() -> None:
+    network, w, text = build("tiny")
+    folded, lr = fold(network, w, text), random_lr("tiny")
+    result = folded(lr)
+    for tensor in (*network.parameters(), w, text.t_local, text.t_global):
+        tensor.zero_()
+    assert torch.equal(folded(lr), result)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_adaptive_or_equalised_layer_is_left(name: str) -> None:
+    folded = fold(*build(name))
+    kinds = (AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork, TextTransformer)
+    assert modules_of(folded, *kinds) == []
+    assert not any(p.requires_grad for p in folded.parameters())
+
+
+def test_a_network_folded_to_bf16_is_bf16_all_through_and_close() -> None:
+    network, w, text = build("tiny")
+    lr = random_lr("tiny")
+    folded = fold(network, w, text, torch.bfloat16)
+    result = folded(lr.bfloat16())
+    assert {p.dtype for p in folded.parameters()} == {result.dtype} == {torch.bfloat16}
+    assert error(result.float(), fold(network, w, text)(lr)) < 0.05
+
+
+def test_the_folded_network_knows_the_sizes_of_the_unfolded_one() -> None:
+    network, w, text = build("tiny")
+    folded: FoldedUpsampler = fold(network, w, text)
+    assert (folded.config, folded.scale, folded.multiple) == (network.config, network.scale, network.multiple)
+    assert folded.smallest == network.smallest
+
+
+def test_the_folded_lite_model_has_at_most_8_million_parameters() -> None:
+    assert sum(p.numel() for p in fold(*build("lite")).parameters()) <= 8e6

@@ -1,0 +1,146 @@
+"""A picture is enlarged to the size asked for, true to its input, the same for every way of cutting it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gigasr.images import Picture
+from gigasr.metrics import lr_psnr
+from gigasr.pipeline import SuperResolver, choose_device, choose_dtype, plan_passes, target_size
+from gigasr.zoo import load_upsampler
+
+
+@pytest.fixture(scope="module")
+def resolver(tiny_weights: Path) -> SuperResolver:
+    return SuperResolver(load_upsampler(str(tiny_weights)), device="cpu", precision="fp32")
+
+
+def picture(height: int, width: int, seed: int = 0) -> Picture:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(1, 3, height, width, generator=generator)
+    return Picture(torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)[0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (17, 9), (40, 33)])
+def test_every_size_from_one_pixel_up_works(resolver: SuperResolver, size: tuple[int, int]) -> None:
+    result = resolver.upscale(picture(*size))
+    assert result.size == (size[0] * 8, size[1] * 8)
+    assert result.rgb.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1, 2.5, 4, 8, 11, 64])
+def test_every_scale_gives_its_size(resolver: SuperResolver, scale: float) -> None:
+    assert resolver.upscale(picture(6, 9), scale=scale).size == (round(6 * scale), round(9 * scale))
+
+
+def test_an_exact_size_is_met(resolver: SuperResolver) -> None:
+    assert resolver.upscale(picture(12, 16), size=(101, 77)).size == (101, 77)
+
+
+def test_the_result_reduced_gives_the_input_back(resolver: SuperResolver) -> None:
+    source = picture(24, 32)
+    source = Picture((source.rgb * 255).round() / 255)
+    assert lr_psnr(resolver.upscale(source).rgb, source.rgb, 8) > 45
+    assert lr_psnr(resolver.upscale(source, fidelity=0).rgb, source.rgb, 8) < 40
+
+
+def test_strip_height_does_not_change_the_picture(tiny_weights: Path) -> None:
+    network = load_upsampler(str(tiny_weights))
+    whole = SuperResolver(network, "cpu", "fp32", strip=1000).upscale(picture(50, 12)).rgb
+    for strip in (1, 7, 20):
+        result = SuperResolver(network, "cpu", "fp32", strip=strip).upscale(picture(50, 12)).rgb
+        torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_does_not(resolver: SuperResolver) -> None:
+    a, b, c = (resolver.upscale(picture(9, 9), seed=seed).rgb for seed in (3, 3, 4))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_the_prompt_changes_the_picture(resolver: SuperResolver) -> None:
+    a, b = (resolver.upscale(picture(9, 9), prompt=prompt).rgb for prompt in ("a dog", "a wall of bricks"))
+    assert not torch.equal(a, b)
+
+
+def test_a_constant_alpha_stays_constant(resolver: SuperResolver) -> None:
+    source = Picture(picture(6, 6).rgb, alpha=torch.full((1, 6, 6), 0.5))
+    result = resolver.upscale(source)
+    assert result.alpha is not None
+    torch.testing.assert_close(result.alpha, torch.full((1, 48, 48), 0.5))
+
+
+def test_hidden_colours_do_not_leak_from_transparent_pixels(resolver: SuperResolver) -> None:
+    rgb, alpha = torch.full((3, 8, 16), 0.5), torch.ones(1, 8, 16)
+    alpha[..., 8:] = 0
+    pink = rgb.clone()
+    pink[0, :, 8:] = 1.0
+    results = [resolver.upscale(Picture(colour, alpha)) for colour in (rgb, pink)]
+    torch.testing.assert_close(results[0].rgb, results[1].rgb, atol=1e-6, rtol=0)
+
+
+def test_what_the_file_said_is_kept(resolver: SuperResolver) -> None:
+    source = Picture(picture(4, 4).rgb, is_gray=True, bit_depth=16, icc_profile=b"profile")
+    result = resolver.upscale(source)
+    assert (result.is_gray, result.bit_depth, result.icc_profile) == (True, 16, b"profile")
+
+
+def test_progress_ends_at_its_total(resolver: SuperResolver) -> None:
+    seen: list[tuple[int, int]] = []
+    resolver.upscale(picture(6, 6), scale=20, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    assert {total for _, total in seen} == {len(seen)}
+
+
+def test_regions_join_without_a_step(tiny_weights: Path) -> None:
+    """On a smooth slope the largest step between pixels at a border of regions is no larger than elsewhere."""
+    network = load_upsampler(str(tiny_weights))
+    slope = Picture(torch.linspace(0.2, 0.8, 96).expand(3, 40, 96).contiguous())
+    result = SuperResolver(network, "cpu", "fp32", tile=32).upscale(slope).rgb
+    steps = result.diff(dim=2).abs().mean(dim=(0, 1))
+    assert len(SuperResolver(network, "cpu", "fp32", tile=32).body_region(40, 96)) == 3
+    borders = torch.cat([steps[i * 8 - 4 : i * 8 + 4] for i in range(16, 96, 16)])
+    assert borders.max() <= 1.05 * steps.max()
+
+
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    scale=st.floats(1, 64),
+    network=st.sampled_from([2, 4, 8]),
+)
+@settings(max_examples=200, deadline=None)
+def test_passes_reach_the_target_without_waste(size: tuple[int, int], scale: float, network: int) -> None:
+    target = target_size(size, scale, None, network)
+    passes = plan_passes(size, target, network)
+    assert passes[0] == size
+    assert all(n * network >= t for n, t in zip(passes[-1], target, strict=True))
+    for before, after in zip(passes[:-1], passes[1:], strict=True):
+        assert all(b <= a * network for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 0.5}, r"scale: expected 1\.\.64, got 0\.5"),
+        ({"scale": 65}, r"scale: expected 1\.\.64, got 65"),
+        ({"size": (3, 3)}, "size: expected at least 4x4 px, got 3x3"),
+        ({"size": (4, 400)}, "size: expected at most 64 times 4x4 px, got 400x4"),
+        ({"size": (8, 8), "scale": 2}, "size: expected a scale or a size, got both"),
+        ({"fidelity": 1.5}, r"fidelity: expected 0\.\.1, got 1\.5"),
+    ],
+)
+def test_impossible_requests_are_one_clear_error(
+    resolver: SuperResolver, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolver.upscale(picture(4, 4), **arguments)  # type: ignore[arg-type]
+
+
+def test_an_absent_device_and_an_unknown_precision_are_named() -> None:
+    with pytest.raises(ValueError, match="device: expected auto, cpu, cuda, cuda:N or mps, got 'toaster'"):
+        choose_device("toaster")
+    with pytest.raises(ValueError, match="precision: expected auto, fp32 or bf16, got 'fp8'"):
+        choose_dtype("fp8", torch.device("cpu"))

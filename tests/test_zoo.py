@@ -1,0 +1,34 @@
+"""Names lead to models, and wrong names to one clear line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gigasr.checkpoint import CheckpointError, save_weights
+from gigasr.config import Config
+from gigasr.zoo import DEFAULT, bundled, load_upsampler
+
+
+def test_the_default_model_ships_with_the_package() -> None:
+    assert DEFAULT in bundled()
+    network = load_upsampler()
+    assert network.scale == 8
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_file_is_loaded_by_its_path(tiny_weights: Path, tiny_config: Config) -> None:
+    assert load_upsampler(str(tiny_weights)).config == tiny_config.upsampler
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="expected a file or one of .*upsampler_lite.*, got 'nonsense'"):
+        load_upsampler("nonsense")
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, tiny_config: Config) -> None:
+    path = tmp_path / "bad.safetensors"
+    config = tiny_config.upsampler.model_dump(mode="json")
+    save_weights(path, {"stem.weight": torch.zeros(1)}, "upsampler", config, torch.float32)
+    with pytest.raises(CheckpointError, match="expected weights that fit its config"):
+        load_upsampler(str(path))
