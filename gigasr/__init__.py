@@ -6,10 +6,11 @@ __version__ = "0.1.0"
 __all__ = ["Picture", "SuperResolver", "read_image", "write_image"]
 
 if TYPE_CHECKING:
-    from gigasr.images import Picture, read_image, write_image
+    from gigasr.image_writer import write_image
+    from gigasr.images import Picture, read_image
     from gigasr.pipeline import SuperResolver
 
-HOMES = {"SuperResolver": "pipeline", "Picture": "images", "read_image": "images", "write_image": "images"}
+HOMES = {"SuperResolver": "pipeline", "Picture": "images", "read_image": "images", "write_image": "image_writer"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

@@ -93,8 +93,9 @@ class AdaptiveConv2d(nn.Module):
         """w: [B, w_dim] -> [B, O, I, K, K]  the kernel as it is applied, output gain included"""
         bank = self.bank / math.sqrt(self.bank[0, 0].numel())
         kernel = bank if self.to_logits is None else select_kernel(bank, self.to_logits(w))
-        kernel = modulate(kernel, self.to_styles(w))
-        return (demodulate(kernel) if self.demodulated else kernel) * self.gain
+        if self.demodulated:
+            return demodulate(modulate(kernel, self.to_styles(w)), self.gain)
+        return modulate(kernel, self.to_styles(w) * self.gain)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W], w: [B, w_dim] -> [B, O, H, W]"""

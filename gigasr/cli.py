@@ -115,7 +115,8 @@ def upscale(context: click.Context, inputs: tuple[Path, ...], output: Path | Non
 
 def upscale_file(resolver: Any, source: Path, target: Path, prompt: str, options: dict[str, Any]) -> None:  # noqa: ANN401
     """Enlarge one file and say where the result lies."""
-    from gigasr.images import read_image, write_image
+    from gigasr.image_writer import write_image
+    from gigasr.images import read_image
 
     picture = read_image(source)
     size = None if options["size"] is None else parse_size(options["size"], picture.size)
@@ -158,7 +159,7 @@ def list_images(inputs: tuple[Path, ...]) -> list[Path]:
 
 def plan_outputs(sources: list[Path], output: Path | None, options: dict[str, Any]) -> list[tuple[Path, Path]]:
     """Pair every input with its output; existing, clashing and unwritable outputs are errors before anything runs."""
-    from gigasr.images import check_format
+    from gigasr.image_writer import check_format
 
     label = options["size"] or f"{options['scale'] or 8:g}x"
     suffix = "." + options["suffix"].lstrip(".")

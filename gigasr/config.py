@@ -85,6 +85,7 @@ class DiscriminatorConfig(Strict):
     out_channels: int = Field(gt=0)  # of the last exit
     num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
     exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
+    predictor_layers: int = Field(4, ge=1)  # 1x1 modulated convolutions of each psi
     sees_lr: bool = False  # differs from the paper: the enlarged low-res image stands beside each level
     minibatch_std: int = Field(4, ge=0)  # group size; 0 = off
     head_dim: int = Field(64, gt=0)

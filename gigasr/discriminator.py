@@ -63,7 +63,7 @@ class Stage(nn.Module):
 class Predictor(nn.Module):
     """Logits of one exit: psi (1x1 modulated convolutions, style t_D) plus an unconditional 1x1 head (paper, Eq. 7)."""
 
-    def __init__(self, channels: int, text_dim: int, num_layers: int = 4) -> None:
+    def __init__(self, channels: int, text_dim: int, num_layers: int) -> None:
         super().__init__()
         self.psi = nn.ModuleList(AdaptiveConv2d(channels, channels, 1, text_dim) for _ in range(num_layers - 1))
         self.to_logit = AdaptiveConv2d(channels, 1, 1, text_dim, demodulated=False, activate=False)
@@ -108,7 +108,7 @@ class Discriminator(nn.Module):
         )
         extra = 1 if config.minibatch_std else 0
         self.epilogue = EqualizedConv2d(channels[-1] + extra, channels[-1], 3, activate=True)
-        self.predictors = nn.ModuleList(Predictor(c, text.dim) for c in channels[1:])
+        self.predictors = nn.ModuleList(Predictor(c, text.dim, config.predictor_layers) for c in channels[1:])
 
     def exit_weights(self) -> list[float]:
         """The weight of each logit map: 1 / levels for the last exit, exit_weight of that for the early ones."""

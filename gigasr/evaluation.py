@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gigasr.images import Picture, read_image, write_image
+from gigasr.image_writer import write_image
+from gigasr.images import Picture, read_image
 from gigasr.metrics import Lpips, crop_to_multiple, evaluate_pair, low_res_from
 from gigasr.pipeline import SuperResolver
 

@@ -37,15 +37,15 @@ def modulate(kernel: Tensor, styles: Tensor) -> Tensor:
     return kernel * styles[:, None, :, None, None]
 
 
-def demodulate(kernel: Tensor, eps: float = 1e-8) -> Tensor:
-    """Give every output channel of every kernel unit norm.
+def demodulate(kernel: Tensor, gain: float = 1.0, eps: float = 1e-8) -> Tensor:
+    """Give every output channel of every kernel the same norm.
 
     kernel:  [B, O, I, K, K]
-    returns: [B, O, I, K, K]  sum of squares over (I, K, K) is 1
+    returns: [B, O, I, K, K]  the root of the sum of squares over (I, K, K) is gain
 
     Source: StyleGAN2 (arXiv:1912.04958), weight demodulation.
     """
-    return kernel * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + eps)
+    return kernel * (gain * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + eps))
 
 
 def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:

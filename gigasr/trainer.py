@@ -17,8 +17,9 @@ from torchvision.utils import save_image
 from gigasr import losses
 from gigasr.checkpoint import load_state, save_state, save_weights
 from gigasr.config import Config, PhaseConfig
+from gigasr.consistency import reduce
 from gigasr.data import Crops, Sample
-from gigasr.degradation import bicubic, degrade
+from gigasr.degradation import degrade
 from gigasr.discriminator import Discriminator
 from gigasr.metrics import Lpips
 from gigasr.text import TokenFeatures, load_tower
@@ -110,7 +111,7 @@ class Trainer:
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
         """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
         factors = [2**i for i in reversed(range(self.config.discriminator.num_levels))]
-        return [hr.clone() if factor == 1 else bicubic(hr, factor) for factor in factors]
+        return [hr.clone() if factor == 1 else reduce(hr, factor) for factor in factors]
 
     def update(self, player: str, terms: dict[str, Tensor], phase: PhaseConfig) -> dict[str, float]:
         """One optimiser step on the weighted sum of terms; a non-finite term stops the run and is named."""

@@ -10,18 +10,16 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from gigasr import images
+from gigasr import image_writer
+from gigasr.image_writer import check_format, to_pil, write_image
 from gigasr.images import (
     OUTPUT_FORMATS,
     Picture,
-    check_format,
     fill_transparent,
     from_pil,
     is_image_file,
     read_image,
     read_metadata,
-    to_pil,
-    write_image,
 )
 
 pyvips = pytest.importorskip("pyvips")
@@ -494,8 +492,8 @@ def test_a_gray_picture_whose_colours_differ_is_written_as_luma(tmp_path: Path) 
 
 
 def test_large_pictures_span_several_strips_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_TIFF_STRIP_BYTES", 200)
-    monkeypatch.setattr(images, "_PNG_BLOCK_BYTES", 200)
+    monkeypatch.setattr(image_writer, "_TIFF_STRIP_BYTES", 200)
+    monkeypatch.setattr(image_writer, "_PNG_BLOCK_BYTES", 200)
     picture = random_picture(16, is_gray=False, has_alpha=True)
     for suffix in ("png", "tif"):
         write_image(tmp_path / f"a.{suffix}", picture)

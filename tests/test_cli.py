@@ -1,0 +1,156 @@
+"""The command does what it says, and bad input ends in one clear line that loses nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from gigasr.cli import main, parse_size
+from gigasr.images import read_metadata
+
+TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def upscale(tiny_weights: Path):  # noqa: ANN201
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, ["upscale", "-n", str(tiny_weights), *map(str, arguments)])
+
+    return run
+
+
+def assert_fails(result: Result, text: str, code: int = 1) -> None:
+    """One clear line (after click's usage where the arguments are at fault), no traceback."""
+    assert result.exit_code == code, result.output
+    assert text in result.output
+    assert "Traceback" not in result.output
+    assert result.output.count("Error:") == 1
+
+
+def test_a_photo_is_enlarged_eight_times_with_its_options_in_the_file(upscale, photo: Path) -> None:  # noqa: ANN001
+    result = upscale(photo, "-p", "a dog", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    output = photo.with_name("photo_8x.png")
+    assert Image.open(output).size == (112, 80)
+    metadata = read_metadata(output)
+    assert (metadata["Prompt"], metadata["Seed"], metadata["Model"]) == ("a dog", "3", "tiny.safetensors")
+    assert metadata["Software"].startswith("gigasr ")
+
+
+def test_a_scale_a_size_and_an_output_name_are_honoured(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    assert upscale(photo, "-s", "2.5", "-o", tmp_path / "a.jpg").exit_code == 0
+    assert Image.open(tmp_path / "a.jpg").size == (35, 25)
+    assert upscale(photo, "--size", "100x100", "-o", tmp_path / "b.webp").exit_code == 0
+    assert Image.open(tmp_path / "b.webp").size == (100, 71)
+
+
+def test_a_folder_goes_into_a_folder(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    Image.new("L", (5, 5)).save(tmp_path / "gray.png")
+    result = upscale(tmp_path, "-o", tmp_path / "out", "--format", "jpg")
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gray_8x.jpg", "photo_8x.jpg"]
+
+
+def test_one_bad_file_does_not_stop_the_rest(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "broken.png").write_bytes(b"")
+    result = upscale(tmp_path, "-o", tmp_path / "out")
+    assert_fails(result, "1 of 2 images failed")
+    assert (tmp_path / "out" / "photo_8x.png").exists()
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    target = tmp_path / "kept.png"
+    target.write_bytes(b"mine")
+    assert_fails(upscale(photo, "-o", target), "exists already")
+    assert target.read_bytes() == b"mine"
+    assert upscale(photo, "-o", target, "--overwrite").exit_code == 0
+    assert Image.open(target).size == (112, 80)
+
+
+def test_two_inputs_for_one_output_are_an_error_before_anything_runs(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    photo.with_suffix(".bmp").write_bytes(photo.read_bytes())
+    assert_fails(upscale(photo, photo.with_suffix(".bmp"), "-o", tmp_path / "out"), "expected one output per input")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", None], ids=["empty", "text", "truncated"])
+def test_a_file_that_is_no_image_is_one_clear_line(upscale, photo: Path, content: bytes | None) -> None:  # noqa: ANN001
+    bad = photo.with_name("bad.png")
+    bad.write_bytes(photo.read_bytes()[:150] if content is None else content)
+    assert_fails(upscale(bad), "bad.png")
+    assert not photo.with_name("bad_8x.png").exists()
+
+
+def test_usage_errors_exit_with_2(upscale, photo: Path) -> None:  # noqa: ANN001
+    assert_fails(upscale(photo.with_name("absent.png")), "does not exist", code=2)
+    assert_fails(upscale(photo, "--scale", "0"), "--scale", code=2)
+    assert_fails(upscale(photo, "--fidelity", "2"), "--fidelity", code=2)
+
+
+def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "empty").mkdir()
+    assert_fails(upscale(tmp_path / "empty"), "expected a folder with images, got none")
+
+
+def test_an_unknown_model_and_format_are_one_clear_line(upscale, photo: Path) -> None:  # noqa: ANN001
+    assert_fails(upscale(photo, "-n", "nonsense"), "got 'nonsense'")
+    assert_fails(upscale(photo, "--format", "xyz"), "expected a name that ends in")
+
+
+def test_a_prompt_of_ten_thousand_words_is_one_clear_line(upscale, photo: Path) -> None:  # noqa: ANN001
+    assert_fails(upscale(photo, "-p", "word " * 10_000), "prompt: expected at most 75 tokens, got 10000")
+
+
+def test_an_output_in_a_file_as_folder_is_one_clear_line(upscale, photo: Path) -> None:  # noqa: ANN001
+    assert_fails(upscale(photo, "-o", photo / "out.png"), "expected a writable folder")
+
+
+def test_debug_shows_where_an_error_came_from(photo: Path) -> None:
+    result = CliRunner().invoke(main, ["--debug", "upscale", str(photo), "-n", "nonsense"])
+    assert isinstance(result.exception, ValueError)
+
+
+@pytest.mark.parametrize("command", ["upscale", "train", "eval", "bench", "models"])
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_a_dry_run_prints_the_parameters_of_every_part() -> None:
+    result = CliRunner().invoke(main, ["train", str(TINY_CONFIG), "--dry-run"])
+    assert result.exit_code == 0
+    for part in ("generator.mapping", "generator.text_transformer", "generator.levels", "discriminator.predictors"):
+        assert part in result.output
+
+
+def test_a_mistyped_setting_is_one_clear_line() -> None:
+    result = CliRunner().invoke(main, ["train", str(TINY_CONFIG), "--dry-run", "--set", "train.sed=1"])
+    assert_fails(result, "train.sed: unknown key; nearest known: seed")
+
+
+def test_training_without_data_is_a_usage_error() -> None:
+    assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG)]), "--data", code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4k", (2048, 4096)), ("200x300", (100, 200)), ("1000x150", (150, 300)), ("8K", (4096, 8192))],
+)
+def test_a_size_in_words_is_fitted_to_the_picture(text: str, expected: tuple[int, int]) -> None:
+    assert parse_size(text, (100, 200)) == expected
+
+
+@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="size: expected 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
+        parse_size(text, (10, 10))
