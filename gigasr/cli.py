@@ -1,7 +1,6 @@
 """The command line: options in, one clear line out. Heavy packages are imported by the command that needs them."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -90,7 +88,11 @@ def upscale(context: click.Context, inputs: tuple[Path, ...], output: Path | Non
       gigasr upscale scan.png --size 4k --seed 7
       gigasr upscale holiday/ -o large/ --prompt "a beach" --format jpg
     """
-    jobs = plan_outputs(list_images(inputs), output, options)
+    from gigasr.batch import list_images, plan_outputs
+
+    label = options["size"] or f"{options['scale'] or 8:g}x"
+    suffix = "." + options["suffix"].lstrip(".")
+    jobs = plan_outputs(list_images(inputs), output, label, suffix, options["overwrite"])
     from gigasr.text import CONTEXT_LENGTH, count_tokens
 
     if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
@@ -115,6 +117,7 @@ def upscale(context: click.Context, inputs: tuple[Path, ...], output: Path | Non
 
 def upscale_file(resolver: Any, source: Path, target: Path, prompt: str, options: dict[str, Any]) -> None:  # noqa: ANN401
     """Enlarge one file and say where the result lies."""
+    from gigasr.batch import parse_size
     from gigasr.image_writer import write_image
     from gigasr.images import read_image
 
@@ -139,60 +142,6 @@ def upscale_file(resolver: Any, source: Path, target: Path, prompt: str, options
     write_image(target, result, metadata)
     height, width = result.size
     click.echo(f"{target}  {width}x{height} px")
-
-
-def list_images(inputs: tuple[Path, ...]) -> list[Path]:
-    """Files as given; of a folder, its images."""
-    from gigasr.images import is_image_file
-
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            images = sorted(p for p in path.iterdir() if p.is_file() and is_image_file(p))
-            if not images:
-                raise ValueError(f"{path}: expected a folder with images, got none; name the files or another folder")
-            found += images
-        else:
-            found.append(path)
-    return found
-
-
-def plan_outputs(sources: list[Path], output: Path | None, options: dict[str, Any]) -> list[tuple[Path, Path]]:
-    """Pair every input with its output; existing, clashing and unwritable outputs are errors before anything runs."""
-    from gigasr.image_writer import check_format
-
-    label = options["size"] or f"{options['scale'] or 8:g}x"
-    suffix = "." + options["suffix"].lstrip(".")
-    is_file = output is not None and output.suffix and not output.is_dir() and len(sources) == 1
-    targets = [
-        output if is_file and output else (output or source.parent) / f"{source.stem}_{label}{suffix}"
-        for source in sources
-    ]
-    for source, target in zip(sources, targets, strict=True):
-        check_format(target)
-        if targets.count(target) > 1:
-            raise ValueError(f"{target}: expected one output per input, got several; rename {source}")
-        if target.exists() and not options["overwrite"]:
-            raise ValueError(f"{target}: exists already; choose another -o, or add --overwrite")
-        folder = next(p for p in target.absolute().parents if p.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"{target}: expected a writable folder, got {folder}; choose another -o")
-    return list(zip(sources, targets, strict=True))
-
-
-def parse_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
-    """A size in words to (height, width): 4k is the longest side; 3840x2160 a box the picture is fitted into."""
-    height, width = picture_size
-    text = text.lower()
-    if text in SIZES:
-        box = (SIZES[text], SIZES[text])
-    else:
-        parts = text.split("x")
-        if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-            raise ValueError(f"size: expected {', '.join(SIZES)} or WIDTHxHEIGHT, got '{text}'")
-        box = (int(parts[1]), int(parts[0]))
-    factor = min(box[0] / height, box[1] / width)
-    return min(box[0], round(height * factor)), min(box[1], round(width * factor))
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -238,7 +187,9 @@ def train(
 
     settings = load_config(config, overrides)
     if dry_run:
-        return print_parameters(settings)
+        from gigasr.trainer import count_parameters
+
+        return click.echo("\n".join(f"{part:<36}{count:>14,}" for part, count in count_parameters(settings).items()))
     if data is None:
         raise click.UsageError("Missing option '--data': the folder of training images.")
     from gigasr.data import read_folder
@@ -263,26 +214,6 @@ def train(
 
         trainer.fit(progress)
     click.echo(f"{folder / 'model.safetensors'}  after {trainer.images_seen} images")
-
-
-def print_parameters(settings: Any) -> None:  # noqa: ANN401
-    """Print how many parameters each part of both networks has; nothing is allocated."""
-    import torch
-
-    from gigasr.discriminator import Discriminator
-    from gigasr.upsampler import Upsampler
-
-    with torch.device("meta"):
-        networks = {"generator": Upsampler(settings.upsampler), "discriminator": Discriminator(settings.discriminator)}
-    for name, network in networks.items():
-        for part, module in network.named_children():
-            click.echo(f"{name}.{part:<20} {count_parameters(module):>12,}")
-        click.echo(f"{name:<{len(name) + 21}} {count_parameters(network):>12,}")
-
-
-def count_parameters(module: Any) -> int:  # noqa: ANN401
-    """Trainable numbers in a module."""
-    return sum(p.numel() for p in module.parameters())
 
 
 # --- eval and models --------------------------------------------------------------------------------------------------
@@ -323,6 +254,7 @@ def evaluate(
     Example:
       gigasr eval upsampler_lite lanczos --data kodak24 --scale 8
     """
+    from gigasr.batch import list_images
     from gigasr.evaluation import evaluate_models, format_table
 
     with progress_bar(0, "eval", "image") as bar:

@@ -1,7 +1,7 @@
 """The multi-scale, text-conditioned discriminator (GigaGAN, section 3.2; shared with gigasr_base).
 
 Each level of the pyramid enters the shared trunk by its own from_rgb, independently of the others, and leaves by an
-exit after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions.
+exit after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions (15 for the paper's five).
 """
 
 from collections.abc import Sequence
@@ -131,16 +131,21 @@ class Discriminator(nn.Module):
                 x = entry if x is None else torch.cat([x, entry])
             x = stage(x)
             features.append(x)
-        last = features[-1]
-        if self.config.minibatch_std:
-            last = minibatch_std(last, self.config.minibatch_std)
-        features[-1] = self.epilogue(last)
+        features[-1] = self.epilogue(self.with_std(features[-1], len(pyramid[-1])))
         return features
+
+    def with_std(self, x: Tensor, batch: int) -> Tensor:
+        """x: [levels * B, C, H, W] -> [levels * B, C + 1, H, W] where the config says so; levels stay apart"""
+        if not self.config.minibatch_std:
+            return x
+        return torch.cat([minibatch_std(level, self.config.minibatch_std) for level in x.split(batch)])
 
     def beside(self, image: Tensor, lr: Tensor | None) -> Tensor:
         """image: [B, 3, H, W] -> itself, or [B, 6, H, W] with the enlarged low-res image"""
-        if lr is None or not self.config.sees_lr:
+        if not self.config.sees_lr:
             return image
+        if lr is None:
+            raise ValueError("lr: expected the low-res image, got None; this discriminator sees it (sees_lr)")
         return torch.cat([image, F.interpolate(lr, image.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
     def judge(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:

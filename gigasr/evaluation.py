@@ -8,7 +8,17 @@ from torch import Tensor
 
 from gigasr.image_writer import write_image
 from gigasr.images import Picture, read_image
-from gigasr.metrics import Lpips, crop_to_multiple, evaluate_pair, low_res_from
+from gigasr.metrics import (
+    Lpips,
+    crop_to_multiple,
+    low_res_from,
+    lpips_distance,
+    lr_psnr,
+    niqe,
+    psnr_y,
+    spectrum_error,
+    ssim_y,
+)
 from gigasr.pipeline import SuperResolver
 
 Enlarge = Callable[[Tensor, str], Tensor]  # low-res [3, h, w] in [0, 1], prompt -> [3, h * scale, w * scale]
@@ -31,6 +41,24 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
     image = Image.fromarray((low_res * 255).round().byte().permute(1, 2, 0).numpy())
     enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
     return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
+
+
+def evaluate_pair(result: Tensor, truth: Tensor, low_res: Tensor, scale: int, lpips: Lpips) -> dict[str, float]:
+    """Give all figures of one result by name.
+
+    result:  [3, H, W]  the super-resolved image, in [0, 1]
+    truth:   [3, H, W]  the high-res image, in [0, 1]
+    low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
+    returns: psnr_y, ssim_y (both with a border of `scale` px), lpips, niqe, spectrum_error, lr_psnr
+    """
+    return {
+        "psnr_y": psnr_y(result, truth, scale),
+        "ssim_y": ssim_y(result, truth, scale),
+        "lpips": lpips_distance(result, truth, lpips),
+        "niqe": niqe(result),
+        "spectrum_error": spectrum_error(result, truth),
+        "lr_psnr": lr_psnr(result, low_res, scale),
+    }
 
 
 def evaluate_models(

@@ -77,6 +77,7 @@ def fold_leaves(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module:
     folded._parameters = {
         name: None if p is None else nn.Parameter(p.clone(), False) for name, p in module._parameters.items()
     }
+    folded._buffers = {name: None if b is None else b.clone() for name, b in module._buffers.items()}
     folded._modules = {
         name: None if child is None else fold_leaf(child, w, text) or fold_leaves(child, w, text)
         for name, child in module._modules.items()

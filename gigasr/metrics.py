@@ -54,29 +54,6 @@ class Lpips(nn.Module):
         return distance.flatten()
 
 
-def evaluate_pair(
-    result: Tensor, truth: Tensor, low_res: Tensor, scale: int, lpips: Lpips | None = None, with_niqe: bool = True
-) -> dict[str, float]:
-    """Give all figures of one result by name; lpips and niqe only where asked for.
-
-    result:  [3, H, W]  the super-resolved image, in [0, 1]
-    truth:   [3, H, W]  the high-res image, in [0, 1]
-    low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
-    returns: psnr_y, ssim_y (both with a border of `scale` px), lpips, niqe, spectrum_error, lr_psnr
-    """
-    figures = {
-        "psnr_y": psnr_y(result, truth, border=scale),
-        "ssim_y": ssim_y(result, truth, border=scale),
-    }
-    if lpips is not None:
-        figures["lpips"] = lpips_distance(result, truth, lpips)
-    if with_niqe:
-        figures["niqe"] = niqe(result)
-    figures["spectrum_error"] = spectrum_error(result, truth)
-    figures["lr_psnr"] = lr_psnr(result, low_res, scale)
-    return figures
-
-
 def psnr_y(result: Tensor, truth: Tensor, border: int) -> float:
     """Compute the peak signal-to-noise ratio of the luma; the peak is 255 although studio luma spans 16..235.
 

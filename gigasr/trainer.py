@@ -248,3 +248,14 @@ class Trainer:
 def roll(tokens: TokenFeatures) -> TokenFeatures:
     """Give every sample its neighbour's caption."""
     return TokenFeatures(tokens.features.roll(1, 0), tokens.eot.roll(1, 0), tokens.mask.roll(1, 0))
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """Parameters of every part of both networks, and of each as a whole; nothing is allocated."""
+    with torch.device("meta"):
+        networks = {"generator": Upsampler(config.upsampler), "discriminator": Discriminator(config.discriminator)}
+    counts = {}
+    for name, network in networks.items():
+        parts = {f"{name}.{part}": child for part, child in network.named_children()} | {name: network}
+        counts |= {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
+    return counts

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gigasr import metrics
 from gigasr.checkpoint import save_weights
 from gigasr.config import Config, load_config
 from gigasr.upsampler import Upsampler
@@ -42,3 +44,12 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({"file": f"{i}.png", "captions": [f"picture {i}"], "split": "val" if i == 4 else "train"})
     (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def basicsr() -> ModuleType:
+    """The reference for PSNR, SSIM and NIQE, where the extra gigasr[eval] is installed."""
+    try:
+        return metrics.import_basicsr()
+    except ImportError as error:
+        pytest.skip(str(error))

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from gigasr.cli import main, parse_size
+from gigasr.cli import main
 from gigasr.images import read_metadata
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
@@ -140,17 +140,3 @@ def test_a_mistyped_setting_is_one_clear_line() -> None:
 
 def test_training_without_data_is_a_usage_error() -> None:
     assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG)]), "--data", code=2)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("4k", (2048, 4096)), ("200x300", (100, 200)), ("1000x150", (150, 300)), ("8K", (4096, 8192))],
-)
-def test_a_size_in_words_is_fitted_to_the_picture(text: str, expected: tuple[int, int]) -> None:
-    assert parse_size(text, (100, 200)) == expected
-
-
-@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="size: expected 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
-        parse_size(text, (10, 10))

@@ -168,7 +168,7 @@ def test_one_run_of_the_trunk_serves_several_texts(network: Discriminator) -> No
 
 
 def test_a_prediction_is_a_conditional_plus_an_unconditional_logit() -> None:
-    predictor = Predictor(channels=8, text_dim=12)
+    predictor = Predictor(channels=8, text_dim=12, num_layers=3)
     x, t_global = torch.randn(2, 8, 3, 5), torch.randn(2, 12)
     logits = predictor(x, t_global)
     torch.testing.assert_close(predictor(x[:, :, 1:2, 2:3], t_global), logits[:, :, 1:2, 2:3])  # each pixel by itself

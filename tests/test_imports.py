@@ -34,6 +34,7 @@ RANKS = {  # a module imports only from lower ranks
     "zoo": 4,
     "trainer": 4,
     "pipeline": 5,
+    "batch": 6,
     "evaluation": 6,
     "bench": 6,
     "cli": 7,

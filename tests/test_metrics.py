@@ -24,14 +24,6 @@ needs_data = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def basicsr() -> ModuleType:
-    try:
-        return metrics.import_basicsr()
-    except ImportError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def random_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "features.pth"
@@ -226,21 +218,6 @@ def test_low_res_is_cropped_to_a_multiple_and_in_8_bit() -> None:
 def test_crop_keeps_the_top_left_corner() -> None:
     hr = textured(67, 90)
     assert torch.equal(metrics.crop_to_multiple(hr, 8), hr[:, :64, :88])
-
-
-def test_a_pair_is_evaluated_by_every_figure(basicsr: ModuleType, random_features: Path) -> None:
-    truth = textured(96, 192)
-    result, low_res = worse(truth, 0.02), metrics.low_res_from(truth, 4)
-    figures = metrics.evaluate_pair(result, truth, low_res, 4, metrics.Lpips(features=random_features))
-    assert list(figures) == ["psnr_y", "ssim_y", "lpips", "niqe", "spectrum_error", "lr_psnr"]
-    assert all(math.isfinite(value) for value in figures.values())
-    assert figures["psnr_y"] == metrics.psnr_y(result, truth, border=4)
-
-
-def test_a_pair_is_evaluated_without_the_figures_that_need_a_package() -> None:
-    truth = textured(64, 64)
-    figures = metrics.evaluate_pair(truth, truth, metrics.low_res_from(truth, 4), 4, with_niqe=False)
-    assert list(figures) == ["psnr_y", "ssim_y", "spectrum_error", "lr_psnr"]
 
 
 @pytest.mark.parametrize(
