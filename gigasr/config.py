@@ -190,5 +190,6 @@ def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[s
     for part in location:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
-            model = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
+            candidates = (annotation, *getattr(annotation, "__args__", ()))  # a table, or a tuple of tables
+            model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)

@@ -27,6 +27,7 @@ def enlarge(x: Tensor, scale: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what is cached must serve with and without gradients
 def inverse_filter(scale: int) -> Tensor:
     """returns: [2 * RADIUS + 1]  the taps of G along one axis: the inverse of the response of D U to an impulse"""
     length = 64
