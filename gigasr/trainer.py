@@ -55,6 +55,7 @@ class Trainer:
         self.lpips = Lpips("squeeze", features=lpips_features).to(device)
         self.rng = torch.Generator().manual_seed(train.seed)
         self.images_seen = self.step = 0
+        self.phase_start = 0  # images seen when the present phase begins
 
     def train_step(self, batch: Batch, phase: PhaseConfig) -> dict[str, float]:
         """Update both players on one batch; returns the log's values."""
@@ -139,8 +140,7 @@ class Trainer:
         """The learning rate's factor at this point of the phase."""
         if not phase.decay:
             return 1.0
-        start = self.phase_start(phase)
-        return max(1e-2, 1.0 - (self.images_seen - start) / phase.images) ** 0.5
+        return max(1e-2, 1.0 - (self.images_seen - self.phase_start) / phase.images) ** 0.5
 
     def update_ema(self, images: int) -> None:
         """Move the averaged generator towards the trained one."""
@@ -148,11 +148,6 @@ class Trainer:
         with torch.no_grad():
             for average, value in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
                 average.lerp_(value, 1.0 - keep)
-
-    def phase_start(self, phase: PhaseConfig) -> int:
-        """Images seen when a phase begins."""
-        phases = self.config.train.phases
-        return sum(p.images for p in phases[: phases.index(phase)])
 
     @property
     def total_images(self) -> int:
@@ -162,8 +157,9 @@ class Trainer:
     def fit(self, progress: Callable[[int, dict[str, float]], None]) -> None:
         """Run what is left of the phases; progress is told of each step's images and log."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        end = 0
         for phase in self.config.train.phases:
-            end = self.phase_start(phase) + phase.images
+            self.phase_start, end = end, end + phase.images
             if self.images_seen < end:
                 self.fit_phase(phase, end, progress)
         self.save()
