@@ -87,8 +87,8 @@ class Crops(Dataset[tuple[Tensor, str]]):
         factor = rng.uniform(1.0, self.max_reduction) if rng.random() < 0.5 else 1.0
         factor = max(1.0 / 64, min(factor, min(image.size) / self.crop))
         if factor != 1.0:
-            size = tuple(max(self.crop, round(n / factor)) for n in image.size)
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            width, height = (max(self.crop, round(n / factor)) for n in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = rng.randint(0, image.width - self.crop), rng.randint(0, image.height - self.crop)
         image = image.crop((left, top, left + self.crop, top + self.crop))
         if rng.random() < 0.5:

@@ -5,6 +5,7 @@ ordinary convolution; the keys and values of cross-attention and the style's tok
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from gigasr.attention import AttentionUnit
 from gigasr.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear
 from gigasr.text import TextFeatures
 from gigasr.upsampler import Upsampler
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -34,6 +37,8 @@ class FoldedConv2d(nn.Conv2d):
 
 class FoldedAttentionUnit(nn.Module):
     """An attention unit with the style's token and the text's keys and values as constants."""
+
+    mask: Tensor
 
     def __init__(self, unit: AttentionUnit, w: Tensor, text: TextFeatures) -> None:
         super().__init__()
@@ -71,7 +76,7 @@ def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | N
     return None
 
 
-def fold_leaves(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module:
+def fold_leaves(module: M, w: Tensor, text: TextFeatures) -> M:
     """A copy of the module whose leaves are folded; nothing else is copied."""
     folded = copy.copy(module)
     folded._parameters = {
@@ -97,18 +102,19 @@ class FoldedUpsampler(nn.Module):
 
     def body(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
-        return self.network.body(lr, None, NO_TEXT)
+        return self.network.body(lr, NO_W, NO_TEXT)
 
     def tail(self, features: Tensor, lr: Tensor) -> Tensor:
         """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
-        return self.network.tail(features, lr, None, NO_TEXT)[-1]
+        return self.network.tail(features, lr, NO_W, NO_TEXT)[-1]
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
         return self.tail(self.body(lr), lr)
 
 
-NO_TEXT = TextFeatures(*(torch.empty(0) for _ in range(3)))  # what folded layers are given and ignore
+NO_W = torch.empty(0)  # what folded layers are given and ignore
+NO_TEXT = TextFeatures(*(torch.empty(0) for _ in range(3)))
 
 
 @torch.no_grad()
@@ -120,4 +126,4 @@ def fold(network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype =
     returns: a network equal to network(lr, z, tokens)[-1] without input noise, channels_last, in dtype
     """
     folded = FoldedUpsampler(network, w, text).eval()
-    return folded.to(dtype=dtype, memory_format=torch.channels_last)
+    return folded.to(dtype).to(memory_format=torch.channels_last)

@@ -250,7 +250,7 @@ def count_parameters(config: Config) -> dict[str, int]:
     """Parameters of every part of both networks, and of each as a whole; nothing is allocated."""
     with torch.device("meta"):
         networks = {"generator": Upsampler(config.upsampler), "discriminator": Discriminator(config.discriminator)}
-    counts = {}
+    counts: dict[str, int] = {}
     for name, network in networks.items():
         parts = {f"{name}.{part}": child for part, child in network.named_children()} | {name: network}
         counts |= {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
