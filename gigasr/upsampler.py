@@ -6,12 +6,12 @@ Body: everything at the low-res resolution and below, attention included. Tail: 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.attention import AttentionUnit
 from gigasr.blocks import DownBlock, EqualizedConv2d, MappingNetwork, ResidualBlock, ToRGB, UpBlock
 from gigasr.config import LevelConfig, UpsamplerConfig
+from gigasr.consistency import enlarge
 from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
 
 RGB_GAIN = 0.1  # the pyramid starts close to the enlarged low-res image
@@ -120,7 +120,7 @@ class Upsampler(nn.Module):
         pyramid, x, rgb = [], features, lr
         for level, to_rgb in zip(self.levels[self.config.num_down + 1 :], self.to_rgb, strict=True):
             x = level(x, None, w, text)
-            rgb = enlarge(rgb) + to_rgb(x, w).to(rgb.dtype)
+            rgb = enlarge(rgb, 2) + to_rgb(x, w).to(rgb.dtype)
             pyramid.append(rgb)
         return pyramid
 
@@ -129,8 +129,3 @@ class Upsampler(nn.Module):
         w, text = self.condition(z, tokens)
         noisy = lr + self.config.input_noise * torch.randn_like(lr)
         return self.tail(self.body(noisy, w, text), lr, w, text)
-
-
-def enlarge(rgb: Tensor) -> Tensor:
-    """[B, 3, H, W] -> [B, 3, 2H, 2W], bicubic"""
-    return F.interpolate(rgb, scale_factor=2, mode="bicubic", align_corners=False)
