@@ -50,13 +50,14 @@ class EqualizedConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
+        padding: int | None = None,
         activate: bool = False,
         gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.stride, self.padding = stride, kernel_size // 2
+        self.stride, self.padding = stride, kernel_size // 2 if padding is None else padding
         self.activate = activate
         self.gain = gain * (SQRT2 if activate else 1.0)
 
@@ -65,7 +66,7 @@ class EqualizedConv2d(nn.Module):
         return self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, I, H, W] -> [B, O, H/stride, W/stride]"""
+        """x: [B, I, H, W] -> [B, O, H/stride, W/stride] (less the border where padding = 0)"""
         y = F.conv2d(x, self.kernel(), self.bias * self.gain, stride=self.stride, padding=self.padding)
         return F.leaky_relu(y, SLOPE) if self.activate else y
 

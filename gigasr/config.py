@@ -31,20 +31,36 @@ class LevelConfig(Strict):
     attention: int = Field(0, ge=0)  # units of self-attention, cross-attention, feed-forward
 
 
-class UpsamplerConfig(Strict):
-    scale: int = Field(8, ge=2)  # HR / LR, a power of two
-    lr_size: int = Field(64, gt=0)  # px; low-res side in training, and of body regions where attention is global
+class SynthesisConfig(Strict):
+    """What both generators, the upsampler and the base model, have."""
+
     z_dim: int = Field(128, gt=0)
     w_dim: int = Field(512, gt=0)
     mapping_layers: int = Field(4, ge=1)
-    levels: tuple[LevelConfig, ...]  # smallest first; the last log2(scale) of them form the tail
+    levels: tuple[LevelConfig, ...]  # smallest resolution first
     upsample: Literal["filter", "shuffle"] = "filter"  # [1,3,3,1] filter, or convolution + pixel shuffle
     head_dim: int = Field(64, gt=0)  # features per attention head
     window: int = Field(0, ge=0)  # tokens; side of the self-attention windows, 0 = global
     residual_gain: float = 0.4
     attention_gain: float = 0.3
-    input_noise: float = Field(0.0, ge=0)  # std of the noise added to the low-res input, [-1, 1] units
     text: TextConfig = TextConfig()
+
+    @model_validator(mode="after")
+    def check_heads(self) -> "SynthesisConfig":
+        for level in self.levels:
+            if level.attention and level.channels % self.head_dim:
+                raise ValueError(
+                    f"levels: expected channels divisible by head_dim {self.head_dim}, got {level.channels}"
+                )
+        return self
+
+
+class UpsamplerConfig(SynthesisConfig):
+    """Its last log2(scale) levels form the tail."""
+
+    scale: int = Field(8, ge=2)  # HR / LR, a power of two
+    lr_size: int = Field(64, gt=0)  # px; low-res side in training, and of body regions where attention is global
+    input_noise: float = Field(0.0, ge=0)  # std of the noise added to the low-res input, [-1, 1] units
 
     @property
     def num_up(self) -> int:
@@ -66,17 +82,12 @@ class UpsamplerConfig(Strict):
             )
         if any(level.attention for level in self.levels[self.num_down + 1 :]):
             raise ValueError("levels: expected attention = 0 above the low-res resolution")
-        for level in self.levels:
-            if level.attention and level.channels % self.head_dim:
-                raise ValueError(
-                    f"levels: expected channels divisible by head_dim {self.head_dim}, got {level.channels}"
-                )
         return self
 
 
 class StageConfig(Strict):
     channels: int = Field(gt=0)
-    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size
+    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size (or flattens, one more)
     attention: int = Field(0, ge=0)  # units of self-attention and feed-forward
 
 
@@ -86,6 +97,7 @@ class DiscriminatorConfig(Strict):
     num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
     exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
     predictor_layers: int = Field(4, ge=1)  # 1x1 modulated convolutions of each psi
+    flatten: int = Field(0, ge=0)  # px; the last stage's input of this side becomes 1x1; 0 = it is halved like others
     sees_lr: bool = False  # differs from the paper: the enlarged low-res image stands beside each level
     minibatch_std: int = Field(4, ge=0)  # group size; 0 = off
     head_dim: int = Field(64, gt=0)
@@ -94,39 +106,86 @@ class DiscriminatorConfig(Strict):
 
 
 class LossConfig(Strict):
-    l1: float = 0.0  # not in the paper; steadies the start
-    lpips: float = 10.0
-    adversarial: float = 1.0
-    matching: float = 1.0  # real and fake images with another image's caption
-    r1: float = 0.2048
+    """The weight of each term; 0 leaves it out."""
+
+    l1: float = Field(0.0, ge=0)  # not in the paper; steadies the start
+    charbonnier: float = Field(0.0, ge=0)  # not in the paper; a smooth L1
+    lpips: float = Field(10.0, ge=0)
+    adversarial: float = Field(1.0, ge=0)
+    matching: float = Field(1.0, ge=0)  # the discriminator's: real and fake images with another image's caption
+    generator_matching: float = Field(0.0, ge=0)  # the generator's side of it, whose meaning the paper leaves open
+    clip: float = Field(0.0, ge=0)  # contrastive, image to text
+    vision: float = Field(0.0, ge=0)  # vision-aided adversarial
+    r1: float = Field(0.2048, ge=0)
 
 
 class PhaseConfig(Strict):
     images: int = Field(gt=0)  # how many this phase shows
     crop: int = Field(gt=0)  # px; high-res side
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0)  # of all processes and accumulation steps together
     generator_lr: float = Field(0.0025, gt=0)
     discriminator_lr: float = Field(0.0025, gt=0)
-    betas: tuple[float, float] = (0.0, 0.99)  # of AdamW, both players
+    betas: tuple[float, float] = (0.0, 0.99)  # of AdamW, all players
     decay: bool = False  # learning rates fall with the square root of what is left of the phase
     loss: LossConfig = LossConfig()
+
+
+class DataConfig(Strict):
+    split: str | None = "train"  # rows of captions.jsonl to train on; None = all
+    validation_split: str | None = "val"
+    min_size: int = Field(0, ge=0)  # px; shorter side
+    min_scores: dict[str, float] = {}  # e.g. sharpness, similarity, aesthetic; a sample without the score is left out
+    max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
+    mirror: bool = True  # half the crops are mirrored
+    empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
+    workers: int = Field(1, ge=0)  # processes that read, per process that trains
+
+
+class DegradationConfig(Strict):
+    """How low-res inputs are made; what neither share takes is reduced by bicubic alone."""
+
+    camera: float = Field(0.0, ge=0, le=1)  # share with mild blur, noise and JPEG
+    second_order: float = Field(0.0, ge=0, le=1)  # share of Real-ESRGAN's two rounds of blur, resize, noise, JPEG
+    noise: float = Field(0.0, ge=0)  # largest std of the noise added to every input, [-1, 1] units
+
+
+class ClipConfig(Strict):
+    """The frozen open_clip model of the contrastive loss."""
+
+    tower: str = "ViT-B-32"
+    pretrained: str | None = "openai"  # open_clip tag or a local file
+
+
+class VisionConfig(Strict):
+    """The vision-aided discriminator: a frozen open_clip image tower and trained heads."""
+
+    tower: str = "ViT-B-32"
+    pretrained: str | None = "openai"  # open_clip tag or a local file
+    layers: tuple[int, ...] = (3, 6, 9, 12)  # after which blocks of the tower features are taken, counted from 1
+    channels: int = Field(64, gt=0)  # of the fixed random projections
+    text: TextConfig = TextConfig()
 
 
 class TrainConfig(Strict):
     phases: tuple[PhaseConfig, ...]
     seed: int = 0
-    split: str | None = "train"
-    min_sharpness: float = 0.0
-    max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
-    empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
-    degraded: float = Field(0.0, ge=0, le=1)  # share of low-res inputs with blur, noise and JPEG
+    data: DataConfig = DataConfig()
+    degradation: DegradationConfig = DegradationConfig()
+    clip: ClipConfig = ClipConfig()
+    vision: VisionConfig = VisionConfig()
     r1_every: int = Field(16, ge=1)  # steps; lazy regularisation
     ema_half_life: float = Field(20_000, gt=0)  # images
     weight_decay: float = 1e-5
+    attention_weight_decay: float = 0.01
     clip_norm: float = Field(0.0, ge=0)  # gradient norm, 0 = off
-    workers: int = Field(1, ge=0)
+    accumulation: int = Field(1, ge=1)  # micro-batches per step
+    checkpointing: bool = False  # recompute the generator's blocks in the backward pass instead of keeping them
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: the trunks only; heads, R1 and norms stay in fp32
+    sharded: bool = False  # FSDP for the generator
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     log_every: int = Field(50, ge=1)  # steps
     sample_every: int = Field(500, ge=1)  # steps
+    validate_every: int = Field(2000, ge=0)  # steps; 0 = never
     save_every: int = Field(250, ge=1)  # steps
 
 
@@ -140,13 +199,18 @@ class Config(Strict):
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read a TOML file; overrides are "dotted.key=value" with TOML values. Raises ValueError naming the dotted key."""
+    return parse(Config, read_tables(path, overrides), str(path))
+
+
+def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a TOML file and apply "dotted.key=value" overrides; nothing is validated."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         for override in overrides:
             set_dotted(data, override)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: expected TOML, got a syntax error: {error}") from None
-    return parse(Config, data, str(path))
+    return data
 
 
 def set_dotted(data: dict[str, Any], override: str) -> None:

@@ -1,45 +1,153 @@
-"""Training data: folders of images with captions, cut into aligned crops."""
+"""Training data: folders of images with captions, cut into reproducible crops."""
 
+import hashlib
 import json
+import logging
+import math
 import random
-from dataclasses import dataclass
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+
+from gigasr.config import DataConfig
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+logger = logging.getLogger(__name__)
+
+LoadedBatch = tuple[Tensor, Tensor, list[str]]  # numbers [B], hr [B, 3, crop, crop] in [-1, 1], captions
+
+
+class Item(NamedTuple):
+    """One training example."""
+
+    number: int  # of the crop in the whole run
+    hr: Tensor  # [3, crop, crop] in [-1, 1]
+    caption: str
 
 
 @dataclass(frozen=True)
 class Sample:
+    """An image of a folder and what may be said of it."""
+
     path: Path
     captions: tuple[str, ...]
 
 
-def read_folder(folder: Path, split: str | None = None, min_sharpness: float = 0.0) -> list[Sample]:
-    """List a folder's images with their captions.
+@dataclass
+class Skipped:
+    """The names of what could not be read; each is warned about once."""
 
-    A captions.jsonl (one object a line: file, captions, optional split and sharpness) decides what is read;
-    without one, every image counts and its caption is the text file beside it, or empty.
+    names: set[str] = field(default_factory=set)
+
+    def add(self, name: str, reason: object) -> None:
+        if name not in self.names:
+            self.names.add(name)
+            logger.warning("%s: skipped, %s (%d so far)", name, reason, len(self.names))
+
+
+def sample_rng(seed: int, index: int) -> torch.Generator:
+    """A generator for one crop's noise, on the CPU; neighbouring seeds and indices have nothing in common."""
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def load_rgb(file: Path | BinaryIO) -> Image.Image:
+    """Read an upright RGB image of 8 bit; what is transparent becomes white. Raises one of UNREADABLE."""
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):  # 16 bit, which convert() would clip
+        image = Image.fromarray(((np.asarray(image).clip(0, 65535).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def shorter_side(file: Path | BinaryIO) -> float:
+    """The shorter side in px, from the file's header; infinite where it can't be read: loading it will say why."""
+    try:
+        with Image.open(file) as image:
+            return min(image.size)
+    except UNREADABLE:
+        return math.inf
+
+
+def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
+    """The name of the filter that leaves a sample out, if any.
+
+    fields: what is known of the sample: width and height in px (the file's header where they are missing), scores
+    """
+    for name, least in config.min_scores.items():
+        score = fields.get(name)
+        if not isinstance(score, int | float) or not score >= least:
+            return f"min_scores.{name}"
+    if config.min_size:
+        sides = [fields.get("width"), fields.get("height")]
+        numbers = [side for side in sides if isinstance(side, int | float)]
+        if (min(numbers) if len(numbers) == 2 else shorter_side(file)) < config.min_size:
+            return "min_size"
+    return None
+
+
+def describe(left_out: Counter[str]) -> str:
+    """How many samples each filter removed, in words."""
+    return ", ".join(f"{count} by {name}" for name, count in sorted(left_out.items())) or "none by a filter"
+
+
+def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sample]:
+    """List a folder's images with their captions, as far as the filters let them through.
+
+    A captions.jsonl (one object a line: file, captions, optional split, width, height and scores) decides what is
+    read; without one, every image counts and its caption is the text file beside it, or empty.
     """
     index = folder / "captions.jsonl"
-    if index.exists():
-        rows = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
-        samples = [
-            Sample(folder / row["file"], tuple(row["captions"]))
-            for row in rows
-            if split in (None, row.get("split")) and row.get("sharpness", 1.0) >= min_sharpness
-        ]
-    else:
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        samples = [Sample(p, (sidecar_caption(p),)) for p in paths]
+    samples: list[Sample] = []
+    left_out: Counter[str] = Counter()
+    for sample, fields in indexed_rows(index) if index.exists() else sidecar_rows(folder, split):
+        wanted = split in (None, fields.get("split"))
+        reason = rejecting_filter(fields, sample.path, config) if wanted else "split"
+        if reason:
+            left_out[reason] += 1
+        else:
+            samples.append(sample)
     if not samples:
-        raise ValueError(f"data: expected images in {folder}, got none; check the folder, the split and min_sharpness")
+        raise ValueError(
+            f"data: expected images in {folder}, got none of {left_out.total()} listed; left out: "
+            f"{describe(left_out)}; check the folder, train.data.split and the filters of train.data"
+        )
     return samples
+
+
+def indexed_rows(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
+    """Yield the samples of a captions.jsonl and all that it says of each."""
+    for number, line in enumerate(index.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                sample = Sample(index.parent / row["file"], tuple(row["captions"]) or ("",))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{index}: expected an object with file and captions in line {number}, got {error!r}"
+                ) from None
+            yield sample, row
+
+
+def sidecar_rows(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
+    """Yield all images of a folder with the text beside each; they belong to whichever split is asked for."""
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        yield Sample(path, (sidecar_caption(path),)), {"split": split}
 
 
 def sidecar_caption(path: Path) -> str:
@@ -48,49 +156,104 @@ def sidecar_caption(path: Path) -> str:
     return text.read_text(encoding="utf-8").strip() if text.exists() else ""
 
 
-class Crops(Dataset[tuple[Tensor, str]]):
-    """Random square crops, mirrored half the time, each with one of its image's captions or none.
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
 
     Half the images are first reduced by up to `max_reduction`: their finest detail is then sharper than a camera's.
-    The crop at an index is a function of (seed, index): a resumed run draws what an uninterrupted one would have.
     """
 
-    def __init__(
-        self,
-        samples: list[Sample],
-        crop: int,
-        length: int,
-        seed: int,
-        max_reduction: float = 1.0,
-        empty_caption: float = 0.1,
-    ) -> None:
-        self.samples, self.crop, self.length, self.seed = samples, crop, length, seed
-        self.max_reduction, self.empty_caption = max_reduction, empty_caption
+    crop: int  # px
+    config: DataConfig
 
-    def __len__(self) -> int:
-        return self.length
+    def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
+        """image: RGB -> the example of that number, drawn from rng"""
+        hr = self.cut(image, rng)
+        return Item(number, hr, "" if rng.random() < self.config.empty_caption else rng.choice(captions))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        """returns: hr [3, crop, crop] in [-1, 1], caption"""
-        epoch, position = divmod(index, len(self.samples))
-        order = random.Random(f"{self.seed}/{epoch}").sample(range(len(self.samples)), len(self.samples))
-        rng = random.Random(f"{self.seed}/{epoch}/{position}")
-        sample = self.samples[order[position]]
-        hr = self.cut(sample.path, rng)
-        caption = "" if rng.random() < self.empty_caption else rng.choice(sample.captions)
-        return hr, caption
-
-    def cut(self, path: Path, rng: random.Random) -> Tensor:
-        """returns: [3, crop, crop] in [-1, 1]"""
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-        factor = rng.uniform(1.0, self.max_reduction) if rng.random() < 0.5 else 1.0
+    def cut(self, image: Image.Image, rng: random.Random) -> Tensor:
+        """image: RGB -> [3, crop, crop] in [-1, 1]"""
+        factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
         factor = max(1.0 / 64, min(factor, min(image.size) / self.crop))
         if factor != 1.0:
             width, height = (max(self.crop, round(n / factor)) for n in image.size)
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = rng.randint(0, image.width - self.crop), rng.randint(0, image.height - self.crop)
         image = image.crop((left, top, left + self.crop, top + self.crop))
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and self.config.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+class Crops(Dataset[Item]):
+    """The endless sequence of a folder's crops: every image once per epoch, in an order of its own.
+
+    The crop at an index is a function of (seed, index): a resumed run draws what an uninterrupted one would have.
+    Where an image can't be read, the next readable one of the epoch stands in.
+    """
+
+    def __init__(self, samples: tuple[Sample, ...], cutter: Cutter, seed: int) -> None:
+        self.samples, self.cutter, self.seed = samples, cutter, seed
+        self.skipped = Skipped()
+        self.epoch, self.order = -1, list[int]()
+
+    def __getitem__(self, index: int) -> Item:
+        epoch, position = divmod(index, len(self.samples))
+        if epoch != self.epoch:
+            rng = random.Random(f"{self.seed}/{epoch}")
+            self.epoch, self.order = epoch, rng.sample(range(len(self.samples)), len(self.samples))
+        for step in range(len(self.samples)):
+            sample = self.samples[self.order[(position + step) % len(self.samples)]]
+            image = self.read(sample.path)
+            if image is not None:
+                rng = random.Random(f"{self.seed}/{epoch}/{position}")
+                return self.cutter.item(index, image, sample.captions, rng)
+        raise ValueError(f"data: expected readable images, got none of {len(self.samples)}; the warnings name them")
+
+    def read(self, path: Path) -> Image.Image | None:
+        """The image, or None where it can't be read."""
+        if str(path) in self.skipped.names:
+            return None
+        try:
+            return load_rgb(path)
+        except UNREADABLE as error:
+            self.skipped.add(str(path), error)
+            return None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The training data of a folder."""
+
+    samples: tuple[Sample, ...]
+    config: DataConfig
+
+    def batches(
+        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[LoadedBatch]:
+        """Yield a process's batches of the crops start..end; all processes together see what one alone would see.
+
+        batch_size: crops per process, fewer at the end
+        start, end: numbers of crops, of all processes together
+        """
+        crops = Crops(self.samples, Cutter(crop, self.config), seed)
+        parts = own_parts(start, end, batch_size, rank, world)
+        yield from load(crops, self.config.workers, parts=parts)
+
+
+def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:
+    """Yield a process's part of each run of world * batch_size numbers; the last part may be short, or missing."""
+    for first in range(start + rank * batch_size, end, world * batch_size):
+        yield list(range(first, min(first + batch_size, end)))
+
+
+def load(
+    dataset: Dataset[Item], workers: int, batch_size: int = 1, parts: Iterable[list[int]] | None = None
+) -> Iterator[LoadedBatch]:
+    """Yield the batches of a torch DataLoader, read by so many processes.
+
+    Its generator is its own: starting the processes would else move torch's random state.
+    """
+    loader = DataLoader(dataset, batch_size, batch_sampler=parts, num_workers=workers, generator=torch.Generator())
+    for numbers, hr, captions in loader:
+        yield numbers, hr, list(captions)

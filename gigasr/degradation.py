@@ -1,8 +1,13 @@
-"""Low-res images from high-res ones: bicubic reduction, and mild camera-like degradations (blur, noise, JPEG)."""
+"""Low-res images from high-res ones: bicubic reduction, and what cameras, websites and time do to pictures."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gigasr.config import DegradationConfig
+from gigasr.second_order import field_rng, jpeg, second_order, uniform
 
 
 def round_to_8_bit(x: Tensor) -> Tensor:
@@ -20,42 +25,52 @@ def bicubic(hr: Tensor, scale: int) -> Tensor:
     return round_to_8_bit(F.interpolate(hr, size, mode="bicubic", antialias=True, align_corners=False))
 
 
-def uniform(low: float, high: float, count: int, rng: torch.Generator) -> Tensor:
-    """returns: [count] uniform in [low, high)"""
-    return low + (high - low) * torch.rand(count, generator=rng)
+def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Add Gaussian noise, its std drawn per image.
+
+    lr:          [B, 3, H, W]
+    largest_std: the std is uniform in [0, largest_std]
+    rngs:        B, on the CPU
+    returns:     [B, 3, H, W]
+    """
+    stds = lr.new_tensor([uniform((0.0, largest_std), rng) for rng in rngs])[:, None, None, None]
+    fields = [torch.randn(lr.shape[1:], generator=field_rng(rng, lr.device), device=lr.device) for rng in rngs]
+    return lr + stds * torch.stack(fields)
 
 
-def camera(lr: Tensor, rng: torch.Generator) -> Tensor:
-    """Degrade as a phone and a website do: blur, noise, JPEG, each drawn per sample.
+def camera(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Degrade as a phone and a website do: blur, noise, JPEG, each drawn per image.
 
     lr:      [B, 3, H, W] in [-1, 1]
-    rng:     on the CPU
-    returns: [B, 3, H, W] in [-1, 1], 8 bit levels
+    rngs:    B, on the CPU
+    returns: [B, 3, H, W] in [-1, 1], 8-bit levels
     """
-    from kornia.enhance import jpeg_codec_differentiable
     from kornia.filters import gaussian_blur2d
 
-    count, height, width = len(lr), *lr.shape[2:]
-    sigma = uniform(0.2, 0.8, count, rng)[:, None].expand(-1, 2).to(lr.device)
+    sigma = lr.new_tensor([uniform((0.2, 0.8), rng) for rng in rngs])[:, None].expand(-1, 2)
     x = gaussian_blur2d(lr, (5, 5), sigma, border_type="replicate")
-    noise_std = uniform(0.0, 0.03, count, rng)[:, None, None, None]
-    x = x + (noise_std * torch.randn(x.shape, generator=rng)).to(x.device)
-    x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
-    x = jpeg_codec_differentiable((x.clamp(-1, 1) + 1) / 2, uniform(60.0, 98.0, count, rng).to(x.device))
-    return round_to_8_bit(x[:, :, :height, :width] * 2 - 1)
+    x = add_noise(x, 0.03, rngs)
+    return round_to_8_bit(jpeg(x / 2 + 0.5, [uniform((60.0, 98.0), rng) for rng in rngs]) * 2 - 1)
 
 
-def degrade(hr: Tensor, scale: int, probability: float, rng: torch.Generator) -> Tensor:
-    """Make the low-res input of training: bicubic always, camera degradations for some samples.
+def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Make the low-res input of training: each image by one of three ways, then noise augmentation.
 
-    hr:          [B, 3, H, W] in [-1, 1]
-    probability: share of the samples that `camera` degrades
-    rng:         on the CPU; the same state gives the same images
-    returns:     [B, 3, H / scale, W / scale] in [-1, 1]
+    hr:      [B, 3, H, W] in [-1, 1], multiples of scale
+    config:  shares of the ways and the largest std of the noise
+    rngs:    B, on the CPU; everything about an image is drawn from its own, so batch mates change nothing
+    returns: [B, 3, H / scale, W / scale]  8-bit levels in [-1, 1], plus the noise
+
+    Source: GigaGAN (arXiv:2303.05511), noise augmentation of the upsampler's input.
     """
+    if len(rngs) != len(hr):
+        raise ValueError(f"rngs: expected {len(hr)} generators, got {len(rngs)}; give one per image")
+    draws = [uniform((0.0, 1.0), rng) for rng in rngs]
+    mild = [i for i, u in enumerate(draws) if u < config.camera]
+    strong = [i for i, u in enumerate(draws) if config.camera <= u < config.camera + config.second_order]
     lr = bicubic(hr, scale)
-    chosen = torch.rand(len(hr), generator=rng) < probability
-    if chosen.any():
-        lr = lr.clone()
-        lr[chosen] = camera(lr[chosen], rng)
-    return lr
+    if mild:
+        lr[mild] = camera(lr[mild], [rngs[i] for i in mild])
+    if strong:
+        lr[strong] = round_to_8_bit(second_order(hr[strong], scale, [rngs[i] for i in strong]))
+    return add_noise(lr, config.noise, rngs) if config.noise else lr

@@ -36,28 +36,34 @@ class ImageAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """Self-attention, residual convolutions, and a strided one that halves the size."""
+    """Self-attention, residual convolutions, and one that halves the size, or flattens what is left to 1x1."""
 
-    def __init__(self, stage: StageConfig, out_channels: int, head_dim: int, attention_gain: float) -> None:
+    def __init__(
+        self, stage: StageConfig, out_channels: int, head_dim: int, attention_gain: float, flatten: int = 0
+    ) -> None:
         super().__init__()
         channels = stage.channels
         self.attention = nn.ModuleList(
             ImageAttention(channels, head_dim, attention_gain) for _ in range(stage.attention)
         )
-        self.blocks = nn.ModuleList(
-            EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(2 * stage.blocks - 1)
+        num_convs = 2 * stage.blocks - (0 if flatten else 1)  # beside the one that reduces
+        self.blocks = nn.ModuleList(EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(num_convs))
+        self.reduction = flatten or 2
+        self.down = (
+            EqualizedConv2d(channels, out_channels, flatten, padding=0, activate=True)
+            if flatten
+            else EqualizedConv2d(channels, out_channels, 3, stride=2, activate=True)
         )
-        self.down = EqualizedConv2d(channels, out_channels, 3, stride=2, activate=True)
         self.skip = EqualizedConv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] with H, W even -> [B, O, H/2, W/2]"""
+        """x: [B, C, H, W] -> [B, O, H/2, W/2], or [B, O, 1, 1] where it flattens"""
         for unit in self.attention:
             x = unit(x)
         y = x
         for conv in self.blocks:
             y = conv(y)
-        return HALF * (self.down(y) + self.skip(F.avg_pool2d(x, 2)))
+        return HALF * (self.down(y) + self.skip(F.avg_pool2d(x, self.reduction)))
 
 
 class Predictor(nn.Module):
@@ -102,12 +108,13 @@ class Discriminator(nn.Module):
         self.from_rgb = nn.ModuleList(
             EqualizedConv2d(rgb_channels, c, 1, activate=True) for c in channels[: config.num_levels]
         )
+        flatten = [0] * (len(config.stages) - 1) + [config.flatten]
         self.stages = nn.ModuleList(
-            Stage(stage, out, config.head_dim, config.attention_gain)
-            for stage, out in zip(config.stages, channels[1:], strict=True)
+            Stage(stage, out, config.head_dim, config.attention_gain, side)
+            for stage, out, side in zip(config.stages, channels[1:], flatten, strict=True)
         )
         extra = 1 if config.minibatch_std else 0
-        self.epilogue = EqualizedConv2d(channels[-1] + extra, channels[-1], 3, activate=True)
+        self.epilogue = EqualizedConv2d(channels[-1] + extra, channels[-1], 1 if config.flatten else 3, activate=True)
         self.predictors = nn.ModuleList(Predictor(c, text.dim, config.predictor_layers) for c in channels[1:])
 
     def exit_weights(self) -> list[float]:
@@ -149,13 +156,23 @@ class Discriminator(nn.Module):
         return torch.cat([image, F.interpolate(lr, image.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
     def judge(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
-        """features: of `exits`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per exit"""
-        t_global = self.text_transformer(tokens).t_global
-        return [
-            predictor(x, t_global.repeat(len(x) // len(t_global), 1))
-            for predictor, x in zip(self.predictors, features, strict=True)
-        ]
+        """features: of `exits`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per exit
 
-    def forward(self, pyramid: Sequence[Tensor], tokens: TokenFeatures, lr: Tensor | None = None) -> list[Tensor]:
-        """pyramid: num_levels of [B, 3, H_i, W_i], smallest first -> one logit map per exit"""
-        return self.judge(self.exits(pyramid, lr), tokens)
+        In fp32 under autocast too: what decides between real and fake must not be rounded.
+        """
+        with torch.autocast(features[0].device.type, enabled=False):
+            t_global = self.text_transformer(tokens).t_global
+            return [
+                predictor(x.float(), t_global.repeat(len(x) // len(t_global), 1))
+                for predictor, x in zip(self.predictors, features, strict=True)
+            ]
+
+    def forward(
+        self, pyramid: Sequence[Tensor], texts: Sequence[TokenFeatures], lr: Tensor | None = None
+    ) -> list[list[Tensor]]:
+        """pyramid: num_levels of [B, 3, H_i, W_i], smallest first; texts: each of B prompts -> per text, logit maps
+
+        The trunk runs once, whatever the number of texts: the matching loss judges the same images twice.
+        """
+        features = self.exits(pyramid, lr)
+        return [self.judge(features, tokens) for tokens in texts]

@@ -1,4 +1,7 @@
-"""One pure function per loss term; its name is its key in the config and in the log. High logit = real."""
+"""Loss terms as pure functions; a high logit means real.
+
+A list of logits holds one [levels * B, 1, H, W] map per exit of a discriminator, levels stacked along the batch.
+"""
 
 from collections.abc import Sequence
 
@@ -12,35 +15,110 @@ def l1(fake: Tensor, real: Tensor) -> Tensor:
     return (fake - real).abs().mean()
 
 
-def weighted_mean(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Average each logit or loss map over samples and space, then sum with one weight each.
+def charbonnier(fake: Tensor, real: Tensor, eps: float = 1e-3) -> Tensor:
+    """fake, real: [B, 3, H, W] in [-1, 1] -> mean of sqrt(difference^2 + eps^2), an L1 that is smooth at zero"""
+    return ((fake - real).square() + eps**2).sqrt().mean()
 
-    maps:    [B_i, 1, H_i, W_i] of any sizes
-    weights: one per map
-    """
-    return torch.stack([weight * m.mean() for m, weight in zip(maps, weights, strict=True)]).sum()
+
+def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """values: scalars, weights: one each -> scalar"""
+    return torch.stack([weight * value for value, weight in zip(values, weights, strict=True)]).sum()
+
+
+def per_sample(maps: Tensor) -> Tensor:
+    """maps: [n, 1, H, W] -> [n] mean over space"""
+    return maps.mean(dim=(1, 2, 3))
+
+
+def logistic(logits: Tensor, is_real: bool) -> Tensor:
+    """logits: [n, 1, H, W], is_real: the label to be reached -> [n] logistic loss, mean over space"""
+    sign = -1.0 if is_real else 1.0
+    return per_sample(F.softplus(sign * logits))
 
 
 def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float]) -> Tensor:
     """Logistic loss of every prediction of the discriminator (paper, Eq. 6; non-saturating for the generator).
 
-    logits:  one [B, 1, H, W] map per (level, exit)
+    logits:  one [levels * B, 1, H, W] map per exit
     is_real: the label to be reached
     weights: one per map
     """
-    sign = -1.0 if is_real else 1.0
-    return weighted_mean([F.softplus(sign * m) for m in logits], weights)
+    return weighted_sum([logistic(m, is_real).mean() for m in logits], weights)
+
+
+def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, is_real: bool = False) -> Tensor:
+    """Logistic loss of images judged with another image's caption, which the discriminator is to call fake.
+
+    logits:  one [levels * B, 1, H, W] map per exit
+    weights: one per map
+    mask:    [B] bool  True = the caption is a wrong one (see `differs`); all other samples are left out
+    is_real: the label to be reached; True for the generator's side
+    returns: mean over the samples of the mask; 0 where it has none
+
+    Source: GigaGAN (arXiv:2303.05511), Eq. 8, one of its two expectations per call: real images, then fake ones.
+    """
+    keep = mask.to(logits[0].device)
+    means = []
+    for m in logits:
+        losses = logistic(m, is_real).view(-1, len(keep))  # [levels, B]
+        means.append(losses.masked_fill(~keep, 0.0).mean(dim=0).sum() / keep.sum().clamp(min=1))
+    return weighted_sum(means, weights)
+
+
+def derangement(captions: Sequence[str], rng: torch.Generator) -> Tensor:
+    """Draw whose caption each sample is given in the matching loss: never its own.
+
+    Equal captions lie side by side in an otherwise random circle, which is turned by the size of the largest group:
+    no sample meets a copy of its own caption, unless one caption fills more than half the batch.
+
+    captions: B captions
+    rng:      on the CPU
+    returns:  [B] long  a permutation without a fixed point; [0] for B = 1
+    """
+    groups: dict[str, list[int]] = {}
+    for index in torch.randperm(len(captions), generator=rng).tolist():
+        groups.setdefault(captions[index], []).append(index)
+    circle = torch.tensor([index for group in groups.values() for index in group])
+    turn = max(len(group) for group in groups.values()) if len(groups) > 1 else 1
+    order = torch.empty_like(circle)
+    order[circle] = circle.roll(-turn)
+    return order
+
+
+def differs(captions: Sequence[str], order: Tensor) -> Tensor:
+    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is not that of sample i"""
+    return torch.tensor([captions[other] != own for own, other in zip(captions, order.tolist(), strict=True)])
+
+
+def clip_contrastive(image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0) -> Tensor:
+    """Cross-entropy of finding each image's own caption among all captions, by their cosine similarity.
+
+    image:   [B, D]  embeddings of the generated images
+    text:    [N, D]  embeddings of the captions, N >= offset + B; more than the batch's own are further negatives
+    scale:   of the similarities: CLIP's learned one, the inverse of its temperature
+    offset:  the caption of image i is text[offset + i]
+
+    Source: GigaGAN (arXiv:2303.05511), Eq. 9; image to text only.
+    """
+    if len(text) < offset + len(image):
+        raise ValueError(
+            f"text: expected at least offset + B = {offset + len(image)} captions, got {len(text)}; "
+            "pass those of all processes, in the order of their images"
+        )
+    similarity = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+    target = torch.arange(offset, offset + len(image), device=image.device)
+    return F.cross_entropy(scale * similarity, target)
 
 
 def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Gradient penalty on real images: half the squared norm of d(weighted logits)/d(inputs), mean over samples.
 
-    logits:  one [B, 1, H, W] map per (level, exit), computed from `inputs`
+    logits:  one [levels * B, 1, H, W] map per exit, computed from `inputs`
     inputs:  the real pyramid, [B, 3, H_i, W_i], requiring gradients
     weights: one per map; the penalty covers the weighted sum of all predictions
 
     Source: Mescheder et al. (arXiv:1801.04406); whether the paper penalises all predictions is not given.
     """
-    total = torch.stack([weight * m.mean(dim=(1, 2, 3)).sum() for m, weight in zip(logits, weights, strict=True)]).sum()
+    total = weighted_sum([per_sample(m).sum() for m in logits], weights)
     gradients = torch.autograd.grad(total, list(inputs), create_graph=True)
     return 0.5 * torch.stack([g.square().sum() for g in gradients]).sum() / len(inputs[0])

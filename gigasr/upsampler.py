@@ -7,10 +7,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gigasr.attention import AttentionUnit
 from gigasr.blocks import DownBlock, EqualizedConv2d, MappingNetwork, ResidualBlock, ToRGB, UpBlock
-from gigasr.config import LevelConfig, UpsamplerConfig
+from gigasr.config import LevelConfig, SynthesisConfig, UpsamplerConfig
 from gigasr.consistency import enlarge
 from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
 
@@ -20,10 +21,11 @@ RGB_GAIN = 0.1  # the pyramid starts close to the enlarged low-res image
 class Level(nn.Module):
     """One resolution: an upsampling block (except at the bottom), residual blocks, attention units."""
 
-    def __init__(self, level: LevelConfig, in_channels: int | None, config: UpsamplerConfig) -> None:
+    def __init__(self, level: LevelConfig, in_channels: int | None, config: SynthesisConfig) -> None:
         super().__init__()
         channels, gain = level.channels, config.residual_gain
         num_blocks = level.blocks
+        self.checkpointing = False  # recompute in the backward pass instead of keeping
         self.up = None
         if in_channels is not None:
             self.up = UpBlock(in_channels, channels, config.w_dim, level.num_kernels, config.upsample, gain)
@@ -40,6 +42,12 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None, w: Tensor, text: TextFeatures) -> Tensor:
         """x: [B, I, H, W], skip: [B, C, H', W'] or None -> [B, C, H', W'], H' = 2H unless at the bottom"""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.run, x, skip, w, text, use_reentrant=False)
+        return self.run(x, skip, w, text)
+
+    def run(self, x: Tensor, skip: Tensor | None, w: Tensor, text: TextFeatures) -> Tensor:
+        """What `forward` does, with or without keeping its intermediate results."""
         x = x if self.up is None else self.up(x, w)
         x = x if skip is None else x + skip
         for block in self.blocks:
@@ -124,8 +132,11 @@ class Upsampler(nn.Module):
             pyramid.append(rgb)
         return pyramid
 
-    def forward(self, lr: Tensor, z: Tensor, tokens: TokenFeatures) -> list[Tensor]:
-        """lr: [B, 3, H, W] in [-1, 1], z: [B, z_dim] -> pyramid [B, 3, 2H, 2W], ..., [B, 3, scale H, scale W]"""
+    def forward(self, lr: Tensor, z: Tensor, tokens: TokenFeatures, noise: Tensor | None = None) -> list[Tensor]:
+        """lr, noise: [B, 3, H, W], lr in [-1, 1], noise N(0, 1), z: [B, z_dim] -> pyramid, smallest first
+
+        The noise, scaled to the config's input_noise, is what the body sees added to lr; None leaves it out.
+        """
         w, text = self.condition(z, tokens)
-        noisy = lr + self.config.input_noise * torch.randn_like(lr)
+        noisy = lr if noise is None else lr + self.config.input_noise * noise
         return self.tail(self.body(noisy, w, text), lr, w, text)

@@ -47,6 +47,17 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lpips_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random backbone weights, as torchvision's cannot be downloaded in a test."""
+    import torchvision
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("lpips") / "features.pth"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).features.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def basicsr() -> ModuleType:
     """The reference for PSNR, SSIM and NIQE, where the extra gigasr[eval] is installed."""
     try:

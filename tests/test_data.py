@@ -1,31 +1,39 @@
-"""Crops are aligned, captioned and reproducible."""
+"""Crops are aligned, captioned and reproducible; filters and broken files leave the rest alone."""
 
+import json
+import logging
+import pickle
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gigasr.data import Crops, Sample, read_folder
+from gigasr.config import DataConfig
+from gigasr.data import Crops, Cutter, FolderSource, LoadedBatch, Sample, load_rgb, read_folder, sample_rng
+
+PLAIN = DataConfig(workers=0, empty_caption=0.0)
 
 
-def test_the_split_and_the_captions_come_from_the_index(photo_folder: Path) -> None:
-    samples = read_folder(photo_folder, "train")
-    assert [s.path.name for s in samples] == ["0.png", "1.png", "2.png", "3.png"]
-    assert samples[2].captions == ("picture 2",)
+def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float) -> Crops:
+    return Crops(tuple(samples), Cutter(crop, PLAIN.model_copy(update=changes)), seed)
 
 
-def test_without_an_index_captions_stand_beside_the_images(tmp_path: Path) -> None:
-    for name in ("a.png", "b.jpg"):
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    (tmp_path / "a.txt").write_text("a black square\n", encoding="utf-8")
-    assert [s.captions for s in read_folder(tmp_path)] == [("a black square",), ("",)]
+def equal(a: list[LoadedBatch], b: list[LoadedBatch]) -> bool:
+    """Whether two runs of batches are the same, in numbers, pixels and captions."""
+    pairs = list(zip(a, b, strict=True))
+    return all(torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) and x[2] == y[2] for x, y in pairs)
 
 
-def test_an_empty_folder_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data: expected images in"):
-        read_folder(tmp_path)
+def write_index(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Small grey images and a captions.jsonl of them."""
+    for i, row in enumerate(rows):
+        Image.new("RGB", (24 + i, 30)).save(folder / f"{i}.png")
+        row |= {"file": f"{i}.png", "captions": [f"picture {i}"]}
+    (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
 
 
 def coordinates(tmp_path: Path) -> Sample:
@@ -35,45 +43,168 @@ def coordinates(tmp_path: Path) -> Sample:
     return Sample(tmp_path / "c.png", ("coordinates",))
 
 
+@pytest.fixture
+def source(photo_folder: Path) -> FolderSource:
+    return FolderSource(tuple(read_folder(photo_folder, PLAIN, "train")), PLAIN)
+
+
+def test_the_split_and_the_captions_come_from_the_index(photo_folder: Path) -> None:
+    samples = read_folder(photo_folder, PLAIN, "train")
+    assert [s.path.name for s in samples] == ["0.png", "1.png", "2.png", "3.png"]
+    assert samples[2].captions == ("picture 2",)
+    assert len(read_folder(photo_folder, PLAIN, None)) == 5
+
+
+def test_without_an_index_captions_stand_beside_the_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("a black square\n", encoding="utf-8")
+    assert [s.captions for s in read_folder(tmp_path, PLAIN, "train")] == [("a black square",), ("",)]
+
+
+def test_an_empty_folder_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data: expected images in"):
+        read_folder(tmp_path, PLAIN, None)
+
+
+def test_a_row_without_captions_is_named(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text('\n{"file": "a.png"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2, got KeyError"):
+        read_folder(tmp_path, PLAIN, None)
+
+
+def test_too_small_images_are_left_out_by_the_row_or_else_by_the_header(tmp_path: Path) -> None:
+    write_index(tmp_path, [{}, {"width": 26, "height": 99}, {"width": 20, "height": 99}, {}])
+    samples = read_folder(tmp_path, DataConfig(min_size=26), None)
+    assert [s.path.name for s in samples] == ["1.png", "3.png"]  # headers say 24 and 27
+
+
+def test_a_low_or_missing_score_leaves_an_image_out(tmp_path: Path) -> None:
+    write_index(tmp_path, [{"sharpness": 0.5}, {"sharpness": 0.2}, {"sharpness": None}, {}, {"sharpness": 0.3}])
+    samples = read_folder(tmp_path, DataConfig(min_scores={"sharpness": 0.3}), None)
+    assert [s.path.name for s in samples] == ["0.png", "4.png"]
+
+
+def test_the_error_counts_what_each_filter_removed(tmp_path: Path) -> None:
+    write_index(tmp_path, [{"split": "val"}, {"split": "train", "q": 1}, {"split": "train", "q": 9}])
+    with pytest.raises(ValueError, match=r"none of 3 listed; left out: 1 by min_scores.q, 1 by min_size, 1 by split"):
+        read_folder(tmp_path, DataConfig(min_size=64, min_scores={"q": 5}), "train")
+
+
 def test_a_crop_is_a_contiguous_piece_of_its_image(tmp_path: Path) -> None:
-    crops = Crops([coordinates(tmp_path)], crop=16, length=20, seed=0)
-    for hr, _ in (crops[i] for i in range(20)):
-        rows, columns = ((hr[:2] + 1) * 127.5).round()
-        assert (rows.diff(dim=0) == 1).all()
-        assert (columns.diff(dim=1).abs() == 1).all()
+    crops = make_crops([coordinates(tmp_path)], crop=16)
+    for i in range(20):
+        rows, columns = ((crops[i].hr[:2] + 1) * 127.5).round()
+        assert (rows.diff(dim=0) == 1).all() and (rows.diff(dim=1) == 0).all()
+        assert (columns.diff(dim=1).abs() == 1).all() and (columns.diff(dim=0) == 0).all()
 
 
 def test_crops_reach_every_border(tmp_path: Path) -> None:
-    crops = Crops([coordinates(tmp_path)], crop=56, length=60, seed=0)
-    tops = {round(float((crops[i][0][0, 0, 0] + 1) * 127.5)) for i in range(60)}
+    crops = make_crops([coordinates(tmp_path)], crop=56)
+    tops = {round(float((crops[i].hr[0, 0, 0] + 1) * 127.5)) for i in range(60)}
     assert {0, 4} <= tops
 
 
-def test_half_the_crops_are_mirrored(tmp_path: Path) -> None:
-    crops = Crops([coordinates(tmp_path)], crop=16, length=100, seed=0)
-    mirrored = sum(float(crops[i][0][1, 0, 0]) > float(crops[i][0][1, 0, -1]) for i in range(100))
-    assert 30 < mirrored < 70
+def mirrored(crops: Crops) -> int:
+    """How many of the first 100 crops of `coordinates` are mirrored."""
+    return sum(float(crops[i].hr[1, 0, 0]) > float(crops[i].hr[1, 0, -1]) for i in range(100))
+
+
+def test_half_the_crops_are_mirrored_unless_that_is_switched_off(tmp_path: Path) -> None:
+    sample = coordinates(tmp_path)
+    assert 30 < mirrored(make_crops([sample], crop=16)) < 70
+    assert mirrored(make_crops([sample], crop=16, mirror=False)) == 0
 
 
 def test_an_index_always_gives_the_same_crop(photo_folder: Path) -> None:
-    samples = read_folder(photo_folder, "train")
-    a, b = (Crops(samples, 32, 12, seed=3, max_reduction=2.0) for _ in range(2))
-    assert all(torch.equal(a[i][0], b[i][0]) and a[i][1] == b[i][1] for i in reversed(range(12)))
+    samples = read_folder(photo_folder, PLAIN, "train")
+    a, b = (make_crops(samples, 32, seed=3, max_reduction=2.0, empty_caption=0.3) for _ in range(2))
+    expected = {i: b[i] for i in reversed(range(12))}
+    assert all(torch.equal(a[i].hr, expected[i].hr) and a[i].caption == expected[i].caption for i in range(12))
 
 
 def test_every_image_appears_once_per_epoch(photo_folder: Path) -> None:
-    samples = read_folder(photo_folder, "train")
-    crops = Crops(samples, 32, 12, seed=0, empty_caption=0.0)
+    crops = make_crops(read_folder(photo_folder, PLAIN, "train"), 32)
     for epoch in range(3):
-        assert {crops[epoch * 4 + i][1] for i in range(4)} == {f"picture {i}" for i in range(4)}
+        assert {crops[epoch * 4 + i].caption for i in range(4)} == {f"picture {i}" for i in range(4)}
 
 
 def test_a_share_of_the_crops_has_no_caption(photo_folder: Path) -> None:
-    crops = Crops(read_folder(photo_folder, "train"), 32, 200, seed=0, empty_caption=0.25)
-    assert 25 < sum(crops[i][1] == "" for i in range(200)) < 75
+    crops = make_crops(read_folder(photo_folder, PLAIN, "train"), 32, empty_caption=0.25)
+    assert 25 < sum(crops[i].caption == "" for i in range(200)) < 75
 
 
-def test_an_image_smaller_than_the_crop_is_enlarged(tmp_path: Path) -> None:
-    Image.new("RGB", (20, 40)).save(tmp_path / "small.png")
-    hr, _ = Crops(read_folder(tmp_path), 32, 1, seed=0)[0]
+def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
+    hr = Cutter(32, PLAIN).cut(Image.new("RGB", (20, 40)), random.Random(0))
     assert hr.shape == (3, 32, 32)
+
+
+def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (1, 1), (255, 0, 0, 51)).save(tmp_path / "a.png")
+    assert load_rgb(tmp_path / "a.png").getpixel((0, 0)) == (255, 204, 204)
+
+
+def test_16_bit_images_keep_their_range(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(load_rgb(tmp_path / "a.png"))[0, :, 1].tolist() == [0, 128, 255]
+
+
+def break_files(samples: list[Sample], tmp_path: Path, count: int) -> list[Sample]:
+    """The same samples, the first `count` of them truncated, no image, missing."""
+    data = samples[0].path.read_bytes()
+    (tmp_path / "0.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "1.png").write_bytes(b"<html>not found</html>")
+    return [Sample(tmp_path / f"{i}.png", ("broken",)) for i in range(count)] + samples[count:]
+
+
+def test_the_next_readable_image_stands_in_for_a_broken_one(
+    photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = read_folder(photo_folder, PLAIN, "train")
+    a, b = (make_crops(break_files(samples, tmp_path, 3), 32) for _ in range(2))
+    assert {a[i].caption for i in range(12)} == {"picture 3"}
+    warned = [r.getMessage().split(": skipped")[0] for r in caplog.records if r.levelno == logging.WARNING]
+    assert sorted(warned) == [str(tmp_path / f"{i}.png") for i in range(3)]
+    assert all(torch.equal(a[i].hr, b[i].hr) for i in (7, 3, 0))
+
+
+def test_a_folder_of_broken_images_is_one_clear_error(photo_folder: Path, tmp_path: Path) -> None:
+    samples = break_files(read_folder(photo_folder, PLAIN, "train"), tmp_path, 3)[:3]
+    with pytest.raises(ValueError, match="expected readable images, got none of 3"):
+        make_crops(samples, 32)[0]
+
+
+def test_two_processes_see_what_one_would(source: FolderSource) -> None:
+    whole = list(source.batches(32, 4, 4, 18, seed=1))
+    halves = [list(source.batches(32, 2, 4, 18, seed=1, rank=rank, world=2)) for rank in range(2)]
+    assert [n for batch in whole for n in batch[0].tolist()] == list(range(4, 18))
+    for i, (numbers, hr, captions) in enumerate(whole):
+        parts = [half[i] for half in halves if i < len(half)]
+        assert torch.equal(numbers, torch.cat([part[0] for part in parts]))
+        assert torch.equal(hr, torch.cat([part[1] for part in parts]))
+        assert captions == [caption for part in parts for caption in part[2]]
+
+
+def test_workers_change_nothing_not_even_torchs_random_state(source: FolderSource) -> None:
+    alone = list(source.batches(32, 3, 0, 12, seed=1))
+    state = torch.get_rng_state()
+    helped = FolderSource(source.samples, PLAIN.model_copy(update={"workers": 2}))
+    assert equal(alone, list(helped.batches(32, 3, 0, 12, seed=1)))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_resumed_folder_goes_on_where_it_stopped(source: FolderSource) -> None:
+    assert equal(list(source.batches(32, 3, 0, 12, seed=1))[2:], list(source.batches(32, 3, 6, 12, seed=1)))
+
+
+def test_crops_can_be_sent_to_a_process_that_shares_no_memory(photo_folder: Path) -> None:
+    crops = make_crops(read_folder(photo_folder, PLAIN, "train"), 32)
+    assert torch.equal(pickle.loads(pickle.dumps(crops))[5].hr, crops[5].hr)
+
+
+def test_the_noise_of_a_crop_depends_on_seed_and_index_alone() -> None:
+    draws = {sample_rng(seed, index).initial_seed() for seed in range(20) for index in range(20)}
+    assert len(draws) == 400
+    assert torch.equal(torch.randn(4, generator=sample_rng(3, 7)), torch.randn(4, generator=sample_rng(3, 7)))
+    noise = torch.stack([torch.randn(64, generator=sample_rng(0, index)) for index in range(200)])
+    assert float(torch.corrcoef(noise).fill_diagonal_(0).abs().max()) < 0.65

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.losses import adversarial, l1, r1, weighted_mean
+from gigasr.losses import (
+    adversarial,
+    charbonnier,
+    clip_contrastive,
+    derangement,
+    differs,
+    l1,
+    matching,
+    r1,
+    weighted_sum,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +35,27 @@ def test_l1_is_the_mean_absolute_difference() -> None:
     assert l1(fake.view(1, 1, 2, 2), real.view(1, 1, 2, 2)).item() == 0.75
 
 
+def test_charbonnier_is_the_mean_root_of_the_squared_difference_plus_eps_squared() -> None:
+    fake, real = torch.tensor([0.5, 0.0]).view(1, 1, 1, 2), torch.tensor([0.1, 0.0]).view(1, 1, 1, 2)
+    assert charbonnier(fake, real, eps=0.3).item() == pytest.approx((0.5 + 0.3) / 2)
+    assert charbonnier(fake, real).item() == pytest.approx((math.hypot(0.4, 1e-3) + 1e-3) / 2)
+
+
+def test_charbonnier_is_smooth_where_the_images_agree() -> None:
+    fake = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    charbonnier(fake, fake.detach()).backward()
+    assert fake.grad.eq(0).all()
+
+
 def test_maps_of_any_size_are_averaged_and_summed_with_one_weight_each() -> None:
     maps = [torch.full((2, 1, 4, 6), 3.0), logit_map(1.0, 2.0, 6.0)]
-    assert weighted_mean(maps, [0.5, 2.0]).item() == 0.5 * 3 + 2 * 3
+    expected = 0.5 * softplus(3) + 2 * sum(softplus(x) for x in (1, 2, 6)) / 3
+    assert adversarial(maps, False, [0.5, 2.0]).item() == pytest.approx(expected)
 
 
 def test_a_map_without_a_weight_is_an_error() -> None:
     with pytest.raises(ValueError):
-        weighted_mean([logit_map(1.0), logit_map(2.0)], [1.0])
+        weighted_sum([torch.tensor(1.0), torch.tensor(2.0)], [1.0])
 
 
 @pytest.mark.parametrize(("is_real", "sign"), [(True, -1), (False, 1)])
@@ -91,3 +114,125 @@ def test_r1_reaches_the_discriminators_parameters() -> None:
     a, x = torch.randn(1, 3, 4, 4).requires_grad_(), torch.randn(2, 3, 4, 4).requires_grad_()
     r1([(a * x).sum(dim=(1, 2, 3), keepdim=True)], [x], [1.0]).backward()
     torch.testing.assert_close(a.grad, a.detach())
+
+
+def cyclic_lengths(order: list[int]) -> list[int]:
+    """Lengths of a permutation's cycles."""
+    seen: set[int] = set()
+    lengths = []
+    for start in range(len(order)):
+        length, i = 0, start
+        while i not in seen:
+            seen.add(i)
+            length, i = length + 1, order[i]
+        lengths += [length] if length else []
+    return lengths
+
+
+@pytest.mark.parametrize("batch", range(2, 10))
+@pytest.mark.parametrize("kinds", [1, 2, 3, 99])
+def test_a_derangement_is_a_permutation_without_a_fixed_point(batch: int, kinds: int) -> None:
+    for seed in range(50):
+        captions = [f"caption {i % kinds}" for i in range(batch)]
+        order = derangement(captions, torch.Generator().manual_seed(seed)).tolist()
+        assert sorted(order) == list(range(batch)) and all(i != other for i, other in enumerate(order))
+
+
+def test_distinct_captions_go_round_in_one_circle_that_every_seed_draws_anew() -> None:
+    captions = list("abcd")
+    orders = [tuple(derangement(captions, torch.Generator().manual_seed(s)).tolist()) for s in range(200)]
+    assert all(cyclic_lengths(list(order)) == [4] for order in orders)
+    assert len(set(orders)) == 6  # all circles of four
+
+
+def test_a_single_sample_keeps_its_caption_and_is_masked() -> None:
+    order = derangement(["a"], torch.Generator())
+    assert order.tolist() == [0] and differs(["a"], order).tolist() == [False]
+
+
+@pytest.mark.parametrize("captions", ["aab", "aabb", "aabbc", "aaabbc", "aaabbbc"])
+def test_only_a_caption_of_more_than_half_the_batch_meets_itself(captions: str) -> None:
+    inevitable = max(0, 2 * max(captions.count(c) for c in captions) - len(captions))
+    for seed in range(50):
+        order = derangement(captions, torch.Generator().manual_seed(seed))
+        assert differs(captions, order).logical_not().sum() == inevitable
+
+
+def test_differs_is_false_where_the_swapped_in_caption_is_the_samples_own() -> None:
+    assert differs(["a", "b", "a", "c"], torch.tensor([2, 0, 3, 1])).tolist() == [False, True, True, True]
+
+
+def test_the_matching_loss_is_the_mean_over_unmasked_samples_at_every_level() -> None:
+    levels, batch, mask = 2, 3, torch.tensor([True, False, True])
+    logits = [torch.randn(levels * batch, 1, 2, 2), torch.randn(batch, 1, 1, 1)]
+    for is_real, sign in ((False, 1), (True, -1)):
+        expected = 0.0
+        for m, weight in zip(logits, (0.1, 1.0), strict=True):
+            kept = [m[i] for i in range(len(m)) if mask[i % batch]]
+            expected += (
+                weight
+                * sum(softplus(sign * x) for x in torch.cat(kept).flatten().tolist())
+                / (len(kept) * m[0].numel())
+            )
+        assert matching(logits, [0.1, 1.0], mask, is_real).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_mask_matching_is_the_adversarial_loss() -> None:
+    logits = [torch.randn(6, 1, 4, 4), torch.randn(3, 1, 2, 2)]
+    for is_real in (True, False):
+        loss = matching(logits, [0.1, 1.0], torch.ones(3, dtype=torch.bool), is_real)
+        torch.testing.assert_close(loss, adversarial(logits, is_real, [0.1, 1.0]))
+
+
+def test_swapping_two_captions_changes_the_matching_loss() -> None:
+    images, texts = torch.randn(3, 8), torch.randn(3, 8)
+
+    def loss(order: list[int]) -> float:
+        logits = (images * texts[order]).sum(dim=1).view(-1, 1, 1, 1)
+        return matching([logits], [1.0], torch.ones(3, dtype=torch.bool)).item()
+
+    assert loss([1, 2, 0]) != pytest.approx(loss([2, 1, 0]))
+
+
+def test_masked_samples_have_no_gradient_whatever_their_logits() -> None:
+    logits = torch.tensor([1.0, math.inf, -2.0, 0.5]).view(4, 1, 1, 1).requires_grad_()
+    loss = matching([logits], [1.0], torch.tensor([True, False]))
+    loss.backward()
+    assert loss.isfinite() and logits.grad.flatten().ne(0).tolist() == [True, False, True, False]
+    assert logits.grad[[1, 3]].eq(0).all()
+
+
+def test_a_batch_that_is_masked_altogether_costs_nothing_and_can_be_differentiated() -> None:
+    logits = torch.randn(4, 1, 2, 2).requires_grad_()
+    loss = matching([logits], [1.0], torch.zeros(2, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_the_contrastive_loss_is_the_cross_entropy_of_cosine_similarities(offset: int) -> None:
+    image, text = torch.randn(3, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    expected = 0.0
+    for i, x in enumerate(image):
+        scores = [5.0 * float(x @ t) / float(x.norm() * t.norm()) for t in text]
+        expected -= math.log(math.exp(scores[offset + i]) / sum(math.exp(s) for s in scores)) / len(image)
+    assert clip_contrastive(image, text, 5.0, offset).item() == pytest.approx(expected)
+
+
+def test_gathered_negatives_raise_the_contrastive_loss() -> None:
+    image, text = torch.randn(4, 8), torch.randn(12, 8)
+    own, gathered = clip_contrastive(image, text[4:8], 10.0), clip_contrastive(image, text, 10.0, offset=4)
+    assert gathered > own
+
+
+def test_images_that_agree_with_their_own_caption_cost_least() -> None:
+    text = torch.randn(4, 16)
+    right, wrong = clip_contrastive(text, text, 100.0), clip_contrastive(text.roll(1, 0), text, 100.0)
+    assert right < 1e-3 < 10 < wrong
+
+
+def test_contrastive_learning_without_the_images_captions_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"^text: expected at least offset \+ B = 5 captions, got 4; pass those of all"
+    ):
+        clip_contrastive(torch.randn(3, 8), torch.randn(4, 8), 1.0, offset=2)

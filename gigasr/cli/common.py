@@ -1,0 +1,42 @@
+"""What the commands share: errors in one line, progress bars."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn the errors a user can cause into one line and exit code 1; --debug shows where they came from."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if click.get_current_context().obj:
+                raise
+            text = (
+                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+            )
+            raise click.ClickException(" ".join(text.split())) from None
+
+    return wrapped
+
+
+@contextmanager
+def progress_bar(total: int, label: str, unit: str) -> Iterator["tqdm[Any]"]:
+    """A bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
+        yield bar

@@ -1,0 +1,120 @@
+"""gigasr train: a config and captioned images in, a run out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gigasr.cli.common import clear_errors, progress_bar
+
+if TYPE_CHECKING:
+    from gigasr.game import Game
+    from gigasr.trainer import Source
+
+
+@click.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", help="Folder with captions.jsonl or .txt files, or a pattern of .tar shards.")
+@click.option("--validation", help="The same for validation.  [default: the validation split of --data]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
+@click.option("--resume", is_flag=True, help="Go on from the folder's last state.")
+@click.option("--dry-run", is_flag=True, help="Print the parameters of every part and stop.")
+@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda.")
+@click.option(
+    "--lpips-features",
+    type=click.Path(exists=True, path_type=Path),
+    help="SqueezeNet features where they can't be downloaded.",
+)
+@clear_errors
+def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:  # noqa: ANN401
+    """Train an upsampler or a base generator.
+
+    On several GPUs start the same command with accelerate or torchrun.
+
+    \b
+    Examples:
+      gigasr train configs/upsampler_64_512.toml --dry-run
+      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite
+      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite --resume
+      gigasr train configs/upsampler_64_512.toml --data "shards/{00000..00999}.tar"
+      accelerate launch -m gigasr train configs/base_64.toml --data "shards/{00000..00999}.tar"
+    """
+    settings = read_config(config, overrides)
+    if dry_run:
+        from gigasr.budget import build_networks, count_parameters
+
+        counts = count_parameters(build_networks(game_class(settings), settings))
+        return click.echo("\n".join(f"{part:<36}{count:>14,}" for part, count in counts.items()))
+    if data is None:
+        raise click.UsageError("Missing option '--data': the training images.")
+    folder = options["output"] or Path("runs") / config.stem
+    if (folder / "state.pt").exists() != options["resume"]:
+        advice = "nothing to resume" if options["resume"] else "holds a run; add --resume or choose another -o"
+        raise ValueError(f"{folder}: {advice}")
+    run(settings, data, folder, options, config.stem)
+
+
+def read_config(path: Path, overrides: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """A config of an upsampler, or of a base generator where it has a table [generator]."""
+    from gigasr.config import load_config, read_tables
+
+    if "generator" in read_tables(path):
+        from gigasr_base.config import load_base_config
+
+        return load_base_config(path, overrides)
+    return load_config(path, overrides)
+
+
+def game_class(settings: Any) -> "type[Game]":  # noqa: ANN401
+    """What the config trains."""
+    from gigasr_base.config import BaseConfig
+
+    if isinstance(settings, BaseConfig):
+        from gigasr_base.game import BaseGame
+
+        return BaseGame
+    from gigasr.game import Game
+
+    return Game
+
+
+def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":  # noqa: ANN401
+    """The source of validation crops; none, and a line that says so, where a folder has no such split."""
+    from gigasr.shards import open_source
+
+    config = settings.train.data
+    if validation is not None:
+        return open_source(validation, config, None)
+    if (Path(data) / "captions.jsonl").exists() and config.validation_split is not None:
+        return open_source(data, config, config.validation_split)
+    click.echo("no validation: give --validation, or a captions.jsonl with a validation split")
+    return None
+
+
+def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
+    """Train to the end, or until a signal asks to stop."""
+    from accelerate import Accelerator
+
+    from gigasr.shards import open_source
+    from gigasr.trainer import Trainer
+
+    source = open_source(data, settings.train.data, settings.train.data.split)
+    tracker = None if settings.train.tracker == "none" else settings.train.tracker
+    accelerator = Accelerator(cpu=options["device"] == "cpu", log_with=tracker, project_dir=str(folder))
+    game = game_class(settings)(settings, accelerator.device, options["lpips_features"])
+    trainer = Trainer(game, source, folder, accelerator, open_validation(data, options["validation"], settings))
+    if options["resume"]:
+        trainer.resume()
+    with progress_bar(trainer.total_images, label, "image") as bar:
+        bar.disable |= not accelerator.is_main_process
+        bar.update(trainer.images_seen)
+
+        def progress(images: int, log: dict[str, float]) -> None:
+            bar.update(images)
+            bar.set_postfix(log)
+
+        finished = trainer.fit(progress)
+    if accelerator.is_main_process:
+        ending = "" if finished else "; stopped, go on with --resume"
+        click.echo(f"{folder / 'model.safetensors'}  after {trainer.images_seen} images{ending}")

@@ -1,0 +1,111 @@
+"""One network in several processes: replicas (DDP), shards (FSDP), and states that fit any number of them."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # states are whole, whatever the number of processes
+
+
+def num_processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def replicate(module: nn.Module, device: torch.device) -> nn.Module:
+    """The callable whose backward pass averages gradients over processes; the module itself in a single one."""
+    if num_processes() == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+def shard(module: nn.Module, blocks: nn.ModuleList, device: torch.device) -> None:
+    """Spread a module's parameters, gradients and optimiser states over the processes, in place (FSDP)."""
+    mesh = dist.device_mesh.init_device_mesh(device.type, (num_processes(),))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+@contextmanager
+def fsdp_sync(network: FSDPModule, enabled: bool) -> Iterator[None]:
+    """Reduce gradients over the processes in this backward pass, or leave them to a later one."""
+    network.set_requires_gradient_sync(enabled)
+    yield
+    network.set_requires_gradient_sync(True)
+
+
+def syncing(network: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+    """Around forward and backward of one micro-batch; only a step's last one needs the processes to agree."""
+    if isinstance(network, FSDPModule):
+        return fsdp_sync(network, enabled)
+    if isinstance(network, DistributedDataParallel) and not enabled:
+        return network.no_sync()
+    return nullcontext()
+
+
+def local(parameter: Tensor) -> Tensor:
+    """The part of a parameter that this process holds."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def module_state(module: nn.Module) -> dict[str, Tensor]:
+    """The whole state on the CPU, on the first process; every process must call."""
+    return get_model_state_dict(module, options=WHOLE)
+
+
+def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The whole state by parameter names; empty before the first step; every process must call."""
+    return get_optimizer_state_dict(module, optimizer, options=WHOLE) if optimizer.state else {}
+
+
+def load_module_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what module_state gave, however many processes there are now; each passes the whole state."""
+    set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
+
+
+def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what optimizer_state gave, however many processes there are now; each passes the whole state."""
+    if state:
+        set_optimizer_state_dict(module, optimizer, state, options=StateDictOptions(full_state_dict=True))
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """True on all processes where it is True on one."""
+    if num_processes() == 1:
+        return flag
+    flags = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Average each value over the processes; all of them must have the same keys."""
+    if num_processes() == 1:
+        return values
+    stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(stacked)
+    return dict(zip(values, (stacked / num_processes()).tolist(), strict=True))
+
+
+def gather(x: Tensor) -> tuple[Tensor, int]:
+    """x: [B, D] without gradient -> [processes * B, D] in their order, and where this process's own rows begin"""
+    if num_processes() == 1:
+        return x, 0
+    parts = [torch.empty_like(x) for _ in range(num_processes())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts), dist.get_rank() * len(x)

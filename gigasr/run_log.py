@@ -1,0 +1,91 @@
+"""What a training run writes for people: log.jsonl, curves in a tracker, grids of samples with their captions."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CAPTION_HEIGHT = 14  # px
+
+
+class RunLog:
+    """Writes on the first process, stays silent on all others."""
+
+    def __init__(self, folder: Path, accelerator: "Accelerator", tracker: str) -> None:
+        self.folder, self.accelerator, self.tracker = folder, accelerator, tracker
+        self.is_main = accelerator.is_main_process
+        if self.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+        if tracker != "none":
+            accelerator.init_trackers("gigasr", init_kwargs={"wandb": {"dir": str(folder), "name": folder.name}})
+
+    def write(self, step: int, images: int, values: dict[str, float]) -> None:
+        """Append one line to log.jsonl and the same values to the tracker's curves."""
+        if not self.is_main:
+            return
+        row = {"step": step, "images": images} | {key: round(value, 5) for key, value in values.items()}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.tracker != "none":
+            self.accelerator.log(values, step=images)
+
+    def write_samples(self, images: int, columns: Sequence[Tensor], captions: Sequence[str]) -> None:
+        """Save a grid, one row per caption.
+
+        columns: each [B, 3, H, W] in [-1, 1], of any sizes; enlarged to the largest
+        """
+        if not self.is_main:
+            return
+        grid = draw_grid(columns, captions)
+        grid.save(self.folder / f"samples-{images:08d}.png")
+        if self.tracker == "tensorboard":
+            writer: Any = self.accelerator.get_tracker("tensorboard")
+            writer.log_images({"samples": np.asarray(grid)[None]}, step=images, dataformats="NHWC")
+        elif self.tracker == "wandb":
+            self.accelerator.get_tracker("wandb").log_images({"samples": [grid]}, step=images)
+
+    def close(self) -> None:
+        """Flush the tracker."""
+        if self.tracker != "none":
+            self.accelerator.end_training()
+
+
+def draw_grid(columns: Sequence[Tensor], captions: Sequence[str]) -> Image.Image:
+    """columns: each [B, 3, H, W] in [-1, 1] -> a picture with B rows, each above its caption"""
+    height, width = (max(sizes) for sizes in zip(*(column.shape[2:] for column in columns), strict=True))
+    columns = [F.interpolate(column.detach().float().cpu(), (height, width), mode="nearest") for column in columns]
+    rows = torch.cat(columns, dim=3).clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    grid = Image.new("RGB", (width * len(columns), len(rows) * (height + CAPTION_HEIGHT)), "white")
+    draw = ImageDraw.Draw(grid)
+    for i, (row, caption) in enumerate(zip(rows, captions, strict=True)):
+        top = i * (height + CAPTION_HEIGHT)
+        grid.paste(Image.fromarray(row), (0, top))
+        draw.text((2, top + height + 1), caption.encode("latin-1", "replace").decode("latin-1"), fill="black")
+    return grid
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event, so that a step ends and is saved; outside the main thread, nothing."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

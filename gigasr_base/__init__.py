@@ -1,0 +1,1 @@
+"""gigasr_base: text to 64 px images, from the blocks of gigasr."""

@@ -1,0 +1,54 @@
+"""The game of the base generator: text to images, with nothing to start from."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gigasr.config import DegradationConfig
+from gigasr.game import Batch, Game
+from gigasr.losses import per_sample
+from gigasr_base.config import BaseConfig, GeneratorConfig
+from gigasr_base.generator import Generator
+
+
+class BaseGame(Game):
+    """Game whose generator sees no low-res image."""
+
+    kind = "base"
+
+    @property
+    def generator_config(self) -> GeneratorConfig:
+        """The generator's own table of the config."""
+        return self.config.generator
+
+    @staticmethod
+    def build_generator(config: BaseConfig) -> nn.Module:
+        """The network to train, untrained."""
+        return Generator(config.generator)
+
+    def low_res(self, hr: Tensor, degradation: DegradationConfig, rngs: Sequence[torch.Generator]) -> tuple[None, None]:
+        """There is none."""
+        return None, None
+
+    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
+        """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
+        return network(batch.z, batch.tokens)
+
+    @torch.no_grad()
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """How often the discriminator prefers the right caption to a wrong one, on real and on generated images."""
+        pyramids = {"real": self.real_pyramid(batch.hr), "fake": self.synthesize(self.generator_ema, batch)}
+        figures = {}
+        for name, pyramid in pyramids.items():
+            right, wrong = (
+                sum(
+                    per_sample(m).view(-1, len(batch.hr)).sum(dim=0) * weight
+                    for m, weight in zip(maps, weights, strict=True)
+                )
+                for weights in [self.discriminator.exit_weights()]
+                for maps in self.discriminator(pyramid, [batch.tokens, batch.wrong])
+            )
+            preferred = (right > wrong)[batch.is_wrong].float()
+            figures[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
+        return figures

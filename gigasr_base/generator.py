@@ -1,0 +1,73 @@
+"""The base generator: z and text -> a 64 px image and its pyramid (GigaGAN, section 3.1).
+
+The blocks are the upsampler's. Every level takes its own condition (w and text), so that coarse levels can follow one
+prompt and fine levels another.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gigasr.blocks import MappingNetwork, ToRGB
+from gigasr.ops import upsample2d
+from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
+from gigasr.upsampler import Level
+from gigasr_base.config import CONSTANT, GeneratorConfig
+
+W_AVERAGE = 0.995  # kept of the running mean of w at each step of training
+
+
+class Condition(NamedTuple):
+    """What a level is told."""
+
+    w: Tensor  # [B, w_dim]
+    text: TextFeatures
+
+
+class Generator(nn.Module):
+    """z and text -> pyramid of images.
+
+    `forward` conditions all levels alike; `condition` and `synthesize` are its two halves.
+    """
+
+    w_mean: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        text, channels = config.text, [level.channels for level in config.levels]
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
+        self.mapping = MappingNetwork(config.z_dim, text.dim, config.w_dim, config.mapping_layers)
+        self.constant = nn.Parameter(torch.randn(1, channels[0], CONSTANT, CONSTANT))
+        inputs = [None, *channels[:-1]]
+        self.levels = nn.ModuleList(Level(level, n, config) for level, n in zip(config.levels, inputs, strict=True))
+        self.to_rgb = nn.ModuleList(ToRGB(c, config.w_dim) for c in channels)
+        self.register_buffer("w_mean", torch.zeros(config.w_dim))
+
+    def condition(self, z: Tensor, tokens: TokenFeatures) -> Condition:
+        """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
+        text = self.text_transformer(tokens)
+        return Condition(self.mapping(z, text.t_global), text)
+
+    def synthesize(self, conditions: Sequence[Condition]) -> list[Tensor]:
+        """conditions: one per level, of B samples each, smallest first -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..."""
+        x = self.constant.expand(len(conditions[0].w), -1, -1, -1)
+        pyramid: list[Tensor] = []
+        for level, to_rgb, (w, text) in zip(self.levels, self.to_rgb, conditions, strict=True):
+            x = level(x, None, w, text)
+            rgb = to_rgb(x, w)
+            pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb.to(pyramid[-1].dtype))
+        return pyramid
+
+    def forward(self, z: Tensor, tokens: TokenFeatures) -> list[Tensor]:
+        """z: [B, z_dim] -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..., in about [-1, 1]
+
+        In training the running mean of w, to which truncation pulls, is kept up to date.
+        """
+        condition = self.condition(z, tokens)
+        if self.training:
+            with torch.no_grad():
+                self.w_mean.lerp_(condition.w.mean(dim=0).to(self.w_mean.dtype), 1.0 - W_AVERAGE)
+        return self.synthesize([condition] * len(self.levels))

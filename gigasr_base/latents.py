@@ -1,0 +1,109 @@
+"""Arithmetic on what the base generator is told: truncation, mixing, interpolation, vectors of w (GigaGAN, figures 6-8).
+
+Pure functions; TextToImage strings them together.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gigasr.text import TextFeatures
+from gigasr_base.config import CONSTANT
+from gigasr_base.generator import Condition
+
+MEAN_SAMPLES = 16  # z over which a prompt's mean w is taken
+
+
+def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
+    """Draw the z of each seed on the CPU; what a seed gives does not depend on the others.
+
+    returns: [B, z_dim]  normally distributed
+    """
+    rows = [torch.randn(z_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows)
+
+
+def prompt_mean(mapping: nn.Module, t_global: Tensor, z_dim: int) -> Tensor:
+    """Average w over a fixed set of z, for each prompt.
+
+    mapping: (z, t_global) -> w
+    t_global: [B, D]
+    returns:  [B, w_dim]
+    """
+    z = draw_z(range(MEAN_SAMPLES), z_dim).to(t_global)
+    w = mapping(z.repeat(len(t_global), 1), t_global.repeat_interleave(MEAN_SAMPLES, dim=0))
+    return w.unflatten(0, (-1, MEAN_SAMPLES)).mean(dim=1)
+
+
+def truncate(w: Tensor, w_mean: Tensor, w_prompt_mean: Tensor, psi: float) -> Tensor:
+    """Trade variety for quality: pull w towards the mean of all prompts, then towards the mean of its own.
+
+    w:             [B, w_dim]
+    w_mean:        [w_dim]     over z and prompts
+    w_prompt_mean: [B, w_dim]  over z, for each sample's prompt
+    psi:           0..1; 1 gives w, 0 gives w_prompt_mean
+    returns:       [B, w_dim]
+
+    Source: GigaGAN (arXiv:2303.05511), appendix C.1.
+    """
+    return torch.lerp(w_prompt_mean, torch.lerp(w_mean.expand_as(w), w, psi), psi)
+
+
+def mix(coarse: Condition, fine: Condition, num_levels: int, mix_at: int) -> list[Condition]:
+    """Let levels below mix_at px follow one condition, the others another; one condition per level comes back.
+
+    Of two prompts with one z, this mixes prompts: w and the text change together. Of one text with two w, styles.
+
+    Source: GigaGAN (arXiv:2303.05511), figures 6 and 8.
+    """
+    return [fine if CONSTANT * 2**i >= mix_at else coarse for i in range(num_levels)]
+
+
+def pad_tokens(text: TextFeatures, length: int) -> TextFeatures:
+    """Append masked tokens up to a length."""
+    missing = length - text.mask.shape[1]
+    return TextFeatures(F.pad(text.t_local, (0, 0, 0, missing)), text.t_global, F.pad(text.mask, (0, missing)))
+
+
+def interpolate_text(a: TextFeatures, b: TextFeatures, share: float) -> TextFeatures:
+    """Blend what T says of two prompts, token by token.
+
+    a, b:    of B samples each; the numbers of tokens may differ
+    share:   0..1; 0 gives a, 1 gives b
+    returns: t_global and the tokens that both prompts have are interpolated. A token that one of them has stays what it
+             is and is faded: mask is [B, T] float, the logarithm of each token's share, to add to attention's logits
+
+    Source: GigaGAN (arXiv:2303.05511), figure 7; how to treat prompts of different lengths is chosen here.
+    """
+    length = max(a.mask.shape[1], b.mask.shape[1])
+    a, b = pad_tokens(a, length), pad_tokens(b, length)
+    share_a, share_b = (1 - share) * a.mask, share * b.mask
+    total = share_a + share_b
+    t_local = share_a[..., None] * a.t_local + share_b[..., None] * b.t_local
+    t_local = t_local / total.clamp(min=torch.finfo(total.dtype).tiny)[..., None]
+    return TextFeatures(t_local, torch.lerp(a.t_global, b.t_global, share), total.log())
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Interpolate along the arc from a to b, on which vectors of equal length keep their length.
+
+    a, b:    [B, D], not opposite
+    share:   0..1; 0 gives a, 1 gives b
+    returns: [B, D]; a straight line where a and b point the same way
+
+    Source: Shoemake, "Animating rotation with quaternion curves", 1985.
+    """
+    angle = F.cosine_similarity(a, b, dim=1).clamp(-1, 1).acos()[:, None]
+    sine = angle.sin()
+    is_straight = sine < 1e-4
+    sine = sine.clamp(min=1e-4)
+    to_a = torch.where(is_straight, 1 - share, ((1 - share) * angle).sin() / sine)
+    to_b = torch.where(is_straight, share, (share * angle).sin() / sine)
+    return to_a * a + to_b * b
+
+
+def shift(w: Tensor, plus: Tensor, minus: Tensor, strength: float = 1.0) -> Tensor:
+    """Move w by the difference of two others: [B, w_dim] each -> [B, w_dim]"""
+    return w + strength * (plus - minus)

@@ -1,0 +1,166 @@
+"""Prompts in, pictures out: the base generator, and the chain through the upsampler to any size."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gigasr.images import Picture
+from gigasr.pipeline import Progress, SuperResolver, choose_device, choose_dtype, resize, target_size
+from gigasr.text import TextFeatures, load_tower
+from gigasr_base.generator import Condition, Generator
+from gigasr_base.latents import draw_z, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.zoo import DEFAULT, load_base
+
+
+class TextToImage:
+    """One base generator, ready to paint prompts; images are square, of `size` px.
+
+    >>> painter = TextToImage.from_pretrained()
+    >>> images = painter.generate(["a red apple", "a green apple"], seeds=[0, 0], truncation=0.7)
+
+    Every method takes truncation (0..1: 1 is off; 0 gives a prompt's mean image, whatever the seed) and returns images
+    [B, 3, S, S] in [0, 1], float32, on the CPU. Each image is computed alone: what is in the batch changes nothing.
+    """
+
+    def __init__(self, network: Generator, device: str = "auto", precision: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.network = network.to(self.device)
+        text = network.config.text
+        self.tower = load_tower(text.tower, text.pretrained or None).to(self.device)
+
+    @classmethod
+    def from_pretrained(cls, name: str = DEFAULT, device: str = "auto", precision: str = "auto") -> "TextToImage":
+        """Load a model by name or path."""
+        return cls(load_base(name), device, precision)
+
+    @property
+    def size(self) -> int:
+        """Side of the images, px."""
+        return self.network.config.size
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
+        """Paint one image per pair of prompt and seed."""
+        pairs = zip(prompts, seeds, strict=True)
+        return torch.cat([self.paint([self.condition(prompt, seed, truncation)]) for prompt, seed in pairs])
+
+    @torch.inference_mode()
+    def mix(
+        self,
+        prompt: str,
+        style_prompt: str,
+        seeds: Sequence[int],
+        mix_at: int = 16,
+        truncation: float = 1.0,
+        style_seeds: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Paint images whose levels at and above mix_at px follow another prompt, or another seed, or both.
+
+        style_seeds: one per seed; None = the same seeds
+        """
+        images = []
+        for seed, style_seed in zip(seeds, seeds if style_seeds is None else style_seeds, strict=True):
+            coarse, fine = (
+                self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed))
+            )
+            images.append(self.paint(mix(coarse, fine, len(self.network.levels), mix_at)))
+        return torch.cat(images)
+
+    @torch.inference_mode()
+    def interpolate(
+        self,
+        prompt: str,
+        to_prompt: str,
+        num_frames: int,
+        seed: int = 0,
+        to_seed: int | None = None,
+        truncation: float = 1.0,
+    ) -> Tensor:
+        """Paint frames that lead from one prompt to another, and on the arc from one seed's z to another's.
+
+        to_seed: None = the same seed. With the same prompt twice and two seeds, only z changes.
+        """
+        if num_frames < 2:
+            raise ValueError(f"num_frames: expected at least 2, got {num_frames}; the prompts themselves are two")
+        a, b = self.text(prompt), self.text(to_prompt)
+        z, to_z = self.z(seed), self.z(seed if to_seed is None else to_seed)
+        frames = []
+        for share in (i / (num_frames - 1) for i in range(num_frames)):
+            text = interpolate_text(a, b, share)
+            frames.append(self.paint([Condition(self.w(slerp(z, to_z, share), text, truncation), text)]))
+        return torch.cat(frames)
+
+    @torch.inference_mode()
+    def shift(
+        self, prompt: str, plus: str, minus: str, seeds: Sequence[int], strength: float = 1.0, truncation: float = 1.0
+    ) -> Tensor:
+        """Paint a prompt with w moved by what sets one prompt apart from another; the text stays the prompt's."""
+        images = []
+        for seed in seeds:
+            start, more, less = (self.condition(text, seed, truncation) for text in (prompt, plus, minus))
+            images.append(self.paint([Condition(shift(start.w, more.w, less.w, strength), start.text)]))
+        return torch.cat(images)
+
+    def z(self, seed: int) -> Tensor:
+        """The z of a seed: [1, z_dim]"""
+        return draw_z([seed], self.network.config.z_dim).to(self.device)
+
+    def text(self, prompt: str) -> TextFeatures:
+        """What T says of a prompt, for one sample."""
+        return self.network.text_transformer(self.tower.encode([prompt]))
+
+    def w(self, z: Tensor, text: TextFeatures, truncation: float) -> Tensor:
+        """z: [1, z_dim] -> w: [1, w_dim], truncated"""
+        if not 0 <= truncation <= 1:
+            raise ValueError(f"truncation: expected 0..1, got {truncation}; 1 leaves the variety as it is")
+        mapping, w_mean = self.network.mapping, self.network.w_mean
+        w = mapping(z, text.t_global)
+        return truncate(w, w_mean, prompt_mean(mapping, text.t_global, z.shape[1]), truncation)
+
+    def condition(self, prompt: str, seed: int, truncation: float) -> Condition:
+        """What all levels are told for one image."""
+        text = self.text(prompt)
+        return Condition(self.w(self.z(seed), text, truncation), text)
+
+    def paint(self, conditions: Sequence[Condition]) -> Tensor:
+        """conditions: one per level, or one for all -> [1, 3, S, S] in [0, 1], on the CPU"""
+        per_level = list(conditions) * (len(self.network.levels) if len(conditions) == 1 else 1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            rgb = self.network.synthesize(per_level)[-1]
+        return rgb.float().cpu().add(1).div(2).clamp(0, 1)
+
+
+def check_size(size: tuple[int, int], base_size: int) -> None:
+    """Raise ValueError for a (height, width) that `enlarge` cannot reach from images of base_size px."""
+    side = max(size)
+    if side > base_size:
+        target_size((base_size, base_size), None, (side, side), 1)
+
+
+def enlarge(
+    image: Tensor,
+    size: tuple[int, int],
+    resolver: SuperResolver | None,
+    prompt: str = "",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Picture:
+    """Bring a square image to a size: it is enlarged until it covers the size, and the middle is cut out.
+
+    image:    [3, S, S] in [0, 1]
+    size:     (height, width), px; the longer side up to 64 S
+    resolver: may be None for sizes up to S
+    prompt, seed, progress: for the resolver
+    """
+    side = max(size)
+    if side > image.shape[1]:
+        if resolver is None:
+            raise ValueError(f"resolver: expected an upsampler for {side} px, got None; give one")
+        square = resolver.upscale(Picture(image), prompt, size=(side, side), seed=seed, progress=progress)
+    else:
+        square = Picture(resize(image[None], (side, side))[0].clamp(0, 1))
+    (height, width), (top, left) = size, ((side - length) // 2 for length in size)
+    return dataclasses.replace(square, rgb=square.rgb[:, top : top + height, left : left + width])

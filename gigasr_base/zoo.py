@@ -1,0 +1,42 @@
+"""Names of base models to weights: bundled with the package, or a local file."""
+
+from pathlib import Path
+
+from gigasr.checkpoint import CheckpointError, load_weights
+from gigasr.config import parse
+from gigasr_base.config import GeneratorConfig
+from gigasr_base.generator import Generator
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT = "base_lite"
+
+
+def bundled() -> list[str]:
+    """Names of the base models that ship in the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("base_*.safetensors"))
+
+
+def find(name: str) -> Path:
+    """The file of a base model: a bundled name or a path."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if name in bundled():
+        return WEIGHTS / f"{name}.safetensors"
+    if name == DEFAULT:
+        raise ValueError(f"model: expected the weights of {name} in {WEIGHTS}, got none; give a weights file instead")
+    names = ", ".join(bundled()) or "none in this installation"
+    raise ValueError(f"model: expected a weights file or a bundled name ({names}), got '{name}'; check the spelling")
+
+
+def load_base(name: str = DEFAULT) -> Generator:
+    """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
+    path = find(name)
+    state, config, _ = load_weights(path, "base")
+    network = Generator(parse(GeneratorConfig, config, str(path)))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{path}: expected weights that fit its config, got: {reason}; save it again") from None
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,101 @@
+"""Both players see the same batch, and every part of both learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gigasr.config import Config, DegradationConfig
+from gigasr.game import Batch, Game
+
+
+@pytest.fixture
+def game(tiny_config: Config, lpips_features: Path) -> Game:
+    return Game(tiny_config, torch.device("cpu"), lpips_features)
+
+
+def make_batch(game: Game, captions: list[str], first: int = 0) -> Batch:
+    coarse = torch.stack(
+        [torch.rand(3, 10, 10, generator=torch.Generator().manual_seed(first + i)) for i in range(len(captions))]
+    )
+    hr = F.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1) * 2 - 1
+    indices = torch.arange(first, first + len(captions))
+    return game.make_batch(indices, hr, captions, DegradationConfig(camera=0.5))
+
+
+def test_a_sample_does_not_depend_on_its_batch(game: Game) -> None:
+    both, alone = make_batch(game, ["a dog", "a cat"]), make_batch(game, ["a dog"])
+    assert torch.equal(both.z[:1], alone.z)
+    assert torch.equal(both.noise[:1], alone.noise)
+    assert torch.allclose(both.lr[:1], alone.lr, atol=1e-5)
+
+
+def test_wrong_captions_belong_to_other_images(game: Game) -> None:
+    batch = make_batch(game, ["a dog", "a red house by the sea", "snow"])
+    own, wrong = batch.tokens.features, batch.wrong.features
+    assert not any(torch.equal(own[i], wrong[i]) for i in range(3))
+    assert sorted(wrong.sum(dim=(1, 2)).tolist()) == sorted(own.sum(dim=(1, 2)).tolist())
+    assert batch.is_wrong.all()
+
+
+def test_a_batch_of_one_caption_has_no_wrong_ones(game: Game) -> None:
+    assert not make_batch(game, ["snow", "snow"]).is_wrong.any()
+
+
+def test_swapping_two_captions_changes_the_matching_loss(game: Game) -> None:
+    phase = game.train.phases[1]
+    torch.manual_seed(1)
+    for parameter in game.discriminator.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    values = []
+    for captions in (["a dog", "a cat", "snow", "a house"], ["a cat", "a dog", "snow", "a house"]):
+        terms = game.discriminator_terms(make_batch(game, captions), phase, None, penalised=False)
+        values.append(terms["matching"].item())
+    assert values[0] != values[1]
+
+
+def test_gradients_reach_every_parameter_of_both_players(game: Game) -> None:
+    phase = game.train.phases[1]
+    batch = make_batch(game, ["a dog", "a cat"])
+    sum(game.generator_terms(batch, phase, None).values()).backward()
+    sum(game.discriminator_terms(batch, phase, None, penalised=False).values()).backward()
+    for network in (game.generator, game.discriminator):
+        missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not missing
+
+
+def test_the_generators_terms_leave_the_discriminator_alone(game: Game) -> None:
+    sum(game.generator_terms(make_batch(game, ["a dog", "a cat"]), game.train.phases[1], None).values()).backward()
+    assert all(p.grad is None and p.requires_grad for p in game.discriminator.parameters())
+
+
+def test_repeated_steps_on_one_batch_bring_the_picture_closer(game: Game) -> None:
+    phase = game.train.phases[0].model_copy(update={"generator_lr": 0.02})
+    batch = make_batch(game, ["a dog", "a cat"])
+    values = [game.step([batch], phase, number)["g/l1"] for number in range(80)]
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_the_averaged_generator_follows_with_its_half_life(game: Game) -> None:
+    with torch.no_grad():
+        for a, b in zip(game.generator.parameters(), game.generator_ema.parameters(), strict=True):
+            a.fill_(1.0)
+            b.fill_(0.0)
+    game.average(images_seen=1000, batch_size=10)  # the tiny config's half-life
+    assert all(torch.allclose(p, torch.tensor(0.5)) for p in game.generator_ema.parameters())
+
+
+def test_the_real_pyramid_is_the_truth_reduced(game: Game) -> None:
+    hr = torch.rand(2, 3, 64, 64) * 2 - 1
+    pyramid = game.real_pyramid(hr)
+    assert [image.shape[-1] for image in pyramid] == [16, 32, 64]
+    assert torch.equal(pyramid[-1], hr)
+
+
+def test_attention_has_a_weight_decay_of_its_own(game: Game) -> None:
+    plain, attention = game.players["g"].optimizer.param_groups
+    assert (plain["weight_decay"], attention["weight_decay"]) == (1e-5, 0.01)
+    names = {id(p): n for n, p in game.generator.named_parameters()}
+    assert {"attention" in names[id(p)] for p in attention["params"]} == {True}
+    assert {"attention" in names[id(p)] for p in plain["params"]} == {False}
