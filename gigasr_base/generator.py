@@ -57,8 +57,8 @@ class Generator(nn.Module):
         pyramid: list[Tensor] = []
         for level, to_rgb, (w, text) in zip(self.levels, self.to_rgb, conditions, strict=True):
             x = level(x, None, w, text)
-            rgb = to_rgb(x, w)
-            pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb.to(pyramid[-1].dtype))
+            rgb = to_rgb(x, w).to(self.constant.dtype)  # the sum keeps its precision where the trunk is in bf16
+            pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb)
         return pyramid
 
     def forward(self, z: Tensor, tokens: TokenFeatures) -> list[Tensor]:

@@ -1,6 +1,6 @@
-"""Arithmetic on what the base generator is told: truncation, mixing, interpolation, vectors of w (GigaGAN, figures 6-8).
+"""Arithmetic on what the base generator is told: truncation, mixing, interpolation, vectors of w.
 
-Pure functions; TextToImage strings them together.
+Pure functions after GigaGAN (arXiv:2303.05511); TextToImage strings them together.
 """
 
 from collections.abc import Sequence

@@ -45,7 +45,7 @@ class TextToImage:
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
         """Paint one image per pair of prompt and seed."""
         pairs = zip(prompts, seeds, strict=True)
-        return torch.cat([self.paint([self.condition(prompt, seed, truncation)]) for prompt, seed in pairs])
+        return torch.cat([self.paint(self.everywhere(self.condition(*pair, truncation))) for pair in pairs])
 
     @torch.inference_mode()
     def mix(
@@ -63,9 +63,7 @@ class TextToImage:
         """
         images = []
         for seed, style_seed in zip(seeds, seeds if style_seeds is None else style_seeds, strict=True):
-            coarse, fine = (
-                self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed))
-            )
+            coarse, fine = (self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed)))
             images.append(self.paint(mix(coarse, fine, len(self.network.levels), mix_at)))
         return torch.cat(images)
 
@@ -90,7 +88,8 @@ class TextToImage:
         frames = []
         for share in (i / (num_frames - 1) for i in range(num_frames)):
             text = interpolate_text(a, b, share)
-            frames.append(self.paint([Condition(self.w(slerp(z, to_z, share), text, truncation), text)]))
+            w = self.w(slerp(z, to_z, share), text, truncation)
+            frames.append(self.paint(self.everywhere(Condition(w, text))))
         return torch.cat(frames)
 
     @torch.inference_mode()
@@ -101,7 +100,8 @@ class TextToImage:
         images = []
         for seed in seeds:
             start, more, less = (self.condition(text, seed, truncation) for text in (prompt, plus, minus))
-            images.append(self.paint([Condition(shift(start.w, more.w, less.w, strength), start.text)]))
+            w = shift(start.w, more.w, less.w, strength)
+            images.append(self.paint(self.everywhere(Condition(w, start.text))))
         return torch.cat(images)
 
     def z(self, seed: int) -> Tensor:
@@ -125,11 +125,14 @@ class TextToImage:
         text = self.text(prompt)
         return Condition(self.w(self.z(seed), text, truncation), text)
 
+    def everywhere(self, condition: Condition) -> list[Condition]:
+        """One condition for every level."""
+        return [condition] * len(self.network.levels)
+
     def paint(self, conditions: Sequence[Condition]) -> Tensor:
-        """conditions: one per level, or one for all -> [1, 3, S, S] in [0, 1], on the CPU"""
-        per_level = list(conditions) * (len(self.network.levels) if len(conditions) == 1 else 1)
+        """conditions: one per level -> [1, 3, S, S] in [0, 1], on the CPU"""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            rgb = self.network.synthesize(per_level)[-1]
+            rgb = self.network.synthesize(conditions)[-1]
         return rgb.float().cpu().add(1).div(2).clamp(0, 1)
 
 

@@ -50,7 +50,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "__init__": 8,
         "__main__": 8,
     },
-    "gigasr_base": {"config": 0, "generator": 1, "game": 2, "__init__": 9},
+    "gigasr_base": {"config": 0, "generator": 1, "latents": 2, "zoo": 2, "pipeline": 3, "game": 2, "__init__": 9},
 }
 
 

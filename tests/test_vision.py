@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_the_scale_is_the_towers_learned_one(tower: ImageTower) -> None:
     assert tower.scale.item() == pytest.approx(1 / 0.07) and not tower.scale.requires_grad
 
 
-def test_a_local_file_serves_as_tag(tower: ImageTower, name: str, tmp_path: pytest.TempPathFactory) -> None:
+def test_a_local_file_serves_as_tag(tower: ImageTower, name: str, tmp_path: Path) -> None:
     torch.save(tower.model.state_dict(), tmp_path / "clip.pt")
     other, images = ImageTower(name, str(tmp_path / "clip.pt")), random_images(2)
     assert torch.equal(other.embed_images(images), tower.embed_images(images))

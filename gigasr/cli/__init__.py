@@ -4,6 +4,7 @@ import click
 
 from gigasr import __version__
 from gigasr.cli.evaluate import bench, evaluate, models
+from gigasr.cli.t2i import t2i
 from gigasr.cli.train import train
 from gigasr.cli.upscale import upscale
 
@@ -17,5 +18,5 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-for command in (upscale, train, evaluate, models, bench):
+for command in (upscale, t2i, train, evaluate, models, bench):
     main.add_command(command)

@@ -1,0 +1,174 @@
+"""Prompts become pictures: the same seed the same picture, truncated, mixed, interpolated, enlarged to a size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gigasr.checkpoint import CheckpointError, save_weights
+from gigasr.pipeline import SuperResolver
+from gigasr_base.config import load_base_config
+from gigasr_base.generator import Generator
+from gigasr_base.pipeline import TextToImage, check_size, enlarge
+from gigasr_base.zoo import bundled, load_base
+
+CONFIG = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
+A, B = "a red apple", "a small green pear on a table"
+
+
+@pytest.fixture(scope="module")
+def network() -> Generator:
+    torch.manual_seed(0)
+    network = Generator(CONFIG).eval().requires_grad_(False)
+    network.w_mean.normal_()
+    return network
+
+
+@pytest.fixture(scope="module")
+def painter(network: Generator) -> TextToImage:
+    return TextToImage(network, "cpu", "fp32")
+
+
+def differ(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() > 1e-3)
+
+
+# weights
+
+
+def save(path: Path, state: dict[str, Tensor], kind: str = "base") -> str:
+    save_weights(path, state, kind, CONFIG.model_dump(mode="json"), torch.float32)
+    return str(path)
+
+
+def test_saved_weights_paint_the_same_picture(painter: TextToImage, network: Generator, tmp_path: Path) -> None:
+    path = save(tmp_path / "base.safetensors", network.state_dict())
+    loaded = TextToImage.from_pretrained(path, "cpu", "fp32")
+    assert torch.equal(loaded.generate([A], [3], 0.5), painter.generate([A], [3], 0.5))
+
+
+def test_an_unknown_name_and_missing_weights_are_said_plainly() -> None:
+    with pytest.raises(ValueError, match=r"expected a weights file or a bundled name .*, got 'nonsense'"):
+        load_base("nonsense")
+    if not bundled():
+        with pytest.raises(ValueError, match=r"expected the weights of base_lite in .*, got none; give a weights file"):
+            load_base()
+
+
+def test_weights_of_another_kind_or_shape_are_refused(network: Generator, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected the weights of a gigasr base, got upsampler"):
+        load_base(save(tmp_path / "a.safetensors", network.state_dict(), "upsampler"))
+    with pytest.raises(CheckpointError, match="expected weights that fit its config"):
+        load_base(save(tmp_path / "b.safetensors", {"constant": torch.zeros(1)}))
+
+
+# one prompt
+
+
+def test_images_are_square_and_in_range_one_per_prompt_and_seed(painter: TextToImage) -> None:
+    images = painter.generate([A, B, A], [0, 0, 1])
+    assert images.shape == (3, 3, painter.size, painter.size)
+    assert 0 <= images.min() < images.max() <= 1
+    assert differ(images[0], images[1])
+    assert differ(images[0], images[2])
+
+
+def test_the_same_seed_gives_the_same_image_whatever_else_is_painted(painter: TextToImage) -> None:
+    assert torch.equal(painter.generate([B, A], [9, 4])[1:], painter.generate([A], [4]))
+
+
+def test_images_are_the_networks(painter: TextToImage, network: Generator) -> None:
+    z = torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
+    rgb = network(z, painter.tower.encode([A]))[-1]
+    torch.testing.assert_close(painter.generate([A], [5]), (rgb / 2 + 0.5).clamp(0, 1))
+
+
+def test_bf16_paints_nearly_the_same(painter: TextToImage, network: Generator) -> None:
+    images = TextToImage(network, "cpu", "bf16").interpolate(A, B, 3)
+    torch.testing.assert_close(images, painter.interpolate(A, B, 3), atol=0.1, rtol=0)
+
+
+def test_at_truncation_0_the_seed_changes_nothing_and_the_prompt_does(painter: TextToImage) -> None:
+    images = painter.generate([A, A, B], [0, 1, 0], truncation=0)
+    assert torch.equal(images[0], images[1])
+    assert differ(images[0], images[2])
+
+
+def test_truncation_brings_seeds_closer(painter: TextToImage) -> None:
+    spread = [painter.generate([A] * 6, range(6), psi).std(dim=0).mean().item() for psi in (0.0, 0.3, 0.7, 1.0)]
+    assert spread == sorted(spread)
+    assert spread[0] < 1e-6 < spread[1]
+
+
+@pytest.mark.parametrize("truncation", [-0.1, 1.5, float("nan")])
+def test_a_truncation_out_of_range_is_refused(painter: TextToImage, truncation: float) -> None:
+    with pytest.raises(ValueError, match=r"truncation: expected 0..1"):
+        painter.generate([A], [0], truncation)
+
+
+# two prompts
+
+
+def test_mixing_at_4_px_is_all_style_and_above_the_size_none(painter: TextToImage) -> None:
+    assert torch.equal(painter.mix(A, B, [2, 3], 4), painter.generate([B, B], [2, 3]))
+    assert torch.equal(painter.mix(A, B, [2], 2 * painter.size), painter.generate([A], [2]))
+
+
+def test_mixing_between_is_neither(painter: TextToImage) -> None:
+    for mix_at in (8, 16):
+        mixed = painter.mix(A, B, [2], mix_at)
+        assert differ(mixed, painter.generate([A], [2]))
+        assert differ(mixed, painter.generate([B], [2]))
+
+
+def test_styles_of_one_prompt_are_mixed_by_seeds(painter: TextToImage) -> None:
+    assert torch.equal(painter.mix(A, A, [2], 4, style_seeds=[5]), painter.generate([A], [5]))
+    assert differ(painter.mix(A, A, [2], 8, style_seeds=[5]), painter.generate([A], [2]))
+
+
+@pytest.mark.parametrize("truncation", [1.0, 0.4])
+def test_an_interpolation_starts_and_ends_with_the_two_prompts(painter: TextToImage, truncation: float) -> None:
+    frames = painter.interpolate(A, B, 5, seed=1, to_seed=2, truncation=truncation)
+    ends = painter.generate([A, B], [1, 2], truncation)
+    torch.testing.assert_close(frames[[0, -1]], ends, atol=1e-5, rtol=0)
+    assert all(differ(a, b) for a, b in zip(frames[:-1], frames[1:], strict=True))
+
+
+def test_between_equal_ends_nothing_moves(painter: TextToImage) -> None:
+    frames = painter.interpolate(A, A, 3, seed=1)
+    torch.testing.assert_close(frames, frames[:1].expand(3, -1, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_a_shift_by_nothing_changes_nothing(painter: TextToImage) -> None:
+    plain = painter.generate([A], [1])
+    torch.testing.assert_close(painter.shift(A, B, B, [1]), plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(painter.shift(A, B, A, [1], strength=0), plain, atol=1e-5, rtol=0)
+    assert differ(painter.shift(A, B, A, [1]), plain)
+
+
+# sizes
+
+
+def test_a_size_up_to_the_models_own_needs_no_upsampler(painter: TextToImage) -> None:
+    image = painter.generate([A], [0])[0]
+    assert torch.equal(enlarge(image, (16, 16), None).rgb, image)
+    assert enlarge(image, (5, 9), None).size == (5, 9)
+    with pytest.raises(ValueError, match="resolver: expected an upsampler for 17 px"):
+        enlarge(image, (17, 3), None)
+
+
+def test_a_larger_size_is_the_middle_of_the_square_that_covers_it(painter: TextToImage, tiny_weights: Path) -> None:
+    resolver = SuperResolver.from_pretrained(str(tiny_weights), "cpu", "fp32")
+    image = painter.generate([A], [0])[0]
+    square = enlarge(image, (150, 150), resolver, A, seed=3).rgb
+    assert square.shape == (3, 150, 150)
+    assert torch.equal(enlarge(image, (60, 150), resolver, A, seed=3).rgb, square[:, 45:105])
+    assert torch.equal(enlarge(image, (150, 61), resolver, A, seed=3).rgb, square[:, :, 44:105])
+
+
+def test_what_the_upsampler_cannot_reach_is_refused_beforehand() -> None:
+    check_size((1024, 1024), 16)
+    check_size((1, 16), 16)
+    with pytest.raises(ValueError, match="expected at most 64 times 16x16 px, got 1025x1025"):
+        check_size((10, 1025), 16)

@@ -1,0 +1,178 @@
+"""gigasr t2i: the files it makes, and the errors it ends in before any work."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from gigasr.checkpoint import save_weights
+from gigasr.cli import main
+from gigasr.images import read_metadata
+from gigasr_base.config import load_base_config
+from gigasr_base.generator import Generator
+from gigasr_base.zoo import bundled
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of untrained weights of the tiny base model, 16 px."""
+    torch.manual_seed(0)
+    config = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save_weights(path, Generator(config).state_dict(), "base", config.model_dump(mode="json"), torch.float32)
+    return path
+
+
+@pytest.fixture
+def t2i(base_weights: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in an empty folder, with the tiny models, at 16 px where no size is given."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        models = ["-n", str(base_weights), "--upsampler", str(tiny_weights), "-g", "cpu", "--size", "16"]
+        return CliRunner().invoke(main, ["t2i", *models, *map(str, arguments)])
+
+    return run
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def assert_fails(result: Result, text: str, code: int = 1) -> None:
+    """One clear line (after click's usage where the arguments are at fault), no traceback, no file."""
+    assert result.exit_code == code, result.output
+    assert text in result.output
+    assert "Traceback" not in result.output
+    assert result.output.count("Error:") == 1
+
+
+def test_a_prompt_becomes_a_file_of_its_name_with_its_options_inside(t2i: Run, tmp_path: Path) -> None:
+    result = t2i("A red apple, 3d!", "--seed", 7, "--truncation", 0.5)
+    assert result.exit_code == 0, result.output
+    assert result.output == "a-red-apple-3d.png  16x16 px\n"
+    assert Image.open(tmp_path / "a-red-apple-3d.png").size == (16, 16)
+    texts = read_metadata(tmp_path / "a-red-apple-3d.png")
+    assert (texts["Prompt"], texts["Seed"], texts["Truncation"]) == ("A red apple, 3d!", "7", "0.5")
+    assert texts["Model"] == "base.safetensors"
+    assert "Upsampler" not in texts
+
+
+@pytest.mark.parametrize(("size", "expected"), [("8", (8, 8)), ("150", (150, 150)), ("160x90", (160, 90))])
+def test_every_size_is_met_through_the_upsampler_where_needed(t2i: Run, size: str, expected: tuple[int, int]) -> None:
+    result = t2i("an apple", "--size", size, "-o", "out/apple.webp")
+    assert result.exit_code == 0, result.output
+    assert Image.open("out/apple.webp").size == expected
+    assert (read_metadata(Path("out/apple.webp")).get("Upsampler") == "tiny.safetensors") == (max(expected) > 16)
+
+
+def test_the_same_seed_gives_the_same_bytes_alone_and_in_a_set(t2i: Run, tmp_path: Path) -> None:
+    for arguments in (("-o", "a.png", "--seed", 1), ("-o", "b.png", "--seed", 1), ("-o", "set.png", "-c", 2)):
+        assert t2i("an apple", "--size", 40, *arguments).exit_code == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "set_02.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "set_01.png").read_bytes()
+
+
+def test_a_count_gives_a_numbered_set_and_a_contact_sheet(t2i: Run, tmp_path: Path) -> None:
+    assert t2i("an apple", "-c", 5, "-o", "out").exit_code == 0
+    expected = [f"out/an-apple_{label}.png" for label in ("01", "02", "03", "04", "05", "sheet")]
+    assert names(tmp_path) == expected
+    assert Image.open(tmp_path / expected[-1]).size == (3 * 18 + 2, 2 * 18 + 2)
+    assert [read_metadata(tmp_path / name)["Seed"] for name in expected] == ["0", "1", "2", "3", "4", "0-4"]
+
+
+def test_several_prompts_and_a_file_of_them_are_numbered_in_order(t2i: Run, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("an apple\n\n  eine Blüte \n", encoding="utf-8")
+    result = t2i("an apple", "--prompts", "prompts.txt", "-o", "out", "--format", "jpg")
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "out") == ["1-an-apple.jpg", "2-an-apple.jpg", "3-eine-blüte.jpg"]
+    assert read_metadata(tmp_path / "out" / "3-eine-blüte.jpg")["Prompt"] == "eine Blüte"
+
+
+def test_a_style_prompt_takes_over_from_mix_at_on(t2i: Run, tmp_path: Path) -> None:
+    assert t2i("a house", "-o", "house.bmp").exit_code == 0
+    assert t2i("a sketch", "-o", "sketch.bmp").exit_code == 0
+    for mix_at in (4, 8, 32):
+        result = t2i("a house", "--style-prompt", "a sketch", "--mix-at", mix_at, "-o", f"{mix_at}.bmp")
+        assert result.exit_code == 0, result.output
+    content = {path.stem: path.read_bytes() for path in tmp_path.glob("*.bmp")}
+    assert content["4"] == content["sketch"]
+    assert content["32"] == content["house"]
+    assert content["8"] not in (content["house"], content["sketch"])
+
+
+def test_the_way_to_another_prompt_is_numbered_pictures(t2i: Run, tmp_path: Path) -> None:
+    assert t2i("an apple", "--to", "a pear", "--frames", 3, "-o", "way.png").exit_code == 0
+    assert names(tmp_path) == ["way_01.png", "way_02.png", "way_03.png"]
+    assert read_metadata(tmp_path / "way_01.png")["To"] == "a pear"
+    assert t2i("an apple", "-o", "apple.bmp").exit_code == 0
+    assert Image.open("way_01.png").tobytes() == Image.open("apple.bmp").tobytes()
+
+
+def test_the_way_to_another_prompt_is_an_animation_in_webp(t2i: Run, tmp_path: Path) -> None:
+    result = t2i("an apple", "--to", "a pear", "--frames", 4, "-o", "way.webp", "--size", 24)
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "way.webp") as animation:
+        assert (animation.n_frames, animation.size) == (4, (24, 24))
+    assert read_metadata(tmp_path / "way.webp")["Prompt"] == "an apple"
+    assert names(tmp_path) == ["way.webp"]
+
+
+@pytest.mark.parametrize("taken", ["an-apple_02.png", "an-apple_sheet.png"])
+def test_an_existing_file_of_a_set_is_kept_and_nothing_is_painted(t2i: Run, tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).write_bytes(b"mine")
+    assert_fails(t2i("an apple", "-c", 2), "exists already; choose another -o, or add --overwrite")
+    assert names(tmp_path) == [taken]
+    assert (tmp_path / taken).read_bytes() == b"mine"
+    assert t2i("an apple", "-c", 2, "--overwrite").exit_code == 0
+    assert Image.open(tmp_path / taken).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["apple", "--size", "big"], "size: expected a side in px, 1k, 2k, 4k"),
+        (["apple", "--size", "2k"], "expected at most 64 times 16x16 px, got 2048x2048"),
+        (["apple", "-n", "nonsense"], "model: expected a weights file or a bundled name"),
+        (["apple", "--size", "32", "--upsampler", "nonsense"], "model: expected a file or one of"),
+        (["apple", "--format", "xyz"], "expected a name that ends in"),
+        (["apple", "pear", "-o", "one.png"], "expected a folder for several prompts"),
+        (["word " * 100], "prompt: expected at most 75 tokens, got 100"),
+        (["apple", "--style-prompt", "word " * 100], "prompt: expected at most 75 tokens, got 100"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(t2i: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert_fails(t2i(*arguments), message)
+    assert names(tmp_path) == []
+
+
+def test_usage_errors_exit_with_2(t2i: Run, tmp_path: Path) -> None:
+    assert_fails(t2i(), "Missing argument 'PROMPTS'", code=2)
+    assert_fails(t2i("apple", "--to", "pear", "-c", 2), "'--to' takes one prompt", code=2)
+    assert_fails(t2i("apple", "--truncation", 2), "--truncation", code=2)
+    assert_fails(t2i("apple", "--prompts", tmp_path / "absent.txt"), "does not exist", code=2)
+
+
+def test_a_bad_file_of_prompts_is_one_clear_line(t2i: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    assert_fails(t2i("--prompts", "empty.txt"), "empty.txt: expected a prompt per line")
+    (tmp_path / "latin.txt").write_bytes("Blüte".encode("latin-1"))
+    assert_fails(t2i("--prompts", "latin.txt"), "latin.txt: expected text in UTF-8")
+
+
+@pytest.mark.skipif(bool(bundled()), reason="the default model is bundled")
+def test_without_the_default_models_weights_the_command_says_so(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["t2i", "an apple", "-o", str(tmp_path / "apple.png")])
+    assert_fails(result, "expected the weights of base_lite")
+
+
+def test_help_says_how_a_size_that_is_not_square_is_made() -> None:
+    result = CliRunner().invoke(main, ["t2i", "--help"])
+    assert result.exit_code == 0
+    assert "the middle of the square picture that covers it" in " ".join(result.output.split())

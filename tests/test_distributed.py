@@ -1,0 +1,83 @@
+"""Several processes train as one would: replicas, shards, and states that fit any number of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gigasr.checkpoint import load_state, load_weights
+
+ROOT = Path(__file__).parents[1]
+OVERRIDES = (  # what looks across a batch sees only its own process's part of it
+    "discriminator.minibatch_std=0",
+    "train.degradation.camera=0",
+    "train.validate_every=0",
+    "train.phases.0.batch_size=4",
+    "train.phases.1.batch_size=4",
+    "train.phases.1.loss.matching=0.0",
+)
+
+
+def train(processes: int, data: Path, folder: Path, lpips: Path, steps: int, *overrides: str, resume: str = "-") -> None:
+    """Start the tiny config's training in some processes and wait for its end."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    config = ROOT / "configs" / "upsampler_tiny.toml"
+    arguments = [ROOT / "tests" / "train_two.py", config, data, folder, lpips, steps, resume, *OVERRIDES, *overrides]
+    command = [sys.executable, *launch, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
+    if done.returncode:
+        pytest.fail(done.stderr[-3000:])
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_weights(folder / "model.safetensors", "upsampler")[0]
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[key] - b[key]).abs().max()) for key in a)
+
+
+@pytest.fixture(scope="module")
+def alone(photo_folder: Path, lpips_features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process with the whole batch."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(1, photo_folder, folder, lpips_features, 3)
+    return folder
+
+
+def test_two_replicas_give_the_weights_of_one_process_with_the_whole_batch(
+    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    train(2, photo_folder, tmp_path, lpips_features, 3)
+    assert difference(weights(tmp_path), weights(alone)) < 1e-5
+    a, b = (load_state(folder / "state.pt")["players"] for folder in (tmp_path, alone))
+    assert all(difference(a[name]["module"], b[name]["module"]) < 1e-5 for name in ("g", "d"))
+
+
+def test_shards_train_save_and_resume_and_give_the_same_weights(
+    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    train(2, photo_folder, tmp_path, lpips_features, 1, "train.sharded=true")
+    assert difference(weights(tmp_path), weights(alone)) > 1e-4  # two steps apart
+    train(2, photo_folder, tmp_path, lpips_features, 3, "train.sharded=true", resume="resume")
+    assert load_state(tmp_path / "state.pt")["step"] == 3
+    assert difference(weights(tmp_path), weights(alone)) < 1e-5
+
+
+def test_one_process_goes_on_from_a_state_of_two(
+    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    train(2, photo_folder, tmp_path, lpips_features, 2)
+    train(1, photo_folder, tmp_path, lpips_features, 3, resume="resume")
+    assert difference(weights(tmp_path), weights(alone)) < 1e-5
+    assert torch.isfinite(torch.cat([w.flatten() for w in weights(tmp_path).values()])).all()
