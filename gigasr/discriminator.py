@@ -163,7 +163,7 @@ class Discriminator(nn.Module):
         with torch.autocast(features[0].device.type, enabled=False):
             t_global = self.text_transformer(tokens).t_global
             return [
-                predictor(x.float(), t_global.repeat(len(x) // len(t_global), 1))
+                predictor(x.to(t_global.dtype), t_global.repeat(len(x) // len(t_global), 1))
                 for predictor, x in zip(self.predictors, features, strict=True)
             ]
 

@@ -30,7 +30,8 @@ def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     """The callable whose backward pass averages gradients over processes; the module itself in a single one."""
     if num_processes() == 1:
         return module
-    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module, devices, broadcast_buffers=False)  # two forwards may share one backward
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, device: torch.device) -> None:

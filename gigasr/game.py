@@ -57,8 +57,7 @@ class Game:
         self.build_players()
         used = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         self.lpips = Lpips("squeeze", features=lpips_features).to(device) if "lpips" in used else None
-        clip = self.train.clip
-        self.clip = ImageTower(clip.tower, clip.pretrained).to(device) if "clip" in used else None
+        self.clip = self.contrastive_tower().to(device) if "clip" in used else None
 
     def build_players(self) -> None:
         """Networks and optimisers; the generator's average beside it."""
@@ -79,6 +78,13 @@ class Game:
         }
         if any(phase.loss.vision for phase in train.phases):
             self.players["v"] = Player("v", VisionDiscriminator(train.vision).to(device), train, device, False)
+
+    def contrastive_tower(self) -> ImageTower:
+        """CLIP for the contrastive loss: the vision-aided discriminator's own where both name the same model."""
+        clip, vision = self.train.clip, self.train.vision
+        if "v" in self.players and (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained):
+            return self.players["v"].module.tower
+        return ImageTower(clip.tower, clip.pretrained)
 
     # What gigasr_base overrides: the generator, its inputs, its call.
 
@@ -134,7 +140,9 @@ class Game:
                 batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), theirs, rate, phase.betas
             )
         if phase.loss.vision:
-            log |= self.players["v"].update(batch, lambda b: self.vision_terms(b, pyramid), theirs, rate, phase.betas)
+            log |= self.players["v"].update(
+                batch, lambda b: self.vision_terms(b, phase, pyramid), theirs, rate, phase.betas
+            )
         return log | self.players["g"].update(
             batch, lambda b: self.generator_terms(b, phase, pyramid), weights, decay * phase.generator_lr, phase.betas
         )
@@ -175,7 +183,7 @@ class Game:
         if weights.vision:
             heads = self.players["v"].module
             with frozen(heads):
-                terms["vision"] = losses.adversarial(heads(fake, batch.tokens), True, heads.exit_weights())
+                terms["vision"] = losses.adversarial(heads(fake, [batch.tokens])[0], True, heads.exit_weights())
         return terms
 
     def adversarial_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -198,25 +206,20 @@ class Game:
         texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
         reals = [image.requires_grad_(penalised) for image in self.real_pyramid(batch.hr)]
         with self.autocast(not penalised), sdpa_kernel(SDPBackend.MATH):  # the fused kernels lack second derivatives
-            real, *mismatched = d(reals, texts, batch.lr)
-        terms = {}
-        if penalised:
-            terms["r1"] = losses.r1(real, reals, exit_weights) * self.train.r1_every
+            real = d(reals, texts, batch.lr)
         with self.autocast():
-            fake, *mismatched_fake = d(fakes, texts, batch.lr)
-        terms["adversarial"] = losses.adversarial(real, True, exit_weights)
-        terms["adversarial"] += losses.adversarial(fake, False, exit_weights)
-        if phase.loss.matching:
-            both = [losses.matching(m, exit_weights, batch.is_wrong) for m in (*mismatched, *mismatched_fake)]
-            terms["matching"] = torch.stack(both).sum()
+            fake = d(fakes, texts, batch.lr)
+        terms = verdict_terms(real, fake, exit_weights, batch.is_wrong)
+        if penalised:
+            terms["r1"] = losses.r1(real[0], reals, exit_weights) * self.train.r1_every
         return terms
 
-    def vision_terms(self, batch: Batch, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
-        """The loss of the vision-aided heads."""
-        player, fake = self.players["v"], self.detached_pyramid(batch, pyramid)[-1]
-        weights = player.module.exit_weights()
-        real_loss = losses.adversarial(player.network(batch.hr, batch.tokens), True, weights)
-        return {"adversarial": real_loss + losses.adversarial(player.network(fake, batch.tokens), False, weights)}
+    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
+        """The loss terms of the vision-aided heads by name."""
+        fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.players["v"].network
+        texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
+        exit_weights = self.players["v"].module.exit_weights()
+        return verdict_terms(heads(batch.hr, texts), heads(fake, texts), exit_weights, batch.is_wrong)
 
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
         """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
@@ -236,3 +239,17 @@ class Game:
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """bf16 where the config asks for it; heads of the discriminators leave it by themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
+
+
+def verdict_terms(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_wrong: Tensor
+) -> dict[str, Tensor]:
+    """What a discriminator is to learn from its own logits.
+
+    real, fake: the logit maps with the right captions and, for the matching loss, those with wrong ones
+    weights:    one per map
+    is_wrong:   [B] bool  False where the other caption is the same
+    """
+    right = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
+    wrong = [losses.matching(maps, weights, is_wrong) for maps in (*real[1:], *fake[1:])]
+    return {"adversarial": right} | ({"matching": torch.stack(wrong).sum()} if wrong else {})

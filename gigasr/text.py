@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gigasr.blocks import EqualizedLinear
 
 if TYPE_CHECKING:
+    from open_clip import CLIP
     from open_clip.tokenizer import SimpleTokenizer
 
 CONTEXT_LENGTH = 77  # tokens, start and end tokens included; CLIP's context
@@ -160,7 +161,7 @@ class OpenClipTower(nn.Module):
                 f"text.name: expected 'text_lite' or an open_clip model that reads {CONTEXT_LENGTH} CLIP tokens, "
                 f"got {name!r}; choose another one of open_clip.list_models()"
             )
-        model = open_clip.create_model(name, pretrained=pretrained)
+        model = create_clip(name, pretrained)
         text = getattr(model, "text", model)
         self.token_embedding = text.token_embedding
         self.positions = text.positional_embedding
@@ -181,6 +182,18 @@ class OpenClipTower(nn.Module):
         """Encode B prompts; T is 77."""
         tokens, eot, mask = (tensor.to(self.positions.device) for tensor in tokenize(texts))
         return TokenFeatures(self(tokens), eot, mask)
+
+
+def create_clip(name: str, pretrained: str | None) -> CLIP:
+    """Build an open_clip model.
+
+    pretrained is a tag of open_clip (whose weights it then fetches), a local checkpoint, or None for random weights.
+    A tag brings the activation its weights were trained with; with a file the name must say it ("...-quickgelu").
+    """
+    import open_clip
+
+    quick_gelu = bool(pretrained) and open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+    return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick_gelu)
 
 
 def reads_clip_tokens(text_config: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d
 from gigasr.config import VisionConfig
-from gigasr.text import TextTransformer, TokenFeatures, reads_clip_tokens, tokenize
+from gigasr.text import TextTransformer, TokenFeatures, create_clip, reads_clip_tokens, tokenize
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 PROJECTION_SEED = 2303_05511  # of the fixed random projections: the same in every process and run
 
 
-def create_clip(name: str, pretrained: str | None) -> CLIP:
-    """Build an open_clip model whose image tower is a vision transformer.
-
-    pretrained is a tag of open_clip (whose weights it then fetches), a local checkpoint, or None for random weights.
-    A tag brings the activation its weights were trained with; with a file the name must say it ("...-quickgelu").
-    """
+def create_vit(name: str, pretrained: str | None) -> CLIP:
+    """Build an open_clip model whose image tower is a vision transformer; see text.create_clip."""
     import open_clip
 
     config = open_clip.get_model_config(name)
@@ -34,8 +30,7 @@ def create_clip(name: str, pretrained: str | None) -> CLIP:
             f"tower: expected an open_clip model with a vision transformer that reads CLIP tokens, got {name!r}; "
             "choose another one of open_clip.list_models(), e.g. ViT-B-32"
         )
-    quick_gelu = bool(pretrained) and open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
-    return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick_gelu)
+    return create_clip(name, pretrained)
 
 
 class ImageTower(nn.Module):
@@ -46,7 +41,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, name: str, pretrained: str | None) -> None:
         super().__init__()
-        self.model = create_clip(name, pretrained)
+        self.model = create_vit(name, pretrained)
         visual = self.model.visual
         self.size: tuple[int, int] = tuple(visual.image_size)
         self.width: int = visual.conv1.out_channels
@@ -182,6 +177,7 @@ class VisionDiscriminator(nn.Module):
         t_global = self.text_transformer(tokens).t_global
         return [head(x, t_global) for head, x in zip(self.heads, features, strict=True)]
 
-    def forward(self, images: Tensor, tokens: TokenFeatures) -> list[Tensor]:
-        """images: [B, 3, H, W] in [-1, 1], tokens: of B prompts -> one logit map [B, 1, h, w] per layer"""
-        return self.judge(self.features(images), tokens)
+    def forward(self, images: Tensor, texts: Sequence[TokenFeatures]) -> list[list[Tensor]]:
+        """images: [B, 3, H, W] in [-1, 1], texts: each of B prompts -> per text, one logit map per layer"""
+        features = self.features(images)
+        return [self.judge(features, tokens) for tokens in texts]

@@ -45,6 +45,13 @@ def network(config: DiscriminatorConfig) -> Discriminator:
     return Discriminator(config.model_copy(update={"minibatch_std": 0}))
 
 
+def judge(
+    network: Discriminator, pyramid: list[Tensor], tokens: TokenFeatures, lr: Tensor | None = None
+) -> list[Tensor]:
+    """The logit maps for one text per image."""
+    return network(pyramid, [tokens], lr)[0]
+
+
 def random_pyramid(batch: int, height: int = 64, width: int = 64, levels: int = LEVELS) -> list[Tensor]:
     """Random images, the largest of the given size, smallest first."""
     return [2 * torch.rand(batch, 3, height >> i, width >> i) - 1 for i in reversed(range(levels))]
@@ -70,7 +77,7 @@ def rows_of_level(logits: Tensor, level: int, batch: int) -> Tensor:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 48), (16, 16)])
 def test_each_exit_judges_every_level_that_has_entered(network: Discriminator, height: int, width: int) -> None:
-    logits = network(random_pyramid(2, height, width), random_tokens(2), random_lr(2))
+    logits = judge(network, random_pyramid(2, height, width), random_tokens(2), random_lr(2))
     expected = [(2 * min(j, LEVELS), 1, height >> j, width >> j) for j in (1, 2, 3, 4)]
     assert [tuple(m.shape) for m in logits] == expected
 
@@ -81,7 +88,7 @@ def test_levels_and_stages_give_the_papers_number_of_predictions(
 ) -> None:
     stages = (StageConfig(channels=8),) * num_stages
     network = Discriminator(config.model_copy(update={"stages": stages, "num_levels": num_levels, "minibatch_std": 0}))
-    logits = network(random_pyramid(2, 32, 32, num_levels), random_tokens(2), random_lr(2))
+    logits = judge(network, random_pyramid(2, 32, 32, num_levels), random_tokens(2), random_lr(2))
     assert sum(len(m) // 2 for m in logits) == num_predictions
     assert len(network.exit_weights()) == len(logits) == num_stages
 
@@ -94,9 +101,9 @@ def test_the_last_exit_counts_one_share_per_level_and_the_early_ones_less(config
 @pytest.mark.parametrize("level", range(LEVELS))
 def test_a_level_changes_its_own_predictions_only(network: Discriminator, level: int) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = network(pyramid, tokens, lr)
+    before = judge(network, pyramid, tokens, lr)
     pyramid[level] = torch.rand_like(pyramid[level])
-    after = network(pyramid, tokens, lr)
+    after = judge(network, pyramid, tokens, lr)
     for other in range(LEVELS):
         for a, b in zip(before, after, strict=True):
             mine = [rows_of_level(m, other, 2) for m in (a, b)]
@@ -108,10 +115,10 @@ def test_a_level_changes_its_own_predictions_only(network: Discriminator, level:
 
 def test_a_sample_changes_its_own_predictions_only(network: Discriminator) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = network(pyramid, tokens, lr)
+    before = judge(network, pyramid, tokens, lr)
     for image in pyramid:
         image[1] = torch.rand_like(image[1])
-    for a, b in zip(before, network(pyramid, tokens, lr), strict=True):
+    for a, b in zip(before, judge(network, pyramid, tokens, lr), strict=True):
         torch.testing.assert_close(b[::2], a[::2], atol=1e-6, rtol=1e-5)
         assert ((b[1::2] - a[1::2]).abs().mean(dim=(1, 2, 3)) > 1e-3).all()
 
@@ -120,7 +127,9 @@ def test_one_level_twice_as_often_is_judged_by_the_same_trunk(network: Discrimin
     pyramid, tokens, lr = random_pyramid(1), random_tokens(1), random_lr(1)
     doubled = [image.repeat(2, 1, 1, 1) for image in pyramid]
     twice = TokenFeatures(*(x.repeat(2, *[1] * (x.ndim - 1)) for x in (tokens.features, tokens.eot, tokens.mask)))
-    for a, b in zip(network(pyramid, tokens, lr), network(doubled, twice, lr.repeat(2, 1, 1, 1)), strict=True):
+    for a, b in zip(
+        judge(network, pyramid, tokens, lr), judge(network, doubled, twice, lr.repeat(2, 1, 1, 1)), strict=True
+    ):
         torch.testing.assert_close(b, a.repeat_interleave(2, dim=0), atol=1e-5, rtol=1e-5)
 
 
@@ -134,14 +143,17 @@ def smallest_change(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def test_the_text_changes_every_prediction(network: Discriminator) -> None:
     pyramid, lr = random_pyramid(2), random_lr(2)
-    assert smallest_change(network(pyramid, random_tokens(2), lr), network(pyramid, random_tokens(2), lr)) > 1e-3
+    assert (
+        smallest_change(judge(network, pyramid, random_tokens(2), lr), judge(network, pyramid, random_tokens(2), lr))
+        > 1e-3
+    )
 
 
 def test_each_level_of_a_sample_is_judged_with_its_own_text(network: Discriminator) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = network(pyramid, tokens, lr)
+    before = judge(network, pyramid, tokens, lr)
     tokens.features[1] = torch.randn_like(tokens.features[1])
-    after = network(pyramid, tokens, lr)
+    after = judge(network, pyramid, tokens, lr)
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(b[::2], a[::2], atol=1e-6, rtol=1e-5)
     assert smallest_change([m[1::2] for m in before], [m[1::2] for m in after]) > 1e-3
@@ -149,13 +161,16 @@ def test_each_level_of_a_sample_is_judged_with_its_own_text(network: Discriminat
 
 def test_the_low_res_image_changes_every_prediction_where_the_config_shows_it(network: Discriminator) -> None:
     pyramid, tokens = random_pyramid(2), random_tokens(2)
-    assert smallest_change(network(pyramid, tokens, random_lr(2)), network(pyramid, tokens, random_lr(2))) > 1e-3
+    assert (
+        smallest_change(judge(network, pyramid, tokens, random_lr(2)), judge(network, pyramid, tokens, random_lr(2)))
+        > 1e-3
+    )
 
 
 def test_the_low_res_image_is_ignored_where_the_config_hides_it(config: DiscriminatorConfig) -> None:
     network = Discriminator(config.model_copy(update={"sees_lr": False}))
     pyramid, tokens = random_pyramid(2), random_tokens(2)
-    for a, b in zip(network(pyramid, tokens, random_lr(2)), network(pyramid, tokens), strict=True):
+    for a, b in zip(judge(network, pyramid, tokens, random_lr(2)), judge(network, pyramid, tokens), strict=True):
         assert torch.equal(a, b)
 
 
@@ -163,7 +178,7 @@ def test_one_run_of_the_trunk_serves_several_texts(network: Discriminator) -> No
     pyramid, lr = random_pyramid(2), random_lr(2)
     features = network.exits(pyramid, lr)
     for tokens in (random_tokens(2), random_tokens(2)):
-        for a, b in zip(network.judge(features, tokens), network(pyramid, tokens, lr), strict=True):
+        for a, b in zip(network.judge(features, tokens), judge(network, pyramid, tokens, lr), strict=True):
             assert torch.equal(a, b)
 
 
@@ -182,7 +197,7 @@ def test_a_prediction_is_a_conditional_plus_an_unconditional_logit() -> None:
 
 def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
     network = Discriminator(config)
-    logits = network(random_pyramid(2), random_tokens(2), random_lr(2))
+    logits = judge(network, random_pyramid(2), random_tokens(2), random_lr(2))
     losses.adversarial(logits, True, network.exit_weights()).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -190,7 +205,7 @@ def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
 
 def test_gradients_reach_every_image(network: Discriminator) -> None:
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
-    logits = network(pyramid, random_tokens(2), random_lr(2))
+    logits = judge(network, pyramid, random_tokens(2), random_lr(2))
     losses.adversarial(logits, True, network.exit_weights()).backward()
     assert all((image.grad.abs().amax(dim=(1, 2, 3)) > 0).all() for image in pyramid)
 
@@ -200,7 +215,7 @@ def test_the_gradient_penalty_is_differentiable_through_attention(config: Discri
     network = Discriminator(config.model_copy(update={"minibatch_std": group_size}))
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        penalty = losses.r1(network(pyramid, random_tokens(2), random_lr(2)), pyramid, network.exit_weights())
+        penalty = losses.r1(judge(network, pyramid, random_tokens(2), random_lr(2)), pyramid, network.exit_weights())
         penalty.backward()
     assert penalty > 0
     weights = [(name, p) for name, p in network.named_parameters() if not name.endswith("bias")]
@@ -217,7 +232,7 @@ def test_the_gradient_of_the_penalty_is_its_slope(config: DiscriminatorConfig) -
     def penalty(step: Tensor) -> Tensor:
         weight.data += step
         with sdpa_kernel(SDPBackend.MATH):
-            return losses.r1(network(pyramid, tokens, lr), pyramid, network.exit_weights())
+            return losses.r1(judge(network, pyramid, tokens, lr), pyramid, network.exit_weights())
 
     (gradient,) = torch.autograd.grad(penalty(torch.zeros(())), weight)
     step = 1e-5 * gradient / gradient.norm()

@@ -21,7 +21,9 @@ OVERRIDES = (  # what looks across a batch sees only its own process's part of i
 )
 
 
-def train(processes: int, data: Path, folder: Path, lpips: Path, steps: int, *overrides: str, resume: str = "-") -> None:
+def train(
+    processes: int, data: Path, folder: Path, lpips: Path, steps: int, *overrides: str, resume: str = "-"
+) -> None:
     """Start the tiny config's training in some processes and wait for its end."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     config = ROOT / "configs" / "upsampler_tiny.toml"

@@ -135,7 +135,7 @@ def test_samples_of_a_batch_do_not_see_each_other(network: Upsampler) -> None:
 def test_input_noise_varies_the_result_a_little(config: UpsamplerConfig) -> None:
     network = Upsampler(config.model_copy(update={"input_noise": 0.05}))
     lr, z, tokens = random_lr(1, 8, 8), torch.randn(1, 8), random_tokens(1)
-    change = (network(lr, z, tokens)[-1] - network(lr, z, tokens)[-1]).abs().mean().item()
+    change = (network(lr, z, tokens)[-1] - network(lr, z, tokens, torch.randn_like(lr))[-1]).abs().mean().item()
     assert 0 < change < 0.1
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from gigasr.config import TextConfig, VisionConfig
 from gigasr.losses import adversarial
 from gigasr.text import TokenFeatures
-from gigasr.vision import ImageTower, VisionDiscriminator, create_clip
+from gigasr.vision import ImageTower, VisionDiscriminator, create_vit
 
 SIZE, WIDTH = 32, 32
 TEXT = TextConfig(tower_width=24, dim=16, depth=1, num_heads=2)
@@ -134,7 +134,7 @@ def test_a_local_file_serves_as_tag(tower: ImageTower, name: str, tmp_path: Path
 @pytest.mark.parametrize("wrong", ["no-such-model", "RN50", "ViT-B-16-SigLIP", "coca_ViT-B-32"])
 def test_a_model_without_a_clip_vision_transformer_is_an_error_that_names_it(wrong: str) -> None:
     with pytest.raises(ValueError, match=f"^tower: expected an open_clip model .* got '{wrong}'; choose another"):
-        create_clip(wrong, None)
+        create_vit(wrong, None)
 
 
 @pytest.mark.parametrize("layers", [(), (0, 1), (2, 4), (3, 1), (1, 1)])
@@ -144,7 +144,7 @@ def test_layers_that_the_tower_does_not_have_are_an_error(config: VisionConfig, 
 
 
 def test_the_discriminator_gives_one_logit_map_per_layer(network: VisionDiscriminator) -> None:
-    logits = network(random_images(3, 64, 64), random_tokens(3))
+    logits = network(random_images(3, 64, 64), [random_tokens(3)])[0]
     assert [m.shape for m in logits] == [(3, 1, 4, 4)] * 2
     assert len(network.exit_weights()) == 2 and sum(network.exit_weights()) == 1
 
@@ -166,20 +166,20 @@ def test_the_text_changes_the_logits_of_its_own_sample_alone(network: VisionDisc
     images, tokens = random_images(2), random_tokens(2)
     changed = copy.deepcopy(tokens)
     changed.features[0] = torch.randn(9, TEXT.tower_width)
-    for before, after in zip(network(images, tokens), network(images, changed), strict=True):
+    for before, after in zip(network(images, [tokens])[0], network(images, [changed])[0], strict=True):
         torch.testing.assert_close(before[1], after[1])
         assert not torch.allclose(before[0], after[0])
 
 
 def test_features_are_judged_as_in_one_pass(network: VisionDiscriminator) -> None:
     images, tokens = random_images(2), random_tokens(2)
-    for a, b in zip(network.judge(network.features(images), tokens), network(images, tokens), strict=True):
+    for a, b in zip(network.judge(network.features(images), tokens), network(images, [tokens])[0], strict=True):
         assert torch.equal(a, b)
 
 
 def test_gradients_reach_the_image_and_every_trained_parameter(network: VisionDiscriminator) -> None:
     images = random_images(2).requires_grad_()
-    adversarial(network(images, random_tokens(2)), True, network.exit_weights()).backward()
+    adversarial(network(images, [random_tokens(2)])[0], True, network.exit_weights()).backward()
     assert images.grad.ne(0).all() and unused(network) == []
     assert all(value.grad is None for value in network.tower.parameters())
 
@@ -189,7 +189,7 @@ def test_a_few_steps_lower_its_own_loss(network: VisionDiscriminator) -> None:
     tokens, losses = random_tokens(4), []
     real, fake = torch.nn.functional.interpolate(random_images(4, 4, 4), SIZE, mode="bilinear"), random_images(4)
     for _ in range(10):
-        terms = [adversarial(network(x, tokens), x is real, network.exit_weights()) for x in (real, fake)]
+        terms = [adversarial(network(x, [tokens])[0], x is real, network.exit_weights()) for x in (real, fake)]
         losses.append(sum(terms))
         optimizer.zero_grad()
         losses[-1].backward()
@@ -213,7 +213,7 @@ def test_the_tower_moves_with_the_discriminator(network: VisionDiscriminator) ->
     assert {value.dtype for value in network.tower.parameters()} == {torch.float64}
     tokens = random_tokens(2)
     tokens = TokenFeatures(tokens.features.double(), tokens.eot, tokens.mask)
-    assert network(random_images(2).double(), tokens)[0].dtype == torch.float64
+    assert network(random_images(2).double(), [tokens])[0][0].dtype == torch.float64
 
 
 def test_a_saved_state_restores_the_logits(config: VisionConfig, network: VisionDiscriminator) -> None:
@@ -222,5 +222,5 @@ def test_a_saved_state_restores_the_logits(config: VisionConfig, network: Vision
         value.data.normal_()
     images, tokens = random_images(2), random_tokens(2)
     other.load_state_dict(network.state_dict())
-    for a, b in zip(network(images, tokens), other(images, tokens), strict=True):
+    for a, b in zip(network(images, [tokens])[0], other(images, [tokens])[0], strict=True):
         assert torch.equal(a, b)

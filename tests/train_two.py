@@ -25,16 +25,16 @@ if resume == "resume":
     trainer.resume()
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     pass
 
 
 def progress(images: int, log: dict[str, float]) -> None:
     if trainer.step == int(steps):
-        raise Enough
+        raise EnoughError
 
 
 try:
     trainer.fit(progress)
-except Enough:
+except EnoughError:
     trainer.save()

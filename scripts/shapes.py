@@ -1,0 +1,154 @@
+"""Does a network obey its prompt? Drawn shapes with captions, and a judge that reads them back.
+
+python scripts/shapes.py draw runs/shapes
+gigasr train configs/shapes_base.toml --data runs/shapes -o runs/shapes_base
+python scripts/shapes.py judge-base runs/shapes_base/model.safetensors
+gigasr train configs/shapes_upsampler.toml --data runs/shapes -o runs/shapes_upsampler --lpips-features FILE
+python scripts/shapes.py judge-upsampler runs/shapes_upsampler/model.safetensors --lpips-features FILE
+"""
+
+import json
+import random
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.utils import save_image
+
+SIZE = 32  # px
+COLOURS = {
+    "red": (215, 35, 35),
+    "green": (35, 150, 55),
+    "blue": (35, 65, 215),
+    "yellow": (240, 215, 40),
+    "orange": (240, 125, 20),
+    "purple": (135, 45, 170),
+    "black": (20, 20, 20),
+    "pink": (250, 150, 195),
+}
+FILL = {"circle": 0.785, "square": 1.0, "triangle": 0.5}  # share of its bounding box that a shape covers
+CAPTIONS = [f"a {colour} {shape}" for colour in COLOURS for shape in FILL]
+
+
+def draw(colour: str, shape: str, rng: random.Random, finer: int = 8) -> Image.Image:
+    """One shape of random size and place on a light ground, smoothed by drawing it finer."""
+    side = rng.uniform(12, 20) * finer
+    left, top = (rng.uniform(2 * finer, (SIZE - 2) * finer - side) for _ in range(2))
+    right, bottom = left + side, top + side
+    grey = rng.randint(225, 255)
+    image = Image.new("RGB", (SIZE * finer, SIZE * finer), (grey, grey, grey))
+    brush = ImageDraw.Draw(image)
+    if shape == "circle":
+        brush.ellipse((left, top, right, bottom), fill=COLOURS[colour])
+    elif shape == "square":
+        brush.rectangle((left, top, right, bottom), fill=COLOURS[colour])
+    else:
+        brush.polygon([(left, bottom), (right, bottom), ((left + right) / 2, top)], fill=COLOURS[colour])
+    return image.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def read(image: Tensor) -> str:
+    """image: [3, H, W] in [0, 1] -> the caption that fits best: nearest colour, nearest share of the bounding box"""
+    border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], dim=1)
+    difference = (image - border.median(dim=1).values[:, None, None]).abs().amax(dim=0)
+    mask = difference > 0.5 * difference.max()
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+    fill = float(mask.sum() / box)
+    mean = image[:, mask].mean(dim=1)
+    distances = {name: float((mean - torch.tensor(rgb) / 255).square().sum()) for name, rgb in COLOURS.items()}
+    shape = min(FILL, key=lambda name: abs(FILL[name] - fill))
+    return f"a {min(distances, key=lambda name: distances[name])} {shape}"
+
+
+def drawn(count: int, seed: int) -> tuple[list[str], Tensor]:
+    """returns: captions in turn, images [count, 3, SIZE, SIZE] in [0, 1]"""
+    rng = random.Random(seed)
+    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(count)]
+    images = [np.asarray(draw(*caption.split()[1:], rng)) for caption in captions]
+    return captions, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+
+
+def report(name: str, wanted: list[str], images: Tensor) -> None:
+    """Print how often colour, shape and both are those of the caption."""
+    pairs = [(a.split()[1:], read(b).split()[1:]) for a, b in zip(wanted, images, strict=True)]
+    colour, shape = (sum(a[i] == b[i] for a, b in pairs) / len(pairs) for i in range(2))
+    both = sum(a == b for a, b in pairs) / len(pairs)
+    click.echo(f"{name:<10} colour {colour:.1%}  shape {shape:.1%}  both {both:.1%}  of {len(pairs)}")
+
+
+@click.group()
+def main() -> None:
+    """Draw captioned shapes; judge networks trained on them."""
+
+
+@main.command("draw")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--count", default=4800, show_default=True)
+def draw_folder(folder: Path, count: int) -> None:
+    """Write a training folder: PNG files and captions.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    with (folder / "captions.jsonl").open("w", encoding="utf-8") as index:
+        for i in range(count):
+            caption = CAPTIONS[i % len(CAPTIONS)]
+            name = f"{i:05d}.png"
+            draw(*caption.split()[1:], rng).save(folder / name)
+            split = "val" if i >= 0.95 * count else "train"
+            index.write(json.dumps({"file": name, "captions": [caption], "split": split}) + "\n")
+    click.echo(f"{folder}  {count} images")
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--count", default=504, show_default=True)
+@click.option("--save", type=click.Path(path_type=Path), help="File for a sheet of the first samples.")
+def judge_base(model: Path, count: int, save: Path | None) -> None:
+    """Give each caption in turn to a base generator, with a fresh z, and read the picture back."""
+    from gigasr_base.pipeline import TextToImage
+
+    captions, truth = drawn(count, seed=1)
+    generator = TextToImage.from_pretrained(str(model), device="cpu")
+    images = torch.cat([generator.generate([caption], [1000 + i]) for i, caption in enumerate(captions)])
+    report("drawn", captions, truth)
+    report("generated", captions, images)
+    if save is not None:
+        save_image(images[:96], save, nrow=24)
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--count", default=240, show_default=True)
+@click.option("--lpips-features", type=click.Path(exists=True, path_type=Path))
+@click.option("--save", type=click.Path(path_type=Path), help="File for a sheet of the first samples.")
+@torch.no_grad()
+def judge_upsampler(model: Path, count: int, lpips_features: Path | None, save: Path | None) -> None:
+    """Enlarge shapes reduced 8 times, once with their caption and once with another shape's of their colour."""
+    from gigasr.degradation import bicubic
+    from gigasr.metrics import Lpips
+    from gigasr.text import load_tower
+    from gigasr.zoo import load_upsampler
+
+    captions, truth = drawn(count, seed=1)
+    shapes = list(FILL)
+    wrong = [c.replace(c.split()[2], shapes[(shapes.index(c.split()[2]) + 1) % len(shapes)]) for c in captions]
+    network, lpips = load_upsampler(str(model)), Lpips(features=lpips_features)
+    tower = load_tower(network.config.text.tower, network.config.text.pretrained)
+    hr = truth * 2 - 1
+    lr = bicubic(hr, network.scale)
+    z = torch.randn(count, network.config.z_dim, generator=torch.Generator().manual_seed(0))
+    sheet = [torch.nn.functional.interpolate(lr, (SIZE, SIZE)), hr]
+    for name, texts in (("right", captions), ("wrong", wrong)):
+        result = network(lr, z, tower.encode(texts))[-1].clamp(-1, 1)
+        click.echo(f"{name} caption  LPIPS {float(lpips(result, hr).mean()):.4f}")
+        report("  obeyed", texts, (result + 1) / 2)
+        sheet.append(result)
+    if save is not None:
+        save_image(torch.cat([(rows[:24] + 1) / 2 for rows in sheet]), save, nrow=24)
+
+
+if __name__ == "__main__":
+    main()
