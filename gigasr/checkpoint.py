@@ -1,8 +1,6 @@
 """Files of weights: safetensors with the config in the header, written atomically; training state beside them."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gigasr.files import replacing
+
 FORMAT = "1"  # of the header
 
 
 class CheckpointError(ValueError):
     """A file that cannot be used as a checkpoint."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside path, then move it there; on failure the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_weights(
@@ -43,7 +32,8 @@ def save_weights(
     tensors = {
         k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in state.items()
     }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
@@ -67,7 +57,8 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save a training state (tensors, numbers, strings in dicts and lists)."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -1,11 +1,7 @@
 """Pictures to files: PNG, JPEG, WebP, TIFF and BMP, atomically, with profile, EXIF and texts."""
 
-import os
 import struct
-import uuid
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from gigasr.exif import exif_bytes, jpeg_exif, output_tags
+from gigasr.files import replacing
 from gigasr.images import OUTPUT_FORMATS, Picture
 
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # px; limits of the formats
@@ -47,7 +44,7 @@ def write_image(
     file_format = _output_format(path, picture.size)
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
-    with _replacing(path) as file:
+    with replacing(path) as temporary, temporary.open("xb") as file:
         _encode(file, file_format, picture, metadata or {}, _DEFAULT_QUALITY if quality is None else quality)
 
 
@@ -67,20 +64,6 @@ def _output_format(path: Path, size: tuple[int, int]) -> str:
             f"{path}: expected at most {longest} px a side in {file_format}, got {size[0]}x{size[1]} px; write PNG"
         )
     return file_format
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file in the target's folder; when all went well, sync it and move it over the target."""
-    temporary = path.with_name(f".gigasr-{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(file: BinaryIO, file_format: str, picture: Picture, texts: dict[str, str], quality: int) -> None:

@@ -80,17 +80,6 @@ def upsample2d(x: Tensor) -> Tensor:
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
-def downsample2d(x: Tensor) -> Tensor:
-    """Halve the size with the [1, 3, 3, 1] filter.
-
-    x:       [B, C, H, W]  H and W even
-    returns: [B, C, H/2, W/2]
-    """
-    channels = x.shape[1]
-    kernel = blur_kernel(x.device, x.dtype).expand(channels, 1, 4, 4)
-    return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
-
-
 def l2_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attend by negative squared distance on the fused dot-product kernel.
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gigasr.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights, write_atomically
+from gigasr.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
 
 STATE = {"a.weight": torch.randn(3, 4), "count": torch.tensor(3)}
 
@@ -55,20 +55,6 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match="expected a safetensors file"):
         load_weights(path, "upsampler")
-
-
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    save_state(path, {"step": 1})
-
-    def fail(temporary: Path) -> None:
-        temporary.write_bytes(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert load_state(path) == {"step": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_training_state_comes_back(tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ Make = Callable[..., Trainer]
 def make(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_path: Path) -> Make:
     """Build a trainer of the tiny config in a folder of its own."""
 
-    def build(folder: str = "run", config: Config = tiny_config) -> Trainer:
+    def build(folder: str = "run", config: Config = tiny_config, log_with: str | None = None) -> Trainer:
         game = Game(config, torch.device("cpu"), lpips_features)
         data, split = config.train.data, config.train.data.validation_split
         source, validation = (open_source(str(photo_folder), data, s) for s in (data.split, split))
-        return Trainer(game, source, tmp_path / folder, Accelerator(cpu=True), validation)
+        accelerator = Accelerator(cpu=True, log_with=log_with, project_dir=str(tmp_path / folder))
+        return Trainer(game, source, tmp_path / folder, accelerator, validation)
 
     return build
 
@@ -147,3 +148,21 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_state(make: Make, mon
     resumed.resume()
     assert resumed.step == 2
     assert not list(trainer.folder.glob(".*.tmp"))
+
+
+def test_curves_and_pictures_go_to_tensorboard(make: Make, tiny_config: Config) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = make(config=with_train(tiny_config, tracker="tensorboard"), log_with="tensorboard")
+    run(trainer)
+    events = EventAccumulator(str(next(trainer.folder.rglob("events.out.tfevents.*")).parent))
+    events.Reload()
+    assert {"g/l1", "d/r1", "val/psnr_y"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Images("samples")] == [8]
+
+
+def test_bf16_trains_and_keeps_its_weights_in_fp32(make: Make, tiny_config: Config) -> None:
+    trainer = make(config=with_train(tiny_config, precision="bf16"))
+    logs = run(trainer)
+    assert len(logs) == 6
+    assert {p.dtype for p in trainer.game.generator.parameters()} == {torch.float32}

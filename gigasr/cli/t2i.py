@@ -247,18 +247,16 @@ def write_set(pictures: "Iterator[tuple[Picture, dict[str, str]]]", targets: lis
 
 def write_animation(pictures: "Iterator[tuple[Picture, dict[str, str]]]", targets: list[Path]) -> None:
     """Write pictures as one endless animation."""
-    from gigasr.checkpoint import write_atomically
     from gigasr.exif import exif_bytes, output_tags
+    from gigasr.files import replacing
     from gigasr.image_writer import to_pil
 
     frames, texts = zip(*((to_pil(picture), texts) for picture, texts in pictures), strict=True)
     size = frames[0].height, frames[0].width
     options = {"duration": FRAME_DURATION, "loop": 0, "quality": 90}
     options["exif"] = exif_bytes(output_tags(None, size, texts[0]))
-    write_atomically(
-        targets[0],
-        lambda path: frames[0].save(path, "WEBP", save_all=True, append_images=frames[1:], **options),
-    )
+    with replacing(targets[0]) as temporary:
+        frames[0].save(temporary, "WEBP", save_all=True, append_images=frames[1:], **options)
     report(targets[0], size)
 
 

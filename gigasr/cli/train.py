@@ -94,6 +94,7 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 
 def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
     """Train to the end, or until a signal asks to stop."""
+    import torch
     from accelerate import Accelerator
 
     from gigasr.shards import open_source
@@ -102,6 +103,8 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     source = open_source(data, settings.train.data, settings.train.data.split)
     tracker = None if settings.train.tracker == "none" else settings.train.tracker
     accelerator = Accelerator(cpu=options["device"] == "cpu", log_with=tracker, project_dir=str(folder))
+    allow_tf32 = settings.train.precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     game = game_class(settings)(settings, accelerator.device, options["lpips_features"])
     trainer = Trainer(game, source, folder, accelerator, open_validation(data, options["validation"], settings))
     if options["resume"]:
