@@ -116,12 +116,12 @@ def test_the_way_to_another_prompt_is_numbered_pictures(t2i: Run, tmp_path: Path
 
 
 def test_the_way_to_another_prompt_is_an_animation_in_webp(t2i: Run, tmp_path: Path) -> None:
-    result = t2i("an apple", "--to", "a pear", "--frames", 4, "-o", "way.webp", "--size", 24)
+    result = t2i("an apple", "--to", "a pear", "--frames", 4, "-o", "out/way.webp", "--size", 24)
     assert result.exit_code == 0, result.output
-    with Image.open(tmp_path / "way.webp") as animation:
+    with Image.open(tmp_path / "out/way.webp") as animation:
         assert (animation.n_frames, animation.size) == (4, (24, 24))
-    assert read_metadata(tmp_path / "way.webp")["Prompt"] == "an apple"
-    assert names(tmp_path) == ["way.webp"]
+    assert read_metadata(tmp_path / "out/way.webp")["Prompt"] == "an apple"
+    assert names(tmp_path) == ["out/way.webp"]
 
 
 @pytest.mark.parametrize("taken", ["an-apple_02.png", "an-apple_sheet.png"])

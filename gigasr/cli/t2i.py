@@ -253,10 +253,11 @@ def write_animation(pictures: "Iterator[tuple[Picture, dict[str, str]]]", target
 
     frames, texts = zip(*((to_pil(picture), texts) for picture, texts in pictures), strict=True)
     size = frames[0].height, frames[0].width
-    options = {"duration": FRAME_DURATION, "loop": 0, "quality": 90}
-    options["exif"] = exif_bytes(output_tags(None, size, texts[0]))
+    exif = exif_bytes(output_tags(None, size, texts[0]))
+    more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_DURATION, "loop": 0}
+    targets[0].parent.mkdir(parents=True, exist_ok=True)
     with replacing(targets[0]) as temporary:
-        frames[0].save(temporary, "WEBP", save_all=True, append_images=frames[1:], **options)
+        frames[0].save(temporary, "WEBP", quality=90, exif=exif, **more)
     report(targets[0], size)
 
 
