@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.ops import conv2d_per_sample, demodulate, modulate, select_kernel, upsample2d
+from gigasr.ops import (
+    conv2d_per_sample,
+    conv2d_shared,
+    demodulate,
+    mixed_norm,
+    modulate,
+    select_kernel,
+    upsample2d,
+)
 
 SLOPE = 0.2  # of every leaky ReLU
 SQRT2 = math.sqrt(2.0)
@@ -50,9 +58,9 @@ class EqualizedConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
-        padding: int | None = None,
         activate: bool = False,
         gain: float = 1.0,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
@@ -110,8 +118,25 @@ class AdaptiveConv2d(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W], w: [B, w_dim] -> [B, O, H, W]"""
-        y = conv2d_per_sample(x, self.kernel(w).to(x.dtype)) + (self.bias * self.gain).to(x.dtype)[:, None, None]
+        y = self.convolve_shared(x, w) if self.is_small(x) else conv2d_per_sample(x, self.kernel(w).to(x.dtype))
+        y = y + (self.bias * self.gain).to(x.dtype)[:, None, None]
         return F.leaky_relu(y, SLOPE) if self.activate else y
+
+    def is_small(self, x: Tensor) -> bool:
+        """Whether a batch of maps has fewer pixels to convolve than kernels have weights to mix."""
+        num_kernels, out_channels, in_channels, size, _ = self.bank.shape
+        pixels = x.shape[2] * x.shape[3] * num_kernels
+        return len(x) > 1 and pixels <= size * size * max(in_channels, out_channels)
+
+    def convolve_shared(self, x: Tensor, w: Tensor) -> Tensor:
+        """The convolution by the kernels of `kernel`, without making them. x: [B, I, H, W] -> [B, O, H, W]"""
+        bank = self.bank / math.sqrt(self.bank[0, 0].numel())
+        styles = self.to_styles(w)
+        shares = styles.new_ones(len(w), 1) if self.to_logits is None else self.to_logits(w).softmax(dim=1)
+        y = conv2d_shared(x, bank.to(x.dtype), shares.to(x.dtype), styles.to(x.dtype))
+        if not self.demodulated:
+            return y * self.gain
+        return y * (self.gain / mixed_norm(bank, shares, styles)).to(x.dtype)[:, :, None, None]
 
 
 class ToRGB(AdaptiveConv2d):

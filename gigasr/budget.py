@@ -17,7 +17,6 @@ Left out are the frozen networks (text tower, LPIPS, CLIP) and the vision-aided 
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from gigasr.upsampler import Level
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
 SMALL, LARGE = 2, 3  # images of the batches that are measured; memory grows linearly from one to the other and on
-DAY = 86_400  # seconds
 
 
 def convolution_backward_flops(
@@ -240,10 +238,6 @@ class Budget:
         """Of all phases."""
         return sum(cost.phase.images * cost.flops for cost in self.phases)
 
-    def seconds(self, tflops: float) -> float:
-        """How long the training takes where each GPU sustains that many TFLOP/s."""
-        return self.flops / (self.gpus * tflops * 1e12)
-
 
 def make_budget(kind: type[Game], config: Any, gpus: int = 1) -> Budget:  # noqa: ANN401
     """Measure all phases of a config: gigasr's Config with Game, or gigasr_base's with BaseGame."""
@@ -308,16 +302,3 @@ def memory_of_networks(game: Game, gpus: int) -> dict[str, float]:
         "average": FLOAT * g / shards,
         "exchange": FLOAT * exchange if gpus > 1 else 0,
     }
-
-
-def report(budget: Budget, tflops: float, days: float | None = None) -> str:
-    """The budget as text. tflops: TFLOP/s that one GPU sustains; days: in which the training should be done."""
-    costs = budget.phases
-    seconds = budget.seconds(tflops)
-    gpus = "1 GPU" if budget.gpus == 1 else f"{budget.gpus} GPUs"
-    lines = [
-        *table(["part", "parameters", *(f"FLOP, {c.phase.crop} px" for c in costs)], [
-            [name, f"{count:,}", *(short(c.parts[name]) for c in costs)] for name, count in budget.parameters.items()
-        ]),
-    ]
-    return "\n".join(lines)

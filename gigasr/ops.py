@@ -61,6 +61,36 @@ def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:
     return y.reshape(batch, out_channels, *y.shape[2:])
 
 
+def conv2d_shared(x: Tensor, bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
+    """Convolve each sample with its own mixed and modulated kernel, without making the kernels.
+
+    Modulation moves to the input, the mixture to the output: N dense convolutions instead of B small ones. Less work
+    where the map has fewer pixels than the kernel has weights per channel, and no [B, O, I, K, K] is kept.
+
+    x:       [B, I, H, W]
+    bank:    [N, O, I, K, K]  K odd
+    shares:  [B, N]           of each kernel, sum 1
+    styles:  [B, I]
+    returns: [B, O, H, W]     zero padding of K // 2
+    """
+    y = F.conv2d(x * styles[:, :, None, None], bank.flatten(0, 1), padding=bank.shape[-1] // 2)
+    y = y.unflatten(1, bank.shape[:2])
+    return y[:, 0] if len(bank) == 1 else (y * shares[:, :, None, None, None]).sum(dim=1)
+
+
+def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
+    """The norm that each output channel's mixed and modulated kernel has, without making the kernels.
+
+    bank:    [N, O, I, K, K]
+    shares:  [B, N]
+    styles:  [B, I]
+    returns: [B, O]
+    """
+    products = torch.einsum("noik,moik->nmoi", bank.flatten(3), bank.flatten(3))
+    by_pair = torch.einsum("nmoi,bi->bnmo", products, styles.square())
+    return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(1e-8).sqrt()
+
+
 def blur_kernel(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """returns: [4, 4]  the separable resampling filter, sum 1"""
     taps = torch.tensor(FILTER_TAPS, device=device, dtype=dtype)

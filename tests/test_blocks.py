@@ -16,6 +16,7 @@ from gigasr.blocks import (
     ToRGB,
     UpBlock,
 )
+from gigasr.ops import conv2d_per_sample
 
 SQRT2 = math.sqrt(2)
 
@@ -176,3 +177,23 @@ def test_a_residual_block_with_gain_0_changes_nothing() -> None:
     x, w = torch.randn(2, 4, 5, 6), torch.randn(2, 6)
     assert torch.equal(shaken(ResidualBlock(4, 6, num_kernels=2, gain=0.0))(x, w), x)
     assert (shaken(ResidualBlock(4, 6, num_kernels=2))(x, w) - x).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("num_kernels", [1, 3])
+@pytest.mark.parametrize("demodulated", [True, False])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_small_maps_are_convolved_without_kernels_per_sample_to_the_same_result(
+    num_kernels: int, demodulated: bool, kernel_size: int
+) -> None:
+    layer = shaken(AdaptiveConv2d(24, 8, kernel_size, 6, num_kernels, demodulated)).double()
+    x, w = torch.randn(3, 24, 2, 4, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    assert layer.is_small(x) == (num_kernels * 8 <= 24 * kernel_size**2) and not layer.is_small(x[:1])
+    torch.testing.assert_close(layer.convolve_shared(x, w), conv2d_per_sample(x, layer.kernel(w)))
+
+
+def test_the_size_at_which_a_map_stops_being_small_changes_nothing() -> None:
+    layer = shaken(AdaptiveConv2d(8, 8, 3, 6, 2))
+    large, w = torch.randn(2, 8, 12, 12), torch.randn(2, 6)
+    small = large[:, :, :6, :6].contiguous()
+    assert layer.is_small(small) and not layer.is_small(large)
+    torch.testing.assert_close(layer(small, w)[:, :, :5, :5], layer(large, w)[:, :, :5, :5], atol=1e-5, rtol=1e-4)

@@ -7,7 +7,10 @@ import click
 
 from gigasr.cli.common import clear_errors, progress_bar
 
+DAY = 86_400  # seconds
+
 if TYPE_CHECKING:
+    from gigasr.budget import Budget
     from gigasr.game import Game
     from gigasr.trainer import Source
 
@@ -19,7 +22,18 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last state.")
-@click.option("--dry-run", is_flag=True, help="Print the parameters of every part and stop.")
+@click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Of the dry run.")
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    default=150,
+    show_default=True,
+    help="TFLOP/s that each GPU of the dry run sustains.",
+)
+@click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), help="Let the dry run print what finishing in them takes."
+)
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda.")
 @click.option(
     "--lpips-features",
@@ -34,7 +48,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
 
     \b
     Examples:
-      gigasr train configs/upsampler_64_512.toml --dry-run
+      gigasr train configs/upsampler_64_512.toml --dry-run --gpus 64 --days 7
       gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite
       gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite --resume
       gigasr train configs/upsampler_64_512.toml --data "shards/{00000..00999}.tar"
@@ -42,10 +56,10 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
     """
     settings = read_config(config, overrides)
     if dry_run:
-        from gigasr.budget import build_networks, count_parameters
+        from gigasr.budget import make_budget
 
-        counts = count_parameters(build_networks(game_class(settings), settings))
-        return click.echo("\n".join(f"{part:<36}{count:>14,}" for part, count in counts.items()))
+        budget = make_budget(game_class(settings), settings, options["gpus"])
+        return click.echo(describe(budget, options["tflops"], options["days"]))
     if data is None:
         raise click.UsageError("Missing option '--data': the training images.")
     folder = options["output"] or Path("runs") / config.stem
@@ -77,6 +91,52 @@ def game_class(settings: Any) -> "type[Game]":  # noqa: ANN401
     from gigasr.game import Game
 
     return Game
+
+
+def describe(budget: "Budget", tflops: float, days: float | None) -> str:
+    """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
+    costs, gpus, images = budget.phases, budget.gpus, budget.images
+    crops = {cost.phase.crop: cost.parts for cost in costs}
+    parts = [["part", "parameters", *(f"FLOP, {crop} px" for crop in crops)]]
+    for name, count in budget.parameters.items():
+        parts.append([name, f"{count:,}", *(short(flops[name]) for flops in crops.values())])
+    phases = [["phase", "images", "px", "batch", "per GPU at once", "FLOP per image", "images/s"]]
+    for number, cost in enumerate(costs, 1):
+        phase, rate = cost.phase, gpus * tflops * 1e12 / cost.flops
+        row = [short(phase.images), str(phase.crop), str(phase.batch_size), str(cost.size), short(cost.flops)]
+        phases.append([str(number), *row, f"{rate:.4g}"])
+    memory = [["bytes per GPU", *(f"phase {number}" for number in range(1, len(costs) + 1))]]
+    memory += [[name, *(short(cost.memory[name]) for cost in costs)] for name in costs[0].memory]
+    memory.append(["sum", *(short(sum(cost.memory.values())) for cost in costs)])
+    seconds = budget.flops / (gpus * tflops * 1e12)
+    lines = [*table(parts), "", *table(phases), "", *table(memory), ""]
+    lines.append(
+        f"{short(images)} images, {budget.flops / 1e15:,.4g} PFLOP on {gpus} x {tflops:g} TFLOP/s: "
+        f"{seconds / DAY:,.3g} days, {images / seconds:,.4g} images/s"
+    )
+    if days is not None:
+        needed = days * DAY
+        rate = budget.flops / (needed * gpus * 1e12)
+        lines.append(f"in {days:g} days: {images / needed:,.4g} images/s, {rate:,.4g} TFLOP/s per GPU")
+    return "\n".join([*lines, "not counted: frozen networks (text tower, LPIPS, CLIP), vision-aided discriminator"])
+
+
+def short(value: float) -> str:
+    """A number with three digits and the prefix of a thousand's power: 12300 -> "12.3 k"."""
+    prefixes = ["", " k", " M", " G", " T", " P", " E"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        prefixes.pop(0)
+    return f"{value:.3g}{prefixes[0]}"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Lines of aligned columns, all but the first to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
 
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":  # noqa: ANN401
