@@ -189,12 +189,30 @@ class TrainConfig(Strict):
     save_every: int = Field(250, ge=1)  # steps
 
 
+def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:
+    """Raise ValueError unless all players read the one frozen text tower that a run has."""
+    texts = {"discriminator.text": discriminator.text}
+    if any(phase.loss.vision for phase in train.phases):
+        texts["train.vision.text"] = train.vision.text
+    expected = (generator.tower, generator.pretrained, generator.tower_width)
+    for name, text in texts.items():
+        if (found := (text.tower, text.pretrained, text.tower_width)) != expected:
+            raise ValueError(
+                f"{name}: expected the generator's tower, pretrained and tower_width {expected}, got {found}"
+            )
+
+
 class Config(Strict):
     """A whole file of configs/: a model, its discriminator and its training."""
 
     upsampler: UpsamplerConfig
     discriminator: DiscriminatorConfig
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "Config":
+        check_towers(self.upsampler.text, self.discriminator, self.train)
+        return self
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

@@ -1,6 +1,6 @@
 """One network in several processes: replicas (DDP), shards (FSDP), and states that fit any number of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -34,8 +34,8 @@ def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(module, devices, broadcast_buffers=False)  # two forwards may share one backward
 
 
-def shard(module: nn.Module, blocks: nn.ModuleList, device: torch.device) -> None:
-    """Spread a module's parameters, gradients and optimiser states over the processes, in place (FSDP)."""
+def shard(module: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
+    """Spread parameters, gradients and optimiser states over the processes, in place, block by block (FSDP)."""
     mesh = dist.device_mesh.init_device_mesh(device.type, (num_processes(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
@@ -64,7 +64,7 @@ def local(parameter: Tensor) -> Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def module_state(module: nn.Module) -> dict[str, Tensor]:
+def module_state(module: nn.Module) -> dict[str, Any]:
     """The whole state on the CPU, on the first process; every process must call."""
     return get_model_state_dict(module, options=WHOLE)
 
@@ -74,7 +74,7 @@ def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     return get_optimizer_state_dict(module, optimizer, options=WHOLE) if optimizer.state else {}
 
 
-def load_module_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
     """Load what module_state gave, however many processes there are now; each passes the whole state."""
     set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
 

@@ -51,13 +51,14 @@ class Game:
         """config: gigasr's Config, or gigasr_base's; lpips_features: a file where they can't be downloaded"""
         torch.manual_seed(config.train.seed)
         self.config, self.train, self.device = config, config.train, device
-        self.tower = load_tower(self.generator_config.text.tower, self.generator_config.text.pretrained or None).to(
-            device
-        )
+        text = self.generator_config.text
+        self.tower = load_tower(text.tower, text.pretrained or None).to(device)
         self.build_players()
-        used = {name for phase in self.train.phases for name, weight in phase.loss if weight}
-        self.lpips = Lpips("squeeze", features=lpips_features).to(device) if "lpips" in used else None
-        self.clip = self.contrastive_tower().to(device) if "clip" in used else None
+        self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
+        if "lpips" in self.terms:
+            self.lpips = Lpips("squeeze", features=lpips_features).to(device)
+        if "clip" in self.terms:
+            self.clip = self.contrastive_tower().to(device)
 
     def build_players(self) -> None:
         """Networks and optimisers; the generator's average beside it."""
@@ -71,19 +72,20 @@ class Game:
         self.discriminator = Discriminator(self.config.discriminator).to(device)
         if sharded:
             for network in (self.generator, self.generator_ema):
-                shard(network, network.levels, device)
+                shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
         self.players = {
             "g": Player("g", self.generator, train, device, sharded),
             "d": Player("d", self.discriminator, train, device, False),  # R1 needs second derivatives: no shards
         }
         if any(phase.loss.vision for phase in train.phases):
-            self.players["v"] = Player("v", VisionDiscriminator(train.vision).to(device), train, device, False)
+            self.vision = VisionDiscriminator(train.vision).to(device)
+            self.players["v"] = Player("v", self.vision, train, device, False)
 
     def contrastive_tower(self) -> ImageTower:
         """CLIP for the contrastive loss: the vision-aided discriminator's own where both name the same model."""
         clip, vision = self.train.clip, self.train.vision
         if "v" in self.players and (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained):
-            return self.players["v"].module.tower
+            return self.vision.tower
         return ImageTower(clip.tower, clip.pretrained)
 
     # What gigasr_base overrides: the generator, its inputs, its call.
@@ -158,7 +160,7 @@ class Game:
         fake = self.synthesize(self.generator_ema, batch)[-1]
         pairs = zip((fake + 1) / 2, (batch.hr + 1) / 2, strict=True)
         figures = {"psnr_y": sum(psnr_y(a.clamp(0, 1), b, border=0) for a, b in pairs) / len(fake)}
-        if self.lpips is not None:
+        if "lpips" in self.terms:
             figures["lpips"] = float(self.lpips(fake, batch.hr).mean())
         return figures
 
@@ -181,9 +183,9 @@ class Game:
             texts, offset = gather(self.clip.embed_texts(batch.captions))
             terms["clip"] = losses.clip_contrastive(self.clip.embed_images(fake), texts, self.clip.scale, offset)
         if weights.vision:
-            heads = self.players["v"].module
-            with frozen(heads):
-                terms["vision"] = losses.adversarial(heads(fake, [batch.tokens])[0], True, heads.exit_weights())
+            with frozen(self.vision):
+                logits = self.vision(fake, [batch.tokens])[0]
+            terms["vision"] = losses.adversarial(logits, True, self.vision.exit_weights())
         return terms
 
     def adversarial_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -218,8 +220,7 @@ class Game:
         """The loss terms of the vision-aided heads by name."""
         fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.players["v"].network
         texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
-        exit_weights = self.players["v"].module.exit_weights()
-        return verdict_terms(heads(batch.hr, texts), heads(fake, texts), exit_weights, batch.is_wrong)
+        return verdict_terms(heads(batch.hr, texts), heads(fake, texts), self.vision.exit_weights(), batch.is_wrong)
 
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
         """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""

@@ -101,5 +101,5 @@ def update_average(average: nn.Module, module: nn.Module, keep: float) -> None:
     """Move the averaged parameters towards the trained ones; buffers are copied."""
     for a, b in zip(average.parameters(), module.parameters(), strict=True):
         local(a).lerp_(local(b), 1.0 - keep)
-    for a, b in zip(average.buffers(), module.buffers(), strict=True):
-        a.copy_(b)
+    for mean, value in zip(average.buffers(), module.buffers(), strict=True):
+        mean.copy_(value)

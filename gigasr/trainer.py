@@ -86,7 +86,7 @@ class Trainer:
         if self.step % train.sample_every == 0:
             self.save_samples(batch[0])
         if self.validation is not None and train.validate_every and self.step % train.validate_every == 0:
-            self.log.write(self.step, self.images_seen, self.validate(phase))
+            self.log.write(self.step, self.images_seen, self.validate(self.validation, phase))
         if self.step % train.save_every == 0:
             self.save()
         return log
@@ -127,11 +127,11 @@ class Trainer:
             yield self.game.make_batch(indices, hr, captions, degradation)
 
     @torch.no_grad()
-    def validate(self, phase: PhaseConfig) -> dict[str, float]:
+    def validate(self, source: Source, phase: PhaseConfig) -> dict[str, float]:
         """Figures of the averaged generator on crops of the validation images, reduced by bicubic alone."""
         rows = []
         size = self.micro_batch_size(phase)
-        for batch in self.batches(self.validation, phase.crop, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
+        for batch in self.batches(source, phase.crop, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
             rows.append(self.game.figures(batch))
         means = {f"val/{key}": sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         return mean_over_processes(means, self.game.device)

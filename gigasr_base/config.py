@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from gigasr.config import DiscriminatorConfig, Strict, SynthesisConfig, TrainConfig, parse, read_tables
+from pydantic import model_validator
+
+from gigasr.config import (
+    DiscriminatorConfig,
+    Strict,
+    SynthesisConfig,
+    TrainConfig,
+    check_towers,
+    parse,
+    read_tables,
+)
 
 CONSTANT = 4  # px; side of the learned constant
 
@@ -22,6 +32,11 @@ class BaseConfig(Strict):
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "BaseConfig":
+        check_towers(self.generator.text, self.discriminator, self.train)
+        return self
 
 
 def load_base_config(path: Path, overrides: tuple[str, ...] = ()) -> BaseConfig:

@@ -41,14 +41,15 @@ class BaseGame(Game):
         pyramids = {"real": self.real_pyramid(batch.hr), "fake": self.synthesize(self.generator_ema, batch)}
         figures = {}
         for name, pyramid in pyramids.items():
-            right, wrong = (
-                sum(
-                    per_sample(m).view(-1, len(batch.hr)).sum(dim=0) * weight
-                    for m, weight in zip(maps, weights, strict=True)
-                )
-                for weights in [self.discriminator.exit_weights()]
-                for maps in self.discriminator(pyramid, [batch.tokens, batch.wrong])
-            )
+            right, wrong = (self.scores(maps) for maps in self.discriminator(pyramid, [batch.tokens, batch.wrong]))
             preferred = (right > wrong)[batch.is_wrong].float()
             figures[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
         return figures
+
+    def scores(self, maps: Sequence[Tensor]) -> Tensor:
+        """maps: of every exit, [levels * B, 1, H, W], levels as in the exits -> [B] their weighted sum"""
+        weights, per_image = self.discriminator.exit_weights(), []
+        for i, (logits, weight) in enumerate(zip(maps, weights, strict=True)):
+            levels = min(i + 1, self.config.discriminator.num_levels)
+            per_image.append(weight * per_sample(logits).view(levels, -1).sum(dim=0))
+        return torch.stack(per_image).sum(dim=0)

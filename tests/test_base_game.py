@@ -1,0 +1,71 @@
+"""The base generator is trained by the same game, from captions alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gigasr.config import DegradationConfig
+from gigasr.game import Batch
+from gigasr_base.config import load_base_config
+from gigasr_base.game import BaseGame
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def game() -> BaseGame:
+    return BaseGame(load_base_config(ROOT / "configs" / "base_tiny.toml"), torch.device("cpu"))
+
+
+def make_batch(game: BaseGame, count: int = 4) -> Batch:
+    size = game.config.generator.size
+    hr = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return game.make_batch(torch.arange(count), hr, ["a dog", "a cat", "snow", "rain"][:count], DegradationConfig())
+
+
+def test_there_is_no_low_res_image(game: BaseGame) -> None:
+    batch = make_batch(game)
+    assert batch.lr is None and batch.noise is None
+
+
+def test_the_generator_gives_the_pyramid_the_discriminator_reads(game: BaseGame) -> None:
+    batch = make_batch(game)
+    fake, real = game.synthesize(game.generator_ema, batch), game.real_pyramid(batch.hr)
+    assert [x.shape for x in fake] == [x.shape for x in real]
+
+
+def test_gradients_reach_every_parameter_of_both_players(game: BaseGame) -> None:
+    batch, phase = make_batch(game), game.train.phases[0]
+    sum(game.generator_terms(batch, phase, None).values()).backward()
+    sum(game.discriminator_terms(batch, phase, None, penalised=True).values()).backward()
+    for network in (game.generator, game.discriminator):
+        missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not missing
+
+
+def test_a_step_moves_both_players_the_average_and_the_mean_of_w(game: BaseGame) -> None:
+    networks = (game.generator, game.discriminator, game.generator_ema)
+    before = [torch.cat([p.flatten() for p in network.parameters()]).clone() for network in networks]
+    log = game.step([make_batch(game)], game.train.phases[0], number=0)
+    game.average(images_seen=4, batch_size=4)
+    assert {"d/adversarial", "d/matching", "d/r1", "g/adversarial"} <= set(log)
+    after = [torch.cat([p.flatten() for p in network.parameters()]) for network in networks]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert game.generator.w_mean.any() and torch.equal(game.generator.w_mean, game.generator_ema.w_mean)
+
+
+def test_scores_are_the_weighted_sums_over_exits_and_levels(game: BaseGame) -> None:
+    batch = make_batch(game)
+    (maps,) = game.discriminator(game.real_pyramid(batch.hr), [batch.tokens])
+    expected = torch.zeros(4)
+    for logits, weight in zip(maps, game.discriminator.exit_weights(), strict=True):
+        for row, logit in enumerate(logits):
+            expected[row % 4] += weight * logit.mean()
+    torch.testing.assert_close(game.scores(maps), expected)
+
+
+def test_figures_are_shares(game: BaseGame) -> None:
+    figures = game.figures(make_batch(game))
+    assert set(figures) == {"real_caption_preferred", "fake_caption_preferred"}
+    assert all(0 <= value <= 1 for value in figures.values())
