@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import random
+import signal
 import struct
 import zlib
 from collections import Counter
@@ -254,6 +255,19 @@ def load(
 
     Its generator is its own: starting the processes would else move torch's random state.
     """
-    loader = DataLoader(dataset, batch_size, batch_sampler=parts, num_workers=workers, generator=torch.Generator())
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        batch_sampler=parts,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_the_trainer,
+    )
     for numbers, hr, captions in loader:
         yield numbers, hr, list(captions)
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """Terminals and schedulers send SIGINT and SIGTERM to every process; readers go on until the step is saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

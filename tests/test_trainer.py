@@ -1,6 +1,7 @@
 """Training runs its phases, resumes exactly, stops when asked, and survives disks that fill up."""
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -83,6 +84,20 @@ def test_a_run_that_was_asked_to_stop_resumes_bit_for_bit(make: Make) -> None:
     assert resumed.images_seen == 6
     run(resumed)
     assert states_equal(whole, resumed)
+
+
+def test_readers_outlive_the_signal_that_asks_for_a_stop(make: Make, tiny_config: Config) -> None:
+    data = tiny_config.train.data.model_copy(update={"workers": 1})
+    trainer = make(config=with_train(tiny_config, data=data))
+    signalled: list[int] = []
+
+    def progress(images: int, log: dict[str, float]) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGTERM)
+            signalled.append(child.pid or 0)
+
+    assert trainer.fit(progress)
+    assert signalled
 
 
 def test_forty_steps_in_two_parts_equal_forty_in_one(make: Make, tiny_config: Config) -> None:
