@@ -155,8 +155,11 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
     """Train to the end, or until a signal asks to stop."""
     import torch
-    from accelerate import Accelerator
 
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise ImportError("accelerate: not installed; run pip install 'gigasr[train]'") from None
     from gigasr.shards import open_source
     from gigasr.trainer import Trainer
 
