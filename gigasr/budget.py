@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,27 +37,15 @@ from gigasr.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.upsampler import Level
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
-SMALL, LARGE = 2, 3  # images of the batches that are measured; memory grows linearly from one to the other and on
+SMALL, LARGE = 2, 3  # images of the batches that are played; from one to the other and on all grows linearly
 
 
-def convolution_backward_flops(
-    grad: Tensor,
-    x: Tensor,
-    kernel: Tensor,
-    _bias: object,
-    _stride: object,
-    _padding: object,
-    _dilation: object,
-    transposed: bool,
-    _output_padding: object,
-    _groups: int,
-    needed: list[bool],
-    **_: object,
-) -> int:
+def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:  # noqa: ANN401
     """Operations of a convolution's backward pass: each of both gradients costs what the forward pass does.
 
     differs: torch's own formula counts the gradient of a grouped kernel once per group.
     """
+    *_settings, transposed, _padding, _groups, needed = settings
     positions = math.prod((x if transposed else grad).shape[2:])
     return 2 * len(x) * positions * kernel.numel() * sum(needed[:2])
 
@@ -78,7 +66,8 @@ class Meter(TorchDispatchMode):
         """networks: whose parameters are no activations"""
         super().__init__()
         self.flops = self.kept = 0
-        self.storages = {storage._cdata: storage for n in networks for storage in map(storage_of, n.parameters())}
+        own = [parameter.untyped_storage() for network in networks for parameter in network.parameters()]
+        self.storages = {storage._cdata: storage for storage in own}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation and count it."""
@@ -95,16 +84,11 @@ class Meter(TorchDispatchMode):
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a tensor's storage where it is a new one; it is held, so that none takes its place."""
-        storage = storage_of(tensor)
+        storage = tensor.untyped_storage()
         if storage._cdata not in self.storages:
             self.storages[storage._cdata] = storage
             self.kept += storage.nbytes()
         return tensor
-
-
-def storage_of(tensor: Tensor) -> torch.UntypedStorage:
-    """What a tensor is a view of."""
-    return tensor.untyped_storage()
 
 
 @contextmanager
@@ -156,8 +140,7 @@ def make_batch(game: Game, crop: int, size: int) -> Batch:
     return Batch(torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong)
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """What one step takes, by pass: fake, d, r1 (d with the penalty), g. Parts are those of forward passes."""
 
     parts: dict[str, int]  # FLOPs
@@ -166,7 +149,15 @@ class Measure:
 
 
 def measure(game: Game, phase: PhaseConfig, size: int) -> Measure:
-    """Play one step on a batch of some size."""
+    """Measure one step on a batch of any size; a large one is not played."""
+    if size <= LARGE:
+        return play(game, phase, size)
+    pairs = zip(play(game, phase, SMALL), play(game, phase, LARGE), strict=True)
+    return Measure(*({key: a[key] + (size - SMALL) * (b[key] - a[key]) for key in a} for a, b in pairs))
+
+
+def play(game: Game, phase: PhaseConfig, size: int) -> Measure:
+    """Play one step."""
     batch = make_batch(game, phase.crop, size)
     plain, notes, pyramid = synthesize(game, batch, checkpointing=False)
     parts = sum_parts("generator", plain, notes)
@@ -264,11 +255,10 @@ def cost_of(game: Game, phase: PhaseConfig, gpus: int) -> PhaseCost:
             f"train.phases.batch_size: expected a multiple of {count} (GPUs times accumulation), got {phase.batch_size}"
         )
     size = phase.batch_size // count
-    small, large = measure(game, phase, SMALL), measure(game, phase, LARGE)
-    kept = {name: low + (size - SMALL) * (large.kept[name] - low) for name, low in small.kept.items()}
-    parts = {name: flops / SMALL for name, flops in small.parts.items()}
+    parts, flops, kept = measure(game, phase, size)
+    forward = {name: count / size for name, count in parts.items()}
     memory = memory_of_networks(game, gpus) | {"activations": peak(kept, train.accumulation, train.checkpointing)}
-    return PhaseCost(phase, size, parts, step_flops(small.flops, train.accumulation, train.r1_every) / SMALL, memory)
+    return PhaseCost(phase, size, forward, step_flops(flops, train.accumulation, train.r1_every) / size, memory)
 
 
 def step_flops(flops: dict[str, int], accumulation: int, r1_every: int) -> float:

@@ -117,7 +117,7 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
     samples: list[Sample] = []
     left_out: Counter[str] = Counter()
     for sample, fields in indexed_rows(index) if index.exists() else sidecar_rows(folder, split):
-        wanted = split in (None, fields.get("split"))
+        wanted = split in (None, fields.get("split", "train"))
         reason = rejecting_filter(fields, sample.path, config) if wanted else "split"
         if reason:
             left_out[reason] += 1

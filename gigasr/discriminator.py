@@ -118,10 +118,13 @@ class Discriminator(nn.Module):
         self.predictors = nn.ModuleList(Predictor(c, text.dim, config.predictor_layers) for c in channels[1:])
 
     def exit_weights(self) -> list[float]:
-        """The weight of each logit map: 1 / levels for the last exit, exit_weight of that for the early ones."""
-        per_level = 1.0 / self.config.num_levels
-        early = [self.config.exit_weight * per_level] * (len(self.stages) - 1)
-        return [*early, per_level]
+        """The weight of each exit's map, whose rows are averaged: 1 / num_levels for each level at the last exit.
+
+        At an early exit each level that has entered weighs exit_weight times that.
+        """
+        levels = self.config.num_levels
+        early = [self.config.exit_weight * min(j, levels) / levels for j in range(1, len(self.stages))]
+        return [*early, 1.0]
 
     def exits(self, pyramid: Sequence[Tensor], lr: Tensor | None = None) -> list[Tensor]:
         """Run the trunk once; the text is not needed yet.

@@ -115,10 +115,11 @@ def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[flo
 
     logits:  one [levels * B, 1, H, W] map per exit, computed from `inputs`
     inputs:  the real pyramid, [B, 3, H_i, W_i], requiring gradients
-    weights: one per map; the penalty covers the weighted sum of all predictions
+    weights: one per map; the penalty covers the sum of all predictions, weighted as in `adversarial`
 
     Source: Mescheder et al. (arXiv:1801.04406); whether the paper penalises all predictions is not given.
     """
-    total = weighted_sum([per_sample(m).sum() for m in logits], weights)
+    batch = len(inputs[0])
+    total = batch * weighted_sum([m.mean() for m in logits], weights)  # the sum over samples, the mean over levels
     gradients = torch.autograd.grad(total, list(inputs), create_graph=True)
-    return 0.5 * torch.stack([g.square().sum() for g in gradients]).sum() / len(inputs[0])
+    return 0.5 * torch.stack([g.square().sum() for g in gradients]).sum() / batch

@@ -26,10 +26,22 @@ class RunLog:
     def __init__(self, folder: Path, accelerator: "Accelerator", tracker: str) -> None:
         self.folder, self.accelerator, self.tracker = folder, accelerator, tracker
         self.is_main = accelerator.is_main_process
+        self.recent: dict[str, list[float]] = {}
         if self.is_main:
             folder.mkdir(parents=True, exist_ok=True)
         if tracker != "none":
             accelerator.init_trackers("gigasr", init_kwargs={"wandb": {"dir": str(folder), "name": folder.name}})
+
+    def add(self, values: dict[str, float]) -> None:
+        """Take a step's values into the means of the next line: some terms come only every so many steps."""
+        for key, value in values.items():
+            self.recent.setdefault(key, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        """The mean of each term over the steps that had it, since the last call."""
+        means = {key: sum(values) / len(values) for key, values in self.recent.items()}
+        self.recent.clear()
+        return means
 
     def write(self, step: int, images: int, values: dict[str, float]) -> None:
         """Append one line to log.jsonl and the same values to the tracker's curves."""

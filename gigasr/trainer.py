@@ -81,8 +81,9 @@ class Trainer:
         self.step += 1
         self.images_seen += phase.batch_size
         self.game.average(self.images_seen, phase.batch_size)
+        self.log.add(log)
         if self.step % train.log_every == 0:
-            self.log.write(self.step, self.images_seen, mean_over_processes(log, self.game.device))
+            self.log.write(self.step, self.images_seen, mean_over_processes(self.log.means(), self.game.device))
         if self.step % train.sample_every == 0:
             self.save_samples(batch[0])
         if self.validation is not None and train.validate_every and self.step % train.validate_every == 0:
@@ -162,9 +163,12 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the folder's state.pt, whatever number of processes wrote it."""
+        """Go on from the folder's state.pt, whatever number of processes wrote it.
+
+        A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
+        """
         state = load_state(self.folder / "state.pt")
         load_module_state(self.game.generator_ema, state["generator_ema"])
-        for name, player in self.game.players.items():
-            player.load(state["players"][name])
+        for name in self.game.players.keys() & state["players"].keys():
+            self.game.players[name].load(state["players"][name])
         self.images_seen, self.step = state["images_seen"], state["step"]

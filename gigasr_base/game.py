@@ -51,5 +51,5 @@ class BaseGame(Game):
         weights, per_image = self.discriminator.exit_weights(), []
         for i, (logits, weight) in enumerate(zip(maps, weights, strict=True)):
             levels = min(i + 1, self.config.discriminator.num_levels)
-            per_image.append(weight * per_sample(logits).view(levels, -1).sum(dim=0))
+            per_image.append(weight * per_sample(logits).view(levels, -1).mean(dim=0))
         return torch.stack(per_image).sum(dim=0)

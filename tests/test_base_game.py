@@ -55,13 +55,13 @@ def test_a_step_moves_both_players_the_average_and_the_mean_of_w(game: BaseGame)
     assert game.generator.w_mean.any() and torch.equal(game.generator.w_mean, game.generator_ema.w_mean)
 
 
-def test_scores_are_the_weighted_sums_over_exits_and_levels(game: BaseGame) -> None:
+def test_scores_are_the_weighted_sums_over_exits_of_means_over_levels(game: BaseGame) -> None:
     batch = make_batch(game)
     (maps,) = game.discriminator(game.real_pyramid(batch.hr), [batch.tokens])
     expected = torch.zeros(4)
     for logits, weight in zip(maps, game.discriminator.exit_weights(), strict=True):
         for row, logit in enumerate(logits):
-            expected[row % 4] += weight * logit.mean()
+            expected[row % 4] += weight * logit.mean() * 4 / len(logits)
     torch.testing.assert_close(game.scores(maps), expected)
 
 

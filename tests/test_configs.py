@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from gigasr.budget import build_networks, count_parameters
+from gigasr.budget import count_parameters
 from gigasr.cli.train import game_class, read_config
 from gigasr.config import Config, DegradationConfig, LossConfig
+from gigasr.discriminator import Discriminator
 from gigasr.game import Game
 from gigasr_base.config import BaseConfig
 
@@ -42,7 +43,9 @@ def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def sizes(config: Any) -> dict[str, float]:  # noqa: ANN401
     """Parameters of a config's networks and their parts, in millions."""
-    counts = count_parameters(build_networks(game_class(config), config))
+    with torch.device("meta"):
+        generator, discriminator = game_class(config).build_generator(config), Discriminator(config.discriminator)
+    counts = count_parameters({"generator": generator, "discriminator": discriminator})
     return {name: count / 1e6 for name, count in counts.items()}
 
 

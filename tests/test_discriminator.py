@@ -93,9 +93,16 @@ def test_levels_and_stages_give_the_papers_number_of_predictions(
     assert len(network.exit_weights()) == len(logits) == num_stages
 
 
-def test_the_last_exit_counts_one_share_per_level_and_the_early_ones_less(config: DiscriminatorConfig) -> None:
-    weights = Discriminator(config.model_copy(update={"exit_weight": 0.25})).exit_weights()
-    assert weights == pytest.approx([0.25 / 3, 0.25 / 3, 0.25 / 3, 1 / 3])
+def test_every_level_has_one_share_at_the_last_exit_and_less_at_early_ones(config: DiscriminatorConfig) -> None:
+    network = Discriminator(config.model_copy(update={"exit_weight": 0.25}))
+    logits = [
+        m.detach().zero_().requires_grad_() for m in judge(network, random_pyramid(2), random_tokens(2), random_lr(2))
+    ]
+    losses.adversarial(logits, False, network.exit_weights()).backward()
+    shares = [m.grad.sum(dim=(1, 2, 3)).view(-1, 2).sum(dim=1) / 0.5 for m in logits]  # softplus has slope 1/2 at 0
+    assert [len(levels) for levels in shares] == [1, 2, 3, 3]
+    for levels, share in zip(shares, [0.25 / 3, 0.25 / 3, 0.25 / 3, 1 / 3], strict=True):
+        torch.testing.assert_close(levels, torch.full_like(levels, share))
 
 
 @pytest.mark.parametrize("level", range(LEVELS))

@@ -105,6 +105,14 @@ def test_r1_covers_the_weighted_sum_of_all_predictions() -> None:
     torch.testing.assert_close(r1(logits, [x], [0.5, 2.0]), 0.5 * (0.5 * a + 2.0 * b / 16).square().sum())
 
 
+def test_r1_weighs_stacked_levels_as_the_adversarial_loss_does() -> None:
+    a, b = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    pyramid = [torch.randn(2, 3, 4, 4).requires_grad_() for _ in range(2)]
+    stacked = torch.cat([(a * pyramid[1]).sum(dim=(1, 2, 3)), (b * pyramid[0]).sum(dim=(1, 2, 3))]).view(4, 1, 1, 1)
+    expected = 0.5 * ((a / 2).square().sum() + (b / 2).square().sum())  # each level is half of the map's mean
+    torch.testing.assert_close(r1([stacked], pyramid, [1.0]), expected)
+
+
 def test_r1_averages_over_the_samples() -> None:
     x = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).requires_grad_()
     assert r1([x.square()], [x], [1.0]).item() == (0.5 * 2**2 + 0.5 * 6**2) / 2

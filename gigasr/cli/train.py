@@ -146,10 +146,19 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
     config = settings.train.data
     if validation is not None:
         return open_source(validation, config, None)
-    if (Path(data) / "captions.jsonl").exists() and config.validation_split is not None:
+    if config.validation_split in splits(Path(data)):
         return open_source(data, config, config.validation_split)
     click.echo("no validation: give --validation, or a captions.jsonl with a validation split")
     return None
+
+
+def splits(folder: Path) -> set[str]:
+    """The splits that a folder's captions.jsonl names."""
+    import json
+
+    index = folder / "captions.jsonl"
+    lines = index.read_text(encoding="utf-8").splitlines() if index.exists() else []
+    return {json.loads(line).get("split", "train") for line in lines if line.strip()}
 
 
 def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
