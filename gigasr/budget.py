@@ -282,7 +282,8 @@ def memory_of_networks(game: Game, gpus: int) -> dict[str, float]:
     its largest level and of what is in no level, gathered while they are needed.
     """
     g, d = (sum(p.numel() for p in network.parameters()) for network in (game.generator, game.discriminator))
-    levels = [sum(p.numel() for p in level.parameters()) for level in game.generator.levels]
+    blocks = [module for module in game.generator.modules() if isinstance(module, Level)]
+    levels = [sum(p.numel() for p in block.parameters()) for block in blocks]
     shards = gpus if game.train.sharded else 1
     exchange = 2 * (g - sum(levels) + max(levels)) + d if shards > 1 else g + d
     return {
