@@ -71,6 +71,8 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation and count it."""
+        if func is torch.ops.prim.device.default:
+            return args[0].device
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         formula = FORMULAS.get(func.overloadpacket)

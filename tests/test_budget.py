@@ -161,7 +161,8 @@ def test_checkpointing_keeps_less_and_computes_the_levels_twice(
         game = bare_game(Game, change(tiny_config, checkpointing=True))
         saving = play(game, game.train.phases[1], 3)
     plain = tiny_measures[3]
-    assert peak(saving.kept, 1, True) < 0.8 * peak(plain.kept, 1, False)
+    assert saving.kept["fake"] < 0.5 * plain.kept["fake"]
+    assert peak(saving.kept, 1, True) < peak(plain.kept, 1, False)
     assert saving.kept["level"] == plain.kept["level"] > 0
     assert 0.9 < (saving.flops["g"] - plain.flops["g"]) / plain.parts["generator.levels"] <= 1  # but for what ends them
     assert (saving.flops["fake"], saving.flops["d"]) == (plain.flops["fake"], plain.flops["d"])

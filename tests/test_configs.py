@@ -160,7 +160,9 @@ def test_the_papers_models_have_their_published_size(
 PUBLISHED = [27.8, 158.9, 26.2, 59.0, 59.0, 59.0, 80.2, 161.9, 161.9, 164.0, 164.0, 652.5]  # M, Table 1
 
 
-@pytest.mark.parametrize(("path", "millions"), zip(ROWS, PUBLISHED, strict=True), ids=[path.stem for path in ROWS])
+@pytest.mark.parametrize(
+    ("path", "millions"), list(zip(ROWS, PUBLISHED, strict=True)), ids=[path.stem for path in ROWS]
+)
 def test_a_row_of_the_ablation_has_its_published_size(path: Path, millions: float) -> None:
     assert sizes(read_config(path, ()))["generator"] == pytest.approx(millions, rel=0.05)
 
