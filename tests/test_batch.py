@@ -1,18 +1,58 @@
-"""Inputs and outputs are paired before anything runs; sizes in words become pixels."""
+"""The right files are found, each has one output, and a run goes on where another was stopped."""
 
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from gigasr.batch import list_images, parse_size, plan_outputs
+from gigasr.batch import REPORT, Run, Settings, Work, append_record, find_images, list_images, parse_size, plan_jobs
+from gigasr.folding import FoldedUpsampler
+from gigasr.image_writer import write_image
+from gigasr.images import Picture, read_image, read_metadata
+from gigasr.pipeline import SuperResolver
+from gigasr.zoo import load_upsampler
 
 
 def make_images(folder: Path, *names: str) -> list[Path]:
+    """Small pictures, each with its own content."""
     paths = [folder / name for name in names]
-    for path in paths:
-        Image.new("RGB", (4, 4)).save(path)
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
     return paths
+
+
+def plan(*inputs: Path | str, output: Path | None = None, recursive: bool = False, label: str = "8x"):  # noqa: ANN201
+    return plan_jobs(find_images(inputs, recursive, output), output, label, ".png")
+
+
+def found(*inputs: Path | str, recursive: bool = False) -> list[Path]:
+    return [source.path for source in find_images(inputs, recursive)]
+
+
+@pytest.fixture
+def enlarge(tiny_weights: Path) -> Callable[..., list[Work]]:
+    """Run over inputs, and give what was told of each file."""
+
+    def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[Work]:  # noqa: ANN401
+        told: list[Work] = []
+        jobs = plan(*inputs, output=output, recursive=recursive)
+        Run(jobs, Settings(model=str(tiny_weights), **settings), told.append).start()
+        return list({id(work): work for work in told}.values())
+
+    return run
+
+
+def statuses(told: list[Work]) -> list[str]:
+    return [work.status for work in told]
 
 
 def test_a_folder_stands_for_its_images_in_order(tmp_path: Path) -> None:
@@ -21,15 +61,256 @@ def test_a_folder_stands_for_its_images_in_order(tmp_path: Path) -> None:
     assert list_images((tmp_path, b)) == [a, b, b]
 
 
+def test_folders_in_a_folder_count_only_when_asked_for(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, "a.png", "sub/b.png", "sub/deep/c.png")
+    assert found(tmp_path) == paths[:1]
+    assert found(tmp_path, recursive=True) == paths
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    a, *_ = make_images(tmp_path, "a.png", "._a.png", ".thumbnails/b.png")
+    assert found(tmp_path, recursive=True) == [a]
+
+
+def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    (a,) = make_images(tmp_path, "sub/a.png")
+    try:
+        (tmp_path / "sub" / "up").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "self.png").symlink_to("self.png")
+    except OSError:
+        pytest.skip("links are not allowed here")
+    assert found(tmp_path, recursive=True) == [a]
+
+
+def test_a_pattern_stands_for_the_images_it_matches(tmp_path: Path) -> None:
+    a, b, _ = make_images(tmp_path, "in/a.png", "in/sub/b.png", "in/c.jpg")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    assert found(str(tmp_path / "in" / "*.png")) == [a]
+    assert found(str(tmp_path / "in" / "**" / "*.png")) == [a, b]
+    assert [job.target for job in plan(tmp_path / "in" / "*" / "*.png", output=tmp_path / "o")] == [
+        tmp_path / "o" / "sub" / "b_8x.png"
+    ]
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        found(str(tmp_path / "*.webp"))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    literal, _ = make_images(tmp_path, "a[1].png", "a1.png")
+    assert found(str(literal)) == [literal]
+
+
 def test_outputs_lie_beside_their_inputs_under_a_name_that_says_the_factor(tmp_path: Path) -> None:
     (photo,) = make_images(tmp_path, "photo.jpg")
-    assert plan_outputs([photo], None, "8x", ".png", False) == [(photo, tmp_path / "photo_8x.png")]
+    assert [job.target for job in plan(photo)] == [tmp_path / "photo_8x.png"]
 
 
-def test_several_inputs_go_into_the_output_folder(tmp_path: Path) -> None:
-    sources = make_images(tmp_path, "a.png", "b.png")
-    outputs = plan_outputs(sources, tmp_path / "out", "4k", ".jpg", False)
-    assert [target.relative_to(tmp_path).as_posix() for _, target in outputs] == ["out/a_4k.jpg", "out/b_4k.jpg"]
+def test_the_tree_is_kept_in_the_output_folder(tmp_path: Path) -> None:
+    make_images(tmp_path, "in/a.png", "in/sub/a.png")
+    jobs = plan(tmp_path / "in", output=tmp_path / "out", recursive=True)
+    assert [job.target.relative_to(tmp_path).as_posix() for job in jobs] == ["out/a_8x.png", "out/sub/a_8x.png"]
+
+
+def test_two_inputs_for_one_output_are_an_error_and_one_input_named_twice_is_not(tmp_path: Path) -> None:
+    a, b = make_images(tmp_path, "a.png", "a.jpg")
+    with pytest.raises(ValueError, match="expected one output per input, got .*a.png and .*a.jpg"):
+        plan(a, b)
+    assert len(plan(a, tmp_path / "." / "a.png")) == 1
+
+
+def test_several_inputs_do_not_go_into_one_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a folder for several inputs"):
+        plan(*make_images(tmp_path, "a.png", "b.png"), output=tmp_path / "out.png")
+
+
+def test_an_output_folder_inside_the_input_folder_is_not_picked_up(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path, "a.png", "sub/b.png", "out/foreign.png")
+    first = enlarge(tmp_path, output=tmp_path / "out", recursive=True)
+    assert statuses(first) == ["done", "done"]
+    again = enlarge(tmp_path, output=tmp_path / "out", recursive=True)
+    assert statuses(again) == ["skipped", "skipped"]
+    third = plan(tmp_path, output=tmp_path / "other", recursive=True)
+    assert sorted(job.source.name.as_posix() for job in third) == ["a.png", "out/foreign.png", "sub/b.png"]
+
+
+def test_outputs_beside_their_inputs_are_not_picked_up(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    a, b = make_images(tmp_path, "a.png", "b.png")
+    enlarge(tmp_path)
+    assert [job.source.path for job in plan(tmp_path)] == [a, b]
+    assert [job.source.path for job in plan(tmp_path, label="4x")] == [a, b]
+    (tmp_path / REPORT).unlink()
+    assert [job.source.path for job in plan(tmp_path)] == [a, b]
+
+
+def test_the_results_of_one_run_can_be_the_inputs_of_the_next(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path, "in/a.png")
+    enlarge(tmp_path / "in", output=tmp_path / "large")
+    assert [job.source.name.name for job in plan(tmp_path / "large", output=tmp_path / "larger")] == ["a_8x.png"]
+
+
+def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    (photo,) = make_images(tmp_path, "a.png")
+    (work,) = enlarge(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
+    expected = SuperResolver(load_upsampler(str(tiny_weights))).upscale(read_image(photo), size=(40, 48), seed=3)
+    assert work.size == (40, 48)
+    assert (read_image(work.job.target).rgb - expected.rgb).abs().max() <= 0.5 / 255 + 1e-6
+    texts = read_metadata(work.job.target)
+    assert (texts["Prompt"], texts["Seed"], texts["Model"]) == ("", "3", "tiny.safetensors")
+
+
+def test_a_rerun_makes_only_what_is_missing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png", "b.bmp", "c.png")
+    first = enlarge(tmp_path / "in", output=tmp_path / "out")
+    first[1].job.target.unlink()
+    before = first[0].job.target.stat().st_mtime_ns
+    again = enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(again) == ["skipped", "done", "skipped"]
+    assert first[0].job.target.stat().st_mtime_ns == before
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", overwrite=True)) == ["done"] * 3
+
+
+def test_a_moved_pair_of_folders_is_still_done(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "x" / "in", "a.png")
+    enlarge(tmp_path / "x" / "in", output=tmp_path / "x" / "out")
+    (tmp_path / "x").rename(tmp_path / "y")
+    assert statuses(enlarge(tmp_path / "y" / "in", output=tmp_path / "y" / "out")) == ["skipped"]
+
+
+def test_an_output_that_no_record_explains_is_kept(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    changed, _, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
+    out = tmp_path / "out"
+    targets = [work.job.target for work in enlarge(tmp_path / "in", output=out)]
+    make_images(tmp_path, "other.png", "in/a.png")  # another input under the first name
+    targets[1].write_bytes(b"mine")
+    told = enlarge(tmp_path / "in", output=out)
+    assert statuses(told) == ["kept", "kept", "skipped"]
+    assert "exists already" in str(told[1].error)
+    assert targets[1].read_bytes() == b"mine"
+    assert statuses(enlarge(tmp_path / "in", output=out, seed=1)) == ["kept"] * 3
+
+
+def test_the_report_has_a_line_per_file(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    (photo,) = make_images(tmp_path / "in", "sub/a.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    enlarge(tmp_path / "in", output=tmp_path / "out", recursive=True)
+    bad, good = map(json.loads, (tmp_path / "out" / REPORT).read_text().splitlines())
+    assert (bad["status"], bad["output"]) == ("failed", "bad_8x.png")
+    assert "expected an image" in bad["error"]
+    assert (good["status"], good["error"], good["input"]) == ("done", "", str(photo))
+    assert good["bytes"] == (tmp_path / "out" / good["output"]).stat().st_size
+    assert good["seconds"] > 0
+
+
+def test_a_line_cut_by_a_crash_costs_only_its_own_file(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png", "b.png", "c.png")
+    out = tmp_path / "out"
+    enlarge(tmp_path / "in", output=out)
+    (out / "b_8x.png").unlink()
+    lines = (out / REPORT).read_bytes().splitlines(keepends=True)
+    (out / REPORT).write_bytes(b"[1]\n" + lines[2] + lines[0] + lines[1][:40])
+    assert statuses(enlarge(tmp_path / "in", output=out)) == ["skipped", "done", "skipped"]
+    assert statuses(enlarge(tmp_path / "in", output=out)) == ["skipped"] * 3
+
+
+def test_records_are_lines(tmp_path: Path) -> None:
+    for number in range(3):
+        append_record(tmp_path / "new" / REPORT, {"number": number, "name": "\u2028 ö"})
+    lines = (tmp_path / "new" / REPORT).read_text().split("\n")
+    assert [json.loads(line)["number"] for line in lines[:-1]] == [0, 1, 2]
+    assert lines[-1] == ""
+
+
+def test_a_single_file_leaves_no_report(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    (photo,) = make_images(tmp_path, "a.png")
+    enlarge(photo)
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "a_8x.png"]
+    assert statuses(enlarge(photo)) == ["kept"]
+
+
+def test_one_bad_file_does_not_stop_the_rest(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path, "in/a.png", "in/z.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    (tmp_path / "out" / "z_8x.png").mkdir(parents=True)  # a folder where a file is to be
+    told = enlarge(tmp_path / "in", output=tmp_path / "out", overwrite=True)
+    assert statuses(told) == ["done", "failed", "failed"]
+
+
+def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: ANN001
+    folded: list[str] = []
+    fold = SuperResolver.fold
+
+    def counted(resolver: SuperResolver, prompt: str, seed: int) -> FoldedUpsampler:
+        folded.append(prompt)
+        return fold(resolver, prompt, seed)
+
+    monkeypatch.setattr(SuperResolver, "fold", counted)
+    jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")
+    jobs = [replace(job, prompt=prompt) for job, prompt in zip(jobs, ("a dog", "a dog", "a cat"), strict=True)]
+    Run(jobs, Settings(model=str(tiny_weights)), lambda work: None).start()
+    assert folded == ["a dog", "a cat"]
+    assert [read_metadata(job.target)["Prompt"] for job in jobs] == ["a dog", "a dog", "a cat"]
+
+
+class Stations:
+    """Stands at the reader and the writer of a run, counts the pictures that are held and waits where told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held, self.most, self.waits = 0, 0, []
+        self.events = {name: threading.Event() for name in ("b is read", "b is enlarged")}
+        monkeypatch.setattr("gigasr.batch.read_image", self.read)
+        monkeypatch.setattr("gigasr.batch.write_image", self.write)
+
+    def read(self, path: Path) -> Picture:
+        self.held += 1
+        self.most = max(self.most, self.held)
+        if path.stem == "b":
+            self.events["b is read"].set()
+        return read_image(path)
+
+    def write(self, path: Path, *rest: Any) -> None:  # noqa: ANN401
+        if path.stem == "a_8x":
+            self.waits.append(self.events["b is enlarged"].wait(20))
+        write_image(path, *rest)
+        self.held -= 1
+
+    def notify(self, work: Work) -> None:
+        if (work.status, work.job.source.path.stem) == ("running", "a"):
+            self.waits.append(self.events["b is read"].wait(20))
+        if (work.status, work.job.source.path.stem) == ("running", "b"):
+            self.events["b is enlarged"].set()
+
+
+def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_held(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stations = Stations(monkeypatch)
+    names = [f"{letter}.png" for letter in "abcdef"]
+    jobs = plan(*make_images(tmp_path, *names), output=tmp_path / "out")
+    Run(jobs, Settings(model=str(tiny_weights)), stations.notify).start()
+    assert stations.waits == [True, True]
+    assert stations.most <= 3
+    assert len(list((tmp_path / "out").glob("*.png"))) == 6
+
+
+def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png", "b.png", "c.png")
+
+    def notify(work: Work) -> None:
+        if (work.status, work.job.source.path.name) == ("running", "b.png"):
+            raise KeyboardInterrupt
+
+    jobs = plan(tmp_path / "in", output=tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        Run(jobs, Settings(model=str(tiny_weights)), notify).start()
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT]
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "done", "done"]
+
+
+def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "out" / REPORT).mkdir(parents=True)
+    with pytest.raises(OSError, match=REPORT):
+        enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert not (tmp_path / "out" / "b_8x.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +321,7 @@ def test_a_size_in_words_is_fitted_to_the_picture(text: str, expected: tuple[int
     assert parse_size(text, (100, 200)) == expected
 
 
-@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5"])
+@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5", "²x5"])
 def test_a_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="size: expected 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
         parse_size(text, (10, 10))

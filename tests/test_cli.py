@@ -1,14 +1,23 @@
 """The command does what it says, and bad input ends in one clear line that loses nothing."""
 
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from tqdm import tqdm
 
+from gigasr.batch import Job, Source, Work
 from gigasr.cli import main
-from gigasr.images import read_metadata
+from gigasr.cli.upscale import Teller
+from gigasr.images import Picture, read_image, read_metadata
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 
@@ -57,14 +66,99 @@ def test_a_folder_goes_into_a_folder(upscale, photo: Path, tmp_path: Path) -> No
     Image.new("L", (5, 5)).save(tmp_path / "gray.png")
     result = upscale(tmp_path, "-o", tmp_path / "out", "--format", "jpg")
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gray_8x.jpg", "photo_8x.jpg"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["gigasr-report.jsonl", "gray_8x.jpg", "photo_8x.jpg"]
 
 
-def test_one_bad_file_does_not_stop_the_rest(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_one_bad_file_is_told_with_a_line_and_does_not_stop_the_rest(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
     (tmp_path / "broken.png").write_bytes(b"")
     result = upscale(tmp_path, "-o", tmp_path / "out")
-    assert_fails(result, "1 of 2 images failed")
+    assert result.exit_code == 1
+    assert result.stderr == f"{tmp_path / 'broken.png'}: failed: expected an image, got an empty file; replace it\n"
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 'out' / 'photo_8x.png'}  112x80 px",
+        "1 done, 0 skipped, 1 failed",
+    ]
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    arguments = (tmp_path / "in", "-r", "-o", tmp_path / "out")
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "a.png").write_bytes(photo.read_bytes())
+    assert upscale(*arguments).stdout.endswith("1 done, 0 skipped, 0 failed\n")
+    (tmp_path / "in" / "sub" / "b.png").write_bytes(photo.read_bytes())
+    assert upscale(*arguments).stdout.splitlines() == [
+        f"{tmp_path / 'out' / 'a_8x.png'}  done before",
+        f"{tmp_path / 'out' / 'sub' / 'b_8x.png'}  112x80 px",
+        "1 done, 1 skipped, 0 failed",
+    ]
+    assert upscale(*arguments, "--overwrite").stdout.endswith("2 done, 0 skipped, 0 failed\n")
+
+
+def test_a_foreign_file_in_the_place_of_an_output_is_told_and_kept(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo_8x.png").write_bytes(b"mine")
+    result = upscale(tmp_path, "-o", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (0, "0 done, 1 skipped, 0 failed\n")
+    assert result.stderr.startswith("skipped: ")
+    assert "exists already" in result.stderr
+    assert (tmp_path / "out" / "photo_8x.png").read_bytes() == b"mine"
+
+
+def test_a_pattern_is_expanded_where_the_shell_does_not(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    assert upscale(tmp_path / "*.p?g", "-o", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "photo_8x.png").exists()
+    assert_fails(upscale(tmp_path / "*.webp"), "does not exist", code=2)
+
+
+def test_files_have_the_prompts_of_a_list(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "other.png").write_bytes(photo.read_bytes())
+    (tmp_path / "prompts.csv").write_text("file,prompt\nphoto.png,a dog\n")
+    assert upscale(tmp_path, "--prompts", tmp_path / "prompts.csv", "-p", "a cat").exit_code == 0
+    prompts = [read_metadata(tmp_path / f"{name}_8x.png")["Prompt"] for name in ("photo", "other")]
+    assert prompts == ["a dog", "a cat"]
+
+
+def test_a_list_with_a_wrong_name_or_a_long_prompt_is_an_error_before_anything_runs(
+    upscale: Callable[..., Result], photo: Path, tmp_path: Path
+) -> None:
+    origin = tmp_path / "prompts.csv"
+    for row, text in (("foto.png,a dog", "got 'foto.png'"), ("photo.png," + "word " * 99, "got 99")):
+        origin.write_text(f"file,prompt\n{row}\n")
+        assert_fails(upscale(tmp_path, "--prompts", origin, "-o", tmp_path / "out"), text)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal to oneself ends the process there")
+def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
+    upscale: Callable[..., Result], photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub.png").write_bytes(photo.read_bytes())
+
+    def interrupt(path: Path) -> Picture:
+        if path.name == "sub.png":
+            os.kill(os.getpid(), signal.SIGINT)
+        return read_image(path)
+
+    monkeypatch.setattr("gigasr.batch.read_image", interrupt)
+    result = upscale(tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "interrupted: " in result.stderr
+    assert {path.name for path in tmp_path.glob("out/*")} <= {"photo_8x.png", "gigasr-report.jsonl"}
+    assert "Traceback" not in result.output
+
+
+def test_the_bar_tells_of_files_megapixels_and_the_time_left(tmp_path: Path) -> None:
+    job = Job(Source(tmp_path / "a.png", tmp_path), tmp_path / "a_8x.png")
+    screen = io.StringIO()
+    with tqdm(total=4, desc="upscale", file=screen, ncols=100, mininterval=0, miniters=0) as bar:
+        teller = Teller(bar, is_single=False, is_debug=False)
+        for status in ("running", "done", "skipped"):
+            teller(Work(job, status, fraction=0.5, size=(1000, 2000) if status == "done" else (0, 0)))
+        bar.refresh()
+    last = screen.getvalue().split("\r")[-2]
+    assert re.search(r"upscale:  33%.* 1/3 files \[[0-9:]+, [0-9:]+ left, [0-9.]+ MP/s\]", last), last
+    assert teller.summary() == "1 done, 1 skipped, 0 failed"
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
@@ -94,6 +188,7 @@ def test_usage_errors_exit_with_2(upscale, photo: Path) -> None:  # noqa: ANN001
     assert_fails(upscale(photo.with_name("absent.png")), "does not exist", code=2)
     assert_fails(upscale(photo, "--scale", "0"), "--scale", code=2)
     assert_fails(upscale(photo, "--fidelity", "2"), "--fidelity", code=2)
+    assert_fails(upscale(photo, "--scale", "2", "--size", "4k"), "exclude each other", code=2)
 
 
 def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001

@@ -30,6 +30,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "degradation": 1,
         "attention": 2,
         "text": 2,
+        "prompts": 3,
         "data": 2,
         "shards": 3,
         "upsampler": 3,

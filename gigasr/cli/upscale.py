@@ -1,18 +1,34 @@
 """gigasr upscale: files and folders in, larger ones out."""
 
+import sys
+import time
+import traceback
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr import __version__
 from gigasr.cli.common import clear_errors, progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from gigasr.batch import Job, Settings, Work
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
+INTERRUPTED = 130  # exit code, as of a shell's command
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File, or folder for several inputs.")
 @click.option("-p", "--prompt", default="", help="What the image shows.")
+@click.option(
+    "--prompts", help="A prompt per file: a .csv (file,prompt) or .jsonl, or 'sidecar' for the .txt beside each."
+)
+@click.option("-r", "--recursive", is_flag=True, help="Folders in folders too, and keep their tree in the output.")
 @click.option("-s", "--scale", type=click.FloatRange(1, 64), help="Factor, 1 to 64.  [default: 8]")
 @click.option("--size", help="Size instead of a factor: 4k (longest side), or WIDTHxHEIGHT (fitted inside).")
 @click.option("-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name or weights file.")
@@ -30,8 +46,11 @@ from gigasr.cli.common import clear_errors, progress_bar
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.pass_context
 @clear_errors
-def upscale(context: click.Context, inputs: tuple[Path, ...], output: Path | None, prompt: str, **options: Any) -> None:  # noqa: ANN401
+def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
     """Enlarge images.
+
+    INPUTS are files, folders or patterns such as "*.png". Of folders and several files the output folder keeps a
+    report, gigasr-report.jsonl: the same command goes on where it was stopped and makes no file twice.
 
     \b
     Examples:
@@ -39,58 +58,116 @@ def upscale(context: click.Context, inputs: tuple[Path, ...], output: Path | Non
       gigasr upscale photo.jpg --scale 4 -o photo_4x.png
       gigasr upscale scan.png --size 4k --seed 7
       gigasr upscale holiday/ -o large/ --prompt "a beach" --format jpg
+      gigasr upscale holiday/ -r -o large/ --prompts captions.csv
+      gigasr upscale "scans/*.tif" -o large/ --prompts sidecar
+
+    \b
+    Exit codes: 0 all went well, 1 something failed, 2 wrong options, 130 interrupted.
     """
-    from gigasr.batch import list_images, plan_outputs
-
-    label = options["size"] or f"{options['scale'] or 8:g}x"
-    suffix = "." + options["suffix"].lstrip(".")
-    jobs = plan_outputs(list_images(inputs), output, label, suffix, options["overwrite"])
-    from gigasr.text import CONTEXT_LENGTH, count_tokens
-
-    if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
-        raise ValueError(f"prompt: expected at most {CONTEXT_LENGTH - 2} tokens, got {count - 2}; shorten it")
-    from gigasr.pipeline import SuperResolver
-    from gigasr.zoo import load_upsampler
-
-    precision = "fp32" if options["fp32"] else options["precision"]
-    resolver = SuperResolver(load_upsampler(options["model"]), options["device"], precision, options["tile"])
-    failures = 0
-    for source, target in jobs:
+    jobs = plan(options)
+    settings = read_settings(options)
+    is_single = len(jobs) == 1 and jobs[0].source.is_named
+    with progress_bar(len(jobs), "upscale", "file") as bar:
+        teller = Teller(bar, is_single, context.obj)
         try:
-            upscale_file(resolver, source, target, prompt, options)
-        except (ValueError, OSError) as error:
-            if len(jobs) == 1 or context.obj:
-                raise
-            failures += 1
-            click.echo(f"{source}: failed: {error}", err=True)
-    if failures:
-        raise click.ClickException(f"{failures} of {len(jobs)} images failed")
+            enlarge(jobs, settings, teller)
+        except KeyboardInterrupt:
+            bar.close()
+            click.echo(f"interrupted: {teller.summary()}", err=True)
+            sys.exit(INTERRUPTED)
+    if not is_single:
+        click.echo(teller.summary())
+    if teller.counts["failed"]:
+        sys.exit(1)
 
 
-def upscale_file(resolver: Any, source: Path, target: Path, prompt: str, options: dict[str, Any]) -> None:  # noqa: ANN401
-    """Enlarge one file and say where the result lies."""
-    from gigasr.batch import parse_size
-    from gigasr.image_writer import write_image
-    from gigasr.images import read_image
+def plan(options: dict[str, Any]) -> "list[Job]":
+    """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
+    from gigasr.batch import find_images, parse_size, plan_jobs
+    from gigasr.prompts import assign_prompts, check_prompts
 
-    picture = read_image(source)
-    size = None if options["size"] is None else parse_size(options["size"], picture.size)
-    with progress_bar(0, source.name, "strip") as bar:
+    if options["size"] is not None:
+        if options["scale"] is not None:
+            raise click.UsageError("Options '--scale' and '--size' exclude each other.")
+        parse_size(options["size"], (1, 1))
+    try:
+        sources = find_images(options["inputs"], options["recursive"], options["output"])
+    except FileNotFoundError as error:
+        raise click.BadParameter(str(error), param_hint="INPUTS") from None
+    label = options["size"] or f"{options['scale'] or 8:g}x"
+    jobs = plan_jobs(sources, options["output"], label, "." + options["suffix"].lstrip("."))
+    names = {job.source.path: job.source.name for job in jobs}
+    if left_out := len({source.path for source in sources}) - len(names):
+        click.echo(f"left out: {left_out} files that were made, or would now be made, from others", err=True)
+    prompts = assign_prompts(names, options["prompts"], options["prompt"])
+    check_prompts(prompts.values())
+    return [replace(job, prompt=prompts[job.source.path]) for job in jobs]
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
 
-        result = resolver.upscale(
-            picture, prompt, options["scale"], size, options["seed"], options["fidelity"], progress=progress
-        )
-    metadata = {
-        "Software": f"gigasr {__version__}",
-        "Prompt": prompt,
-        "Seed": str(options["seed"]),
-        "Model": Path(options["model"]).name,
-    }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_image(target, result, metadata)
-    height, width = result.size
-    click.echo(f"{target}  {width}x{height} px")
+def read_settings(options: dict[str, Any]) -> "Settings":
+    """The settings of the run from the options."""
+    from gigasr.batch import Settings
+
+    names = ("model", "scale", "size", "seed", "fidelity", "tile", "device", "overwrite")
+    precision = "fp32" if options["fp32"] else options["precision"]
+    return Settings(precision=precision, **{name: options[name] for name in names})
+
+
+def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller") -> None:
+    """Run over the files; the error of a single one ends the command."""
+    from gigasr.batch import Run
+
+    Run(jobs, settings, teller).start()
+    if teller.is_single and teller.error is not None:
+        raise teller.error
+
+
+class Teller:
+    """Tells of a run: on a terminal by a bar and what went wrong, elsewhere by a line per file."""
+
+    def __init__(self, bar: "tqdm[Any]", is_single: bool, is_debug: bool) -> None:
+        self.bar, self.is_single, self.is_debug = bar, is_single, is_debug
+        self.counts: Counter[str] = Counter()
+        self.megapixels = 0.0
+        self.began = time.monotonic()
+        self.error: Exception | None = None  # the latest
+        bar.bar_format = BAR
+
+    def __call__(self, work: "Work") -> None:
+        """Show what became of a file."""
+        if work.status == "running":
+            self.advance(work.fraction)
+            return
+        self.counts[work.status] += 1
+        self.error = work.error
+        self.megapixels += work.size[0] * work.size[1] / 1e6
+        self.bar.set_postfix_str(f"{self.megapixels / (time.monotonic() - self.began):.1f} MP/s", refresh=False)
+        if work.status in ("skipped", "kept"):
+            self.bar.total -= 1  # so that the time left is that of the files that take time
+        self.advance(0)
+        with self.bar.external_write_mode():
+            self.show(work)
+
+    def advance(self, fraction: float) -> None:
+        """Move the bar to the files done and a part of one; it never goes back."""
+        self.bar.update(max(0.0, self.counts["done"] + self.counts["failed"] + fraction - self.bar.n))
+
+    def show(self, work: "Work") -> None:
+        """Print the line of a file."""
+        height, width = work.size
+        if work.error is not None and self.is_single:
+            return
+        if work.status == "failed":
+            if self.is_debug:
+                click.echo("".join(traceback.format_exception(work.error)), err=True)
+            source = work.job.source.path
+            click.echo(f"{source}: failed: {' '.join(str(work.error).split()).removeprefix(f'{source}: ')}", err=True)
+        elif work.status == "kept":
+            click.echo(f"skipped: {work.error}", err=True)
+        elif self.is_single or self.bar.disable:
+            click.echo(f"{work.job.target}  {f'{width}x{height} px' if work.status == 'done' else 'done before'}")
+
+    def summary(self) -> str:
+        """How many files went which way."""
+        skipped = self.counts["skipped"] + self.counts["kept"]
+        return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
