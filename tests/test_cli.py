@@ -141,7 +141,11 @@ def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
         return read_image(path)
 
     monkeypatch.setattr("gigasr.batch.read_image", interrupt)
-    result = upscale(tmp_path, "-o", tmp_path / "out")
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
+    try:
+        result = upscale(tmp_path, "-o", tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert result.exit_code == 130
     assert "interrupted: " in result.stderr
     assert {path.name for path in tmp_path.glob("out/*")} <= {"photo_8x.png", "gigasr-report.jsonl"}
