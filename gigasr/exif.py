@@ -12,20 +12,24 @@ logger = logging.getLogger(__name__)
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
 MAKER_NOTE, USER_COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT, INTEROP_IFD = 0x927C, 0x9286, 0xA002, 0xA003, 0xA005
 # Tags that describe the photograph; the others of IFD0 describe the file: strips, depth, resolution, thumbnail.
-INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # that Pillow may try
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
 KEPT_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
 
 
-def read_exif(file: BinaryIO) -> Image.Exif:
-    """Read the EXIF block; in TIFF without opening the image, as Pillow doesn't know every 16-bit TIFF."""
+def read_exif(file: BinaryIO, offset: int = 0) -> Image.Exif:
+    """Read the EXIF block; in TIFF without opening the image, as Pillow doesn't know every 16-bit TIFF.
+
+    offset: of the page's directory in a TIFF, bytes; 0 = the first
+    """
     file.seek(0)
-    is_classic_tiff = file.read(4) in (b"II*\0", b"MM\0*")
+    head = file.read(4)
     file.seek(0)
-    if not is_classic_tiff:
+    if head not in (b"II*\0", b"MM\0*"):
         return Image.open(file, formats=INPUT_FORMATS).getexif()
     exif = Image.Exif()
-    exif.load_from_fp(file)
+    exif.endian = "<" if head.startswith(b"II") else ">"
+    exif.load_from_fp(file, offset or None)
     return exif
 
 

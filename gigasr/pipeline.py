@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gigasr.consistency import correct_strips
 from gigasr.folding import FoldedUpsampler, fold
-from gigasr.images import Picture, fill_transparent
+from gigasr.picture import Picture, fill_transparent
 from gigasr.text import load_tower
 from gigasr.tiling import Region, Strip, blend_regions, noise_field, pad_to_multiple, plan_regions, plan_strips
 from gigasr.upsampler import Upsampler

@@ -1,0 +1,67 @@
+"""What an image file's header says of its depth and size, before anything is decoded."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from PIL import TiffImagePlugin
+
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, SUBFILE_TYPE, SAMPLE_FORMAT = 256, 257, 258, 262, 254, 339  # tags of TIFF
+CIELAB = 8  # PHOTOMETRIC
+
+
+class Header(NamedTuple):
+    """One picture of a file, as its header describes it."""
+
+    bits: int = 8  # per sample; above 8 they are decoded to 16
+    is_unsigned: bool = True
+    pixels: int = 0  # 0 = left to Pillow
+    page: int = 0  # its number in a TIFF
+    offset: int = 0  # of its directory in a TIFF, bytes
+    white: int = 65_535  # the largest sample once decoded to 16 bit
+
+
+def read_headers(file: BinaryIO) -> tuple[Header, ...]:
+    """Read the depth from a PNG, TIFF or AVIF header; the other formats have 8 bit. A TIFF has one header per page."""
+    file.seek(0)
+    head = file.read(26)
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height, bits = struct.unpack(">2IB", head[16:25])
+        return (Header(bits, pixels=width * height),)
+    if is_tiff(head):
+        return tuple(_tiff_pages(file, head))
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        bits = _avif_bits(file)
+        return (Header(16, white=((1 << bits) - 1) << (16 - bits)),) if bits > 8 else (Header(),)
+    return (Header(),)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Tell a TIFF or BigTIFF by its first four bytes."""
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
+    """The pages of a TIFF, without thumbnails, smaller versions and masks."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+    offset, page, seen = tags.next, 0, set[int]()
+    while offset and offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        tags.load(file)
+        if page == 0 or not tags.get(SUBFILE_TYPE, 0) & 0b101:
+            known = {1, 2, 4} if tags.get(PHOTOMETRIC) == CIELAB else {1, 4}  # Lab's a and b are signed
+            is_unsigned = set(tags.get(SAMPLE_FORMAT, (1,))) <= known  # or unspecified
+            yield Header(max(tags.get(BITS, (1,))), is_unsigned, tags[WIDTH] * tags[HEIGHT], page, offset)
+        offset, page = tags.next, page + 1
+
+
+def _avif_bits(file: BinaryIO) -> int:
+    """Bits per sample from the codec's configuration (box av1C) in the box that follows the file type."""
+    file.seek(0)
+    file.seek(struct.unpack(">I", file.read(4))[0])
+    properties = file.read(struct.unpack(">I", file.read(4))[0])
+    at = properties.find(b"av1C")
+    flags = properties[at + 6] if at >= 0 else 0
+    is_high, is_twelve = flags & 0x40, flags & 0x20
+    return 8 if not is_high else 12 if is_twelve else 10

@@ -1,0 +1,59 @@
+"""Pictures: what is left of an image file in memory, and their transparent pixels."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An upright image with what a file says about it; read it with read_image, write it with write_image."""
+
+    rgb: Tensor  # [3, H, W] float32 in [0, 1]; the three are equal, and may share memory, in a gray picture
+    alpha: Tensor | None = None  # [1, H, W] float32 in [0, 1], 1 = opaque; rgb is not premultiplied
+    is_gray: bool = False  # written with one colour channel
+    bit_depth: int = 8  # 8 or 16; of the file it came from, and to write where the format can
+    icc_profile: bytes | None = None  # of rgb or, in a gray picture, of gray; None = sRGB
+    exif: bytes | None = None  # without orientation, thumbnail and resolution
+    dpi: tuple[float, float] | None = None  # x, y
+
+    def __post_init__(self) -> None:
+        if self.rgb.dim() != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype != torch.float32:
+            raise ValueError(
+                f"picture.rgb: expected [3, H, W] float32, got {list(self.rgb.shape)} {self.rgb.dtype}; convert it"
+            )
+        if self.alpha is not None and (self.alpha.shape != (1, *self.size) or self.alpha.dtype != torch.float32):
+            raise ValueError(
+                f"picture.alpha: expected [1, {self.size[0]}, {self.size[1]}] float32, "
+                f"got {list(self.alpha.shape)} {self.alpha.dtype}; resize it with rgb"
+            )
+        if self.bit_depth not in (8, 16):
+            raise ValueError(f"picture.bit_depth: expected 8 or 16, got {self.bit_depth}; choose one")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in px."""
+        return self.rgb.shape[1], self.rgb.shape[2]
+
+
+def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Give fully transparent pixels the colour of what lies around, so that no hidden colour leaks into an edge.
+
+    rgb:     [3, H, W] in [0, 1]
+    alpha:   [1, H, W] in [0, 1]
+    returns: [3, H, W] in [0, 1]; unchanged wherever alpha is above 0
+    """
+    if bool((alpha > 0).all()):
+        return rgb
+    return torch.where(alpha > 0, rgb, _surroundings((rgb * alpha)[None], alpha[None])[0])
+
+
+def _surroundings(weighted: Tensor, alpha: Tensor) -> Tensor:
+    """weighted: [1, 3, H, W] colour times alpha, alpha: [1, 1, H, W] -> mean colour of the nearest visible pixels."""
+    if max(alpha.shape[2:]) == 1:
+        return weighted / alpha.clamp(min=1e-6)
+    half = [F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (weighted, alpha)]
+    farther = F.interpolate(_surroundings(half[0], half[1]), alpha.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(alpha > 0, weighted / alpha.clamp(min=1e-6), farther)
