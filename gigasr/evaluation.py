@@ -1,17 +1,27 @@
-"""Compare models on a folder of high-res images: figures per model, means over the images."""
+"""Compare models on a folder of high-res images: figures per image, per set and per model."""
 
-from collections.abc import Callable, Sequence
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gigasr.cases import Case, Worst
+from gigasr.clip_score import ClipScore
+from gigasr.data import Sample
+from gigasr.frechet import FeatureSet, FrozenFeatures
 from gigasr.image_writer import write_image
 from gigasr.images import Picture, read_image
+from gigasr.low_res import Kind, make_low_res, reduce_matlab
+from gigasr.meter import Meter
 from gigasr.metrics import (
+    NIQE_BLOCK,
     Lpips,
     crop_to_multiple,
-    low_res_from,
     lpips_distance,
     lr_psnr,
     niqe,
@@ -21,16 +31,60 @@ from gigasr.metrics import (
 )
 from gigasr.pipeline import SuperResolver
 
+FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
 Enlarge = Callable[[Tensor, str], Tensor]  # low-res [3, h, w] in [0, 1], prompt -> [3, h * scale, w * scale]
 
 
-def load_enlarger(name: str, scale: int, device: str) -> Enlarge:
+@dataclass(frozen=True)
+class Protocol:
+    """What all models get, and where they run."""
+
+    scale: int = 8
+    low_res: Kind = "bicubic"
+    seed: int = 0  # of the networks and of blind degradations
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks and packages that judge; what is None or False is left out."""
+
+    lpips: Lpips | None = None
+    features: FrozenFeatures | None = None  # of FID and patch-FID
+    clip: ClipScore | None = None
+    has_niqe: bool = True
+
+
+@dataclass
+class Evaluation:
+    """What was found: figures by model and image, figures by model alone, and the worst cases of the first model."""
+
+    images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Model -> figure -> mean over the images that have it; of seconds the median, of memory the peak."""
+        return {model: summarise(rows.values()) | self.sets[model] for model, rows in self.images.items()}
+
+
+def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
+    """One row from those of the images; what is not a number is left out."""
+    columns: dict[str, list[float]] = {}
+    for name, value in ((name, value) for row in rows for name, value in row.items() if not math.isnan(value)):
+        columns.setdefault(name, []).append(value)
+    kinds: dict[str, Callable[[list[float]], float]] = {"seconds": statistics.median, "peak_mb": max}
+    return {name: kinds.get(name, statistics.fmean)(values) for name, values in columns.items()}
+
+
+def load_enlarger(name: str, protocol: Protocol) -> Enlarge:
     """A model, or an interpolation by name, as a function."""
-    filters = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}
-    if name in filters:
-        return lambda low_res, prompt: interpolate(low_res, scale, filters[name])
-    resolver = SuperResolver.from_pretrained(name, device)
-    return lambda low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale).rgb
+    if name in FILTERS:
+        return lambda low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[name])
+    resolver = SuperResolver.from_pretrained(name, protocol.device, protocol.precision)
+    scale, seed = protocol.scale, protocol.seed
+    return lambda low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
 
 
 def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
@@ -43,61 +97,67 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
     return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
 
 
-def evaluate_pair(result: Tensor, truth: Tensor, low_res: Tensor, scale: int, lpips: Lpips) -> dict[str, float]:
-    """Give all figures of one result by name.
+def evaluate_pair(
+    result: Tensor, truth: Tensor, low_res: Tensor, protocol: Protocol, judges: Judges, prompt: str = ""
+) -> dict[str, float]:
+    """Give the figures of one result by name.
 
     result:  [3, H, W]  the super-resolved image, in [0, 1]
     truth:   [3, H, W]  the high-res image, in [0, 1]
     low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
-    returns: psnr_y, ssim_y (both with a border of `scale` px), lpips, niqe, spectrum_error, lr_psnr
+    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error,
+             lr_psnr (unless the input was degraded blindly), clip (where there is a prompt)
     """
-    return {
-        "psnr_y": psnr_y(result, truth, scale),
-        "ssim_y": ssim_y(result, truth, scale),
-        "lpips": lpips_distance(result, truth, lpips),
-        "niqe": niqe(result),
-        "spectrum_error": spectrum_error(result, truth),
-        "lr_psnr": lr_psnr(result, low_res, scale),
-    }
+    scale = protocol.scale
+    figures = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
+    if judges.lpips is not None:
+        figures["lpips"] = lpips_distance(result, truth, judges.lpips)
+    if judges.has_niqe and (result.shape[1] // NIQE_BLOCK) * (result.shape[2] // NIQE_BLOCK) >= 2:
+        figures["niqe"] = niqe(result)
+    figures["spectrum_error"] = spectrum_error(result, truth)
+    if protocol.low_res != "blind":
+        figures["lr_psnr"] = lr_psnr(result, low_res, scale, reduce_matlab if protocol.low_res == "matlab" else None)
+    if judges.clip is not None and prompt:
+        figures["clip"] = judges.clip(result, prompt)
+    return figures
 
 
 def evaluate_models(
     models: Sequence[str],
-    paths: Sequence[Path],
-    scale: int,
-    lpips_features: Path | None,
-    device: str,
-    save: Path | None,
+    samples: Mapping[str, Sample],
+    protocol: Protocol,
+    judges: Judges,
     progress: Callable[[int], None],
-) -> dict[str, dict[str, float]]:
-    """Evaluate every model on the same low-res inputs; returns model -> figure -> mean.
+    num_cases: int = 0,
+    save: Path | None = None,
+) -> Evaluation:
+    """Evaluate every model on the same low-res inputs.
 
-    A .txt file beside an image is its prompt. Results go to save/MODEL/NAME.png where save is given.
+    samples:   high-res images by name; the first caption of each is its prompt
+    num_cases: how many of the first model's worst images are kept as crops
+    save:      folder for the results, as MODEL/NAME.png
     """
-    lpips = Lpips("squeeze", features=lpips_features)
-    table = {}
+    found, worst = Evaluation(), Worst(num_cases)
+    truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
     for model in models:
-        enlarge = load_enlarger(model, scale, device)
-        rows = []
-        for path in paths:
-            truth = crop_to_multiple(read_image(path).rgb, scale)
-            low_res = low_res_from(truth, scale)
-            caption = path.with_suffix(".txt")
-            result = enlarge(low_res, caption.read_text(encoding="utf-8").strip() if caption.exists() else "")
-            rows.append(evaluate_pair(result, truth, low_res, scale, lpips))
+        enlarge, meter = load_enlarger(model, protocol), Meter(protocol.device)
+        rows = found.images.setdefault(model, {})
+        results.clear()
+        for name, sample in samples.items():
+            truth = crop_to_multiple(read_image(sample.path).rgb, protocol.scale)
+            low_res = make_low_res(truth, protocol.scale, protocol.low_res, protocol.seed, name)
+            prompt = sample.captions[0]
+            result, cost = meter.run(partial(enlarge, low_res, prompt))
+            rows[name] = evaluate_pair(result, truth, low_res, protocol, judges, prompt) | cost
+            results.add(result)
+            if len(found.images) == 1:
+                truths.add(truth)
+            worst.offer(model, name, prompt, rows[name], (result, truth, low_res))
             if save is not None:
-                folder = save / Path(model).stem
-                folder.mkdir(parents=True, exist_ok=True)
-                write_image(folder / f"{path.stem}.png", Picture(result))
-            progress(len(models) * len(paths))
-        table[model] = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-    return table
-
-
-def format_table(table: dict[str, dict[str, float]]) -> str:
-    """model -> figure -> value, as aligned text."""
-    names = {key: None for row in table.values() for key in row}
-    width = max(len(model) for model in table)
-    lines = [" " * width + "".join(f"{name:>16}" for name in names)]
-    lines += [f"{model:<{width}}" + "".join(f"{row[name]:>16.4f}" for name in names) for model, row in table.items()]
-    return "\n".join(lines)
+                target = (save / Path(model).stem / name).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_image(target, Picture(result))
+            progress(len(models) * len(samples))
+        found.sets[model] = results.distances(truths)
+    found.cases = list(worst.cases.values())
+    return found

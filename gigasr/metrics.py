@@ -7,6 +7,7 @@ import importlib
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, Self
@@ -21,6 +22,7 @@ NUM_RINGS = 32  # radial rings of the power spectrum, from zero to the Nyquist f
 SSIM_WINDOW = 11  # px
 SSIM_SIGMA = 1.5  # px
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
+Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
 
 
 class Lpips(nn.Module):
@@ -135,11 +137,12 @@ def spectrum_error(result: Tensor, truth: Tensor) -> float:
     return float((_radial_spectrum(x) - _radial_spectrum(y)).square().mean().sqrt())
 
 
-def lr_psnr(result: Tensor, low_res: Tensor, scale: int) -> float:
+def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None = None) -> float:
     """Compute how faithful a result is to its input: reduced again, it should be the input.
 
     result:  [3, H * scale, W * scale]  in [0, 1]
     low_res: [3, H, W]  in [0, 1]
+    reduce:  how the input was made; None = reduce_bicubic
     returns: PSNR over RGB in dB, infinite for a perfect round trip
     """
     _check_image("metrics.lr_psnr", result)
@@ -150,7 +153,7 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int) -> float:
             f"metrics.lr_psnr: expected a result of {height * scale}x{width * scale} px ({scale} times its input), "
             f"got {result.shape[1]}x{result.shape[2]} px; resize or crop the result to that size"
         )
-    return _psnr(_to_8bit(_reduce(result, scale)).double(), _to_8bit(low_res).double())
+    return _psnr(_to_8bit((reduce or reduce_bicubic)(result, scale)).double(), _to_8bit(low_res).double())
 
 
 def low_res_from(hr: Tensor, scale: int) -> Tensor:
@@ -159,7 +162,18 @@ def low_res_from(hr: Tensor, scale: int) -> Tensor:
     hr:      [3, H, W]  in [0, 1]
     returns: [3, H // scale, W // scale]  in [0, 1], multiples of 1/255, on the CPU
     """
-    return _reduce(crop_to_multiple(hr, scale), scale)
+    return reduce_bicubic(crop_to_multiple(hr, scale), scale)
+
+
+def reduce_bicubic(image: Tensor, scale: int) -> Tensor:
+    """Reduce by PIL's antialiased bicubic, in 8 bit.
+
+    image:   [3, H, W]  in [0, 1]
+    returns: [3, H // scale, W // scale]  in [0, 1], multiples of 1/255, on the CPU
+    """
+    picture = Image.fromarray(_to_8bit(image).permute(1, 2, 0).numpy())
+    reduced = picture.resize((picture.width // scale, picture.height // scale), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(reduced)).permute(2, 0, 1) / 255
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
@@ -258,13 +272,6 @@ def _to_8bit(image: Tensor) -> Tensor:
 
 def _psnr(x: Tensor, y: Tensor) -> float:
     return float(10 * torch.log10(255**2 / (x - y).square().mean()))
-
-
-def _reduce(image: Tensor, scale: int) -> Tensor:
-    """[3, H, W] -> [3, H / scale, W / scale], by PIL in 8 bit, in [0, 1]."""
-    picture = Image.fromarray(_to_8bit(image).permute(1, 2, 0).numpy())
-    reduced = picture.resize((picture.width // scale, picture.height // scale), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(reduced)).permute(2, 0, 1) / 255
 
 
 def _radial_spectrum(luma: Tensor) -> Tensor:

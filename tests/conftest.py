@@ -13,6 +13,8 @@ from gigasr import metrics
 from gigasr.checkpoint import save_weights
 from gigasr.config import Config, load_config
 from gigasr.upsampler import Upsampler
+from gigasr_base.config import load_base_config
+from gigasr_base.generator import Generator
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +31,16 @@ def tiny_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) 
     network = Upsampler(tiny_config.upsampler)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, network.state_dict(), "upsampler", tiny_config.upsampler.model_dump(mode="json"), torch.float32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of untrained weights of the tiny base model, 16 px."""
+    torch.manual_seed(0)
+    config = load_base_config(ROOT / "configs" / "base_tiny.toml").generator
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save_weights(path, Generator(config).state_dict(), "base", config.model_dump(mode="json"), torch.float32)
     return path
 
 

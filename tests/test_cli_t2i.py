@@ -4,28 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from gigasr.checkpoint import save_weights
 from gigasr.cli import main
 from gigasr.images import read_metadata
-from gigasr_base.config import load_base_config
-from gigasr_base.generator import Generator
 from gigasr_base.zoo import bundled
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of untrained weights of the tiny base model, 16 px."""
-    torch.manual_seed(0)
-    config = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
-    path = tmp_path_factory.mktemp("base") / "base.safetensors"
-    save_weights(path, Generator(config).state_dict(), "base", config.model_dump(mode="json"), torch.float32)
-    return path
 
 
 @pytest.fixture

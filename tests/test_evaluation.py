@@ -1,4 +1,4 @@
-"""Models are compared on the same inputs, and the table says what was measured."""
+"""Models are compared on the same inputs, and what was measured is kept per image, per set and per model."""
 
 import math
 from pathlib import Path
@@ -6,12 +6,27 @@ from types import ModuleType
 
 import pytest
 import torch
-import torchvision
 
-from gigasr.evaluation import evaluate_models, evaluate_pair, format_table, interpolate
+from gigasr.data import Sample
+from gigasr.evaluation import Evaluation, Judges, Protocol, evaluate_models, evaluate_pair, interpolate, summarise
+from gigasr.frechet import FrozenFeatures
 from gigasr.image_writer import write_image
 from gigasr.images import Picture
 from gigasr.metrics import Lpips, low_res_from
+
+COSTS = ["seconds", "peak_mb"]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
+    folder, names = tmp_path_factory.mktemp("truths"), ("0.png", "1.png")
+    for i, name in enumerate(names):
+        write_image(folder / name, Picture(torch.rand(3, 97, 192, generator=torch.Generator().manual_seed(i))))
+    return {name: Sample(folder / name, ("noise",)) for name in names}
+
+
+def run(models: list[str], samples: dict[str, Sample], judges: Judges, **more: object) -> Evaluation:
+    return evaluate_models(models, samples, Protocol(2, device="cpu"), judges, lambda total: None, **more)  # type: ignore[arg-type]
 
 
 def test_interpolation_is_pils() -> None:
@@ -21,39 +36,51 @@ def test_interpolation_is_pils() -> None:
     torch.testing.assert_close(interpolate(flat, 8, "BICUBIC"), torch.full((3, 32, 32), 51 / 255))
 
 
-def test_figures_are_means_over_the_images(basicsr: ModuleType, tiny_weights: Path, tmp_path: Path) -> None:
-    features = tmp_path / "features.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).features.state_dict(), features)
-    paths = [tmp_path / "0.png", tmp_path / "1.png"]
-    for i, path in enumerate(paths):
-        write_image(path, Picture(torch.rand(3, 96, 192, generator=torch.Generator().manual_seed(i))))
+def test_every_model_is_judged_on_every_image_and_its_results_are_saved(
+    samples: dict[str, Sample], tiny_weights: Path, tmp_path: Path
+) -> None:
     seen: list[int] = []
+    models = ("lanczos", str(tiny_weights))
+    found = evaluate_models(models, samples, Protocol(2), Judges(has_niqe=False), seen.append, save=tmp_path)
+    assert {model: list(rows) for model, rows in found.images.items()} == dict.fromkeys(models, ["0.png", "1.png"])
+    assert list(found.images["lanczos"]["0.png"]) == ["psnr_y", "ssim_y", "spectrum_error", "lr_psnr", *COSTS]
+    assert seen == [4, 4, 4, 4]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")) == [
+        f"{folder}/{name}" for folder in ("lanczos", "tiny") for name in samples
+    ]
 
-    def run(chosen: list[Path]) -> dict[str, dict[str, float]]:
-        models = ("lanczos", str(tiny_weights))
-        return evaluate_models(models, chosen, 2, features, "cpu", tmp_path / "out", seen.append)
 
-    both, first, second = run(paths), run(paths[:1]), run(paths[1:])
-    assert both["lanczos"]["psnr_y"] == pytest.approx((first["lanczos"]["psnr_y"] + second["lanczos"]["psnr_y"]) / 2)
-    assert seen == [4, 4, 4, 4, 2, 2, 2, 2]
-    assert (tmp_path / "out" / "tiny" / "0.png").exists()
+def test_the_table_holds_means_the_median_time_and_the_peak_of_memory() -> None:
+    rows = [{"niqe": math.nan, "seconds": s, "peak_mb": s, "lpips": s} for s in (9.0, 1.0)]
+    assert summarise([*rows, {"seconds": 2.0, "niqe": 4.0}]) == {"lpips": 5, "seconds": 2, "peak_mb": 9, "niqe": 4}
 
 
-def test_a_pair_is_evaluated_by_every_figure(basicsr: ModuleType, tmp_path: Path) -> None:
-    features = tmp_path / "features.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).features.state_dict(), features)
+def test_a_pair_is_evaluated_by_every_figure(basicsr: ModuleType, lpips_features: Path) -> None:
     truth = torch.rand(3, 96, 192)
     low_res = low_res_from(truth, 4)
-    figures = evaluate_pair(interpolate(low_res, 4, "BICUBIC"), truth, low_res, 4, Lpips(features=features))
+    judges = Judges(lpips=Lpips(features=lpips_features))
+    figures = evaluate_pair(interpolate(low_res, 4, "BICUBIC"), truth, low_res, Protocol(4), judges)
     assert list(figures) == ["psnr_y", "ssim_y", "lpips", "niqe", "spectrum_error", "lr_psnr"]
     assert all(math.isfinite(value) for value in figures.values())
 
 
-def test_low_res_inputs_are_cropped_to_the_scale() -> None:
-    assert low_res_from(torch.rand(3, 33, 50), 8).shape == (3, 4, 6)
+def test_what_has_no_meaning_for_an_image_is_left_out() -> None:
+    truth = torch.rand(3, 64, 64)
+    figures = evaluate_pair(truth, truth, low_res_from(truth, 2), Protocol(2, "blind"), Judges())
+    assert list(figures) == ["psnr_y", "ssim_y", "spectrum_error"]
 
 
-def test_the_table_has_a_row_per_model_and_a_column_per_figure() -> None:
-    table = format_table({"a": {"psnr_y": 25.0}, "longer": {"psnr_y": 1.5}}).splitlines()
-    assert [line.split() for line in table] == [["psnr_y"], ["a", "25.0000"], ["longer", "1.5000"]]
-    assert len({len(line) for line in table}) == 1
+def test_the_distance_of_sets_is_measured_for_every_model(samples: dict[str, Sample], lpips_features: Path) -> None:
+    judges = Judges(features=FrozenFeatures(lpips_features), has_niqe=False)
+    table = run(["lanczos", "bicubic"], samples, judges).table()
+    assert list(table["bicubic"])[-3:] == [*COSTS, "fid_squeeze"]
+    assert 0 < table["lanczos"]["fid_squeeze"] != table["bicubic"]["fid_squeeze"] > 0
+
+
+def test_the_worst_image_of_the_first_model_is_kept_as_crops_of_all(samples: dict[str, Sample]) -> None:
+    found = run(["lanczos", "bicubic"], samples, Judges(has_niqe=False), num_cases=1)
+    (case,) = found.cases
+    assert case.image == min(samples, key=lambda name: found.images["lanczos"][name]["psnr_y"])
+    assert {name: tuple(crop.shape) for name, crop in case.crops.items()} == dict.fromkeys(
+        ("input", "truth", "lanczos", "bicubic"), (3, 96, 192)
+    )

@@ -1,10 +1,20 @@
 """gigasr eval, models, bench: what the models are worth."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gigasr.cli.common import clear_errors, progress_bar
+
+if TYPE_CHECKING:
+    from gigasr.data import Sample
+    from gigasr.evaluation import Judges
+    from gigasr.report import Report
+
+Progress = Callable[[int], None]  # called with the number of steps after each
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("eval")
@@ -13,46 +23,174 @@ from gigasr.cli.common import clear_errors, progress_bar
     "--data",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of high-res images.",
+    help="Folder of high-res images, with captions.jsonl, or a .txt beside each, where there are prompts.",
 )
+@click.option("--split", help="Only this split of captions.jsonl.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every n-th image.")
 @click.option("-s", "--scale", default=8, show_default=True, type=click.IntRange(2, 64))
 @click.option(
-    "--lpips-features",
-    type=click.Path(exists=True, path_type=Path),
-    help="SqueezeNet features where they can't be downloaded.",
+    "--lr",
+    "low_res",
+    type=click.Choice(["bicubic", "matlab", "blind"]),
+    default="bicubic",
+    show_default=True,
+    help="Low-res inputs: PIL's bicubic, MATLAB's, or unknown degradations by the seed.",
 )
-@click.option("-g", "--device", default="auto", show_default=True)
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every n-th image.")
+@click.option("--seed", default=0, show_default=True, help="Of the models and of blind degradations.")
+@click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
+@click.option("--lpips-features", type=FILE, help="Its backbone, torchvision's weights; else they are downloaded.")
+@click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a figure out.")
+@click.option("--fid", help="FID and patch-FID: inception (downloaded), or a file of its or SqueezeNet's weights.")
+@click.option("--clip", help="CLIP score: MODEL:TAG (downloaded) or MODEL:FILE of open_clip, e.g. ViT-B-32:openai.")
+@click.option("--truncations", default="1,0.8,0.6,0.4,0.2", show_default=True, help="Of base models.")
+@click.option("--report", type=FILE, help="HTML file with the table, plots and crops; it needs no network.")
+@click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
+@click.option("--json", "json_file", type=FILE, help="File for all figures of all images.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @clear_errors
-def evaluate(
-    models: tuple[str, ...],
-    data: Path,
-    scale: int,
-    lpips_features: Path | None,
-    device: str,
-    every: int,
-    save: Path | None,
-) -> None:
-    """Compare models on images reduced by bicubic: a table of means.
+def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+    """Compare models on images reduced to low-res inputs: a table of means.
 
-    MODELS are bundled names, files, lanczos or bicubic. Needs the extra gigasr[eval].
+    MODELS are bundled names, files, lanczos or bicubic; or base models, which paint the captions of the images. Time is
+    the median, memory the peak above what was in use before. Needs the extra gigasr[eval].
 
     \b
-    Example:
+    Examples:
       gigasr eval upsampler_lite lanczos --data kodak24 --scale 8
+      gigasr eval upsampler_lite bicubic --data kodak24 --lr blind --seed 1 --report report.html
+      gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
+      gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
-    from gigasr.batch import list_images
-    from gigasr.evaluation import evaluate_models, format_table
+    from gigasr.report import format_table, to_html, to_json
 
+    samples = list_samples(options)
+    is_base = [is_base_model(model) for model in models]
+    if any(is_base) and not all(is_base):
+        raise click.UsageError("MODELS: base models and upsamplers have no figures in common; run them apart.")
+    for file in filter(None, (options["report"], options["json_file"])):
+        if not file.absolute().parent.is_dir():
+            raise ValueError(f"{file}: expected a file in a folder that exists; create it first")
     with progress_bar(0, "eval", "image") as bar:
 
         def progress(total: int) -> None:
             bar.total = total
             bar.update()
 
-        rows = evaluate_models(models, list_images((data,))[::every], scale, lpips_features, device, save, progress)
-    click.echo(format_table(rows))
+        judge = judge_base_models if all(is_base) else judge_upsamplers
+        report = judge(models, samples, options, progress)
+    click.echo(format_table(report.table))
+    if options["json_file"] is not None:
+        options["json_file"].write_text(to_json(report), encoding="utf-8")
+    if options["report"] is not None:
+        options["report"].write_text(to_html(report), encoding="utf-8")
+        click.echo(f"{options['report']}  {options['report'].stat().st_size / 1e6:.1f} MB")
+
+
+def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
+    """The images of the data folder by their names below it."""
+    from gigasr.config import DataConfig
+    from gigasr.data import read_folder
+
+    samples = read_folder(options["data"], DataConfig(), options["split"])[:: options["every"]]
+    return {sample.path.relative_to(options["data"]).as_posix(): sample for sample in samples}
+
+
+def is_base_model(name: str) -> bool:
+    """Tell whether a name or file stands for a base model."""
+    from safetensors import safe_open
+
+    from gigasr_base.zoo import DEFAULT, bundled
+
+    if not (Path(name).is_file() and Path(name).suffix == ".safetensors"):
+        return name in (DEFAULT, *bundled())
+    with safe_open(name, framework="pt") as file:
+        return (file.metadata() or {}).get("kind") == "base"
+
+
+def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
+    """The networks that judge, on the device."""
+    from gigasr.clip_score import ClipScore
+    from gigasr.evaluation import Judges
+    from gigasr.frechet import FrozenFeatures
+    from gigasr.metrics import Lpips
+    from gigasr.pipeline import choose_device
+
+    device = choose_device(options["device"])
+    has_lpips = not is_base and "lpips" not in options["skip"]
+    return Judges(
+        lpips=Lpips(options["net"], options["lpips_features"]).to(device) if has_lpips else None,
+        features=FrozenFeatures(options["fid"]).to(device) if options["fid"] else None,
+        clip=ClipScore(options["clip"], device) if options["clip"] else None,
+        has_niqe="niqe" not in options["skip"],
+    )
+
+
+def judge_upsamplers(
+    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
+) -> "Report":
+    """Evaluate upsamplers and interpolations."""
+    from gigasr.evaluation import Protocol, evaluate_models
+    from gigasr.report import FIGURES, Report, plot
+
+    names = ("scale", "low_res", "seed", "device", "precision")
+    protocol = Protocol(**{name: options[name] for name in names})
+    num_cases = options["cases"] if options["report"] else 0
+    judges = load_judges(options, is_base=False)
+    found = evaluate_models(models, samples, protocol, judges, progress, num_cases, options["save"])
+    table = found.table()
+    facts = describe(options, len(samples)) | {"scale": f"{protocol.scale}", "low-res inputs": protocol.low_res}
+    if judges.lpips is not None:
+        facts["LPIPS"] = options["net"]
+    plots = [
+        plot(table, "seconds", name, is_log=True)
+        for name in FIGURES
+        if FIGURES[name].better and name not in ("seconds", "peak_mb")
+    ]
+    title = f"{', '.join(models)} on {options['data'].name}"
+    return Report(title, facts, table, [each for each in plots if each], found.images, found.cases)
+
+
+def judge_base_models(
+    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
+) -> "Report":
+    """Evaluate base models over truncations."""
+    from gigasr.report import Report, plot
+    from gigasr_base.evaluation import evaluate_base
+    from gigasr_base.pipeline import TextToImage
+
+    try:
+        truncations = [float(text) for text in options["truncations"].split(",")]
+    except ValueError:
+        raise click.BadParameter("expected numbers, e.g. 1,0.7,0.4", param_hint="--truncations") from None
+    judges = load_judges(options, is_base=True)
+    painters = {name: TextToImage.from_pretrained(name, options["device"], options["precision"]) for name in models}
+    chosen = list(samples.values())
+    found = evaluate_base(painters, chosen, truncations, options["seed"], judges.features, judges.clip, progress)
+    distance = "fid" if judges.features is None or judges.features.name == "inception" else "fid_squeeze"
+    axes = (("truncation", distance), ("truncation", "clip"), (distance, "clip"))
+    plots = [plot(found.table, x, y, is_curve=len(models) == 1) for x, y in axes]
+    title = f"{', '.join(models)} on {options['data'].name}"
+    return Report(
+        title, describe(options, len(chosen)), found.table, [each for each in plots if each], sheets=found.sheets
+    )
+
+
+def describe(options: dict[str, Any], number: int) -> dict[str, str]:
+    """What a report says of its run."""
+    import torch
+
+    from gigasr import __version__
+    from gigasr.pipeline import choose_device
+
+    device = choose_device(options["device"])
+    where = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {torch.get_num_threads()} threads"
+    )
+    facts = {"data": str(options["data"].name), "images": str(number), "seed": str(options["seed"]), "device": where}
+    asked = {"split": options["split"], "CLIP": options["clip"], "FID": options["fid"] and Path(options["fid"]).name}
+    return facts | {name: value for name, value in asked.items() if value} | {"gigasr": __version__}
 
 
 @click.command()

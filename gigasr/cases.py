@@ -1,0 +1,68 @@
+"""The worst images of an evaluation, as crops of one place from every model."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 256  # px; of the crops
+INPUT, TRUTH = "input", "truth"  # crops beside those of the models
+
+
+@dataclass
+class Case:
+    """Crops of one place of an image."""
+
+    image: str
+    prompt: str
+    badness: float  # of the first model
+    corner: tuple[int, int]  # (top, left), px
+    crops: dict[str, Tensor]  # name -> uint8 [3, h, w]: the input (nearest neighbour), the truth, each model's
+
+
+def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
+    """Find the crop with the largest mean error.
+
+    result, truth: [3, H, W]  in [0, 1]
+    returns: (top, left), px
+    """
+    error = (result - truth).abs().mean(dim=0)[None, None]
+    height, width = error.shape[2:]
+    side, step = (min(SIDE, height), min(SIDE, width)), 16
+    means = F.avg_pool2d(error, side, stride=step)[0, 0]
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    return row * step, column * step
+
+
+class Worst:
+    """Keeps the images on which the first model does worst: by LPIPS, or by PSNR where there is no LPIPS."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.cases: dict[str, Case] = {}
+        self.first: str | None = None  # the model whose figures decide
+
+    def offer(
+        self, model: str, image: str, prompt: str, figures: dict[str, float], pictures: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        """Take in a result; pictures are the result, the truth and the low-res image, [3, H, W] in [0, 1] each."""
+        result, truth, low_res = pictures
+        self.first = self.first or model
+        if model == self.first:
+            badness = figures["lpips"] if "lpips" in figures else -figures["psnr_y"]
+            case = Case(image, prompt, badness, worst_corner(result, truth), {})
+            enlarged = F.interpolate(low_res[None], truth.shape[1:], mode="nearest")[0]
+            case.crops |= {INPUT: cut(enlarged, case.corner), TRUTH: cut(truth, case.corner)}
+            self.cases[image] = case
+            worst = sorted(self.cases.values(), key=lambda case: -case.badness)[: self.number]
+            self.cases = {case.image: case for case in worst}
+        if image in self.cases:
+            self.cases[image].crops[model] = cut(result, self.cases[image].corner)
+
+
+def cut(image: Tensor, corner: tuple[int, int]) -> Tensor:
+    """image: [3, H, W] in [0, 1] -> uint8 [3, h, w], at most SIDE px a side"""
+    top, left = corner
+    crop = image[:, top : top + SIDE, left : left + SIDE]
+    return (crop.clamp(0, 1) * 255).round().to(torch.uint8).clone()

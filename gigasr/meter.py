@@ -1,0 +1,51 @@
+"""Time and memory of calls."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+WATCH_EVERY = 0.005  # seconds
+
+
+class Meter:
+    """Measures calls; memory counts above what is in use when the meter is made: of the GPUs, or of the process."""
+
+    def __init__(self, device: str) -> None:
+        try:
+            import psutil
+        except ImportError as error:
+            raise ImportError(f"meter: expected psutil, got '{error}'; run pip install 'gigasr[eval]'") from error
+        self.process = psutil.Process()
+        self.gpus = range(torch.cuda.device_count() if device not in ("cpu", "mps") else 0)
+        self.base = sum(map(torch.cuda.memory_allocated, self.gpus)) or self.resident()
+
+    def resident(self) -> int:
+        """Bytes of the process in memory now."""
+        return int(self.process.memory_info().rss)
+
+    def run(self, call: Callable[[], T]) -> tuple[T, dict[str, float]]:
+        """Give what a call returns, with its seconds and peak_mb."""
+        peak, is_done = self.base, threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not self.gpus and not is_done.wait(WATCH_EVERY):
+                peak = max(peak, self.resident())
+
+        for gpu in self.gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        began = time.perf_counter()
+        try:
+            result = call()
+        finally:
+            seconds = time.perf_counter() - began
+            is_done.set()
+            watcher.join()
+        peak = sum(map(torch.cuda.max_memory_allocated, self.gpus)) or max(peak, self.resident())
+        return result, {"seconds": seconds, "peak_mb": (peak - self.base) / 1e6}

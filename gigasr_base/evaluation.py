@@ -1,0 +1,70 @@
+"""Judge a base generator over truncations: FID to real images, CLIP score, and sheets to look at."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import make_grid
+
+from gigasr.clip_score import ClipScore
+from gigasr.data import Sample, load_rgb
+from gigasr.frechet import FeatureSet, FrozenFeatures
+from gigasr.pipeline import resize
+from gigasr_base.pipeline import TextToImage
+
+SHEET = 64  # images on a sheet
+
+
+@dataclass
+class BaseEvaluation:
+    """What was found: figures and a sheet, uint8 [3, H, W], by model and truncation."""
+
+    table: dict[str, dict[str, float]] = field(default_factory=dict)
+    sheets: dict[str, Tensor] = field(default_factory=dict)
+
+
+def evaluate_base(
+    painters: dict[str, TextToImage],
+    samples: Sequence[Sample],
+    truncations: Sequence[float],
+    seed: int,
+    features: FrozenFeatures | None,
+    clip: ClipScore | None,
+    progress: Callable[[int], None],
+) -> BaseEvaluation:
+    """Paint the first caption of every sample, with seed, seed + 1, …, at every truncation.
+
+    samples: real images with captions; FID is taken to them, made square and reduced to the model's size
+    """
+    found = BaseEvaluation()
+    for name, painter in painters.items():
+        real = FeatureSet(features)
+        for sample in samples:
+            real.add(load_real(sample, painter.size))
+        for truncation in truncations:
+            fake, rows, images = FeatureSet(features), [], []
+            for number, sample in enumerate(samples):
+                prompt, began = sample.captions[0], time.perf_counter()
+                image = painter.generate([prompt], [seed + number], truncation)[0]
+                rows.append({"seconds": time.perf_counter() - began})
+                if clip is not None:
+                    rows[-1]["clip"] = clip(image, prompt)
+                fake.add(image)
+                images.append(image)
+                progress(len(painters) * len(truncations) * len(samples))
+            label = f"{name}, truncation {truncation:g}"
+            means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+            found.table[label] = {"truncation": truncation} | fake.distances(real) | means
+            found.sheets[label] = (make_grid(images[:SHEET], nrow=16, pad_value=1.0) * 255).round().byte()
+    return found
+
+
+def load_real(sample: Sample, size: int) -> Tensor:
+    """The middle square of an image, reduced to [3, size, size] in [0, 1]; what is transparent is white."""
+    image = pil_to_tensor(load_rgb(sample.path)) / 255
+    side = min(image.shape[1:])
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    square = image[:, top : top + side, left : left + side]
+    return resize(square[None], (size, size))[0].clamp(0, 1)

@@ -1,0 +1,45 @@
+"""Base models are judged over truncations against real images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gigasr.data import Sample
+from gigasr.frechet import FrozenFeatures
+from gigasr_base.config import load_base_config
+from gigasr_base.evaluation import evaluate_base, load_real
+from gigasr_base.generator import Generator
+from gigasr_base.pipeline import TextToImage
+
+
+@pytest.fixture(scope="module")
+def painter() -> TextToImage:
+    torch.manual_seed(0)
+    config = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
+    return TextToImage(Generator(config).eval(), "cpu", "fp32")
+
+
+def test_real_images_are_squared_reduced_and_laid_on_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (48, 32), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (8, 0, 40, 16))
+    image.save(tmp_path / "a.png")
+    real = load_real(Sample(tmp_path / "a.png", ("",)), 16)
+    assert real.shape == (3, 16, 16)
+    torch.testing.assert_close(real[:, 2, 8], torch.tensor([1.0, 0, 0]))
+    torch.testing.assert_close(real[:, -2, 8], torch.ones(3))
+
+
+def test_every_truncation_is_a_row_with_its_distance_and_a_sheet(
+    painter: TextToImage, photo_folder: Path, lpips_features: Path
+) -> None:
+    samples = [Sample(path, (path.stem,)) for path in sorted(photo_folder.glob("*.png"))]
+    seen: list[int] = []
+    features = FrozenFeatures(lpips_features)
+    found = evaluate_base({"tiny": painter}, samples, (1.0, 0.0), 3, features, None, seen.append)
+    assert list(found.table) == list(found.sheets) == ["tiny, truncation 1", "tiny, truncation 0"]
+    assert [list(row) for row in found.table.values()] == [["truncation", "fid_squeeze", "seconds"]] * 2
+    first = (painter.generate([samples[0].captions[0]], [3])[0] * 255).round().byte()
+    assert torch.equal(found.sheets["tiny, truncation 1"][:, 2:18, 2:18], first)
+    assert seen == [10] * 10

@@ -1,0 +1,53 @@
+"""gigasr eval: the table, the files it writes, and the errors it ends in before any work."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from gigasr.cli import main
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["eval", "-g", "cpu", *map(str, arguments)])
+
+
+def assert_fails(result: Result, text: str, code: int = 1) -> None:
+    assert result.exit_code == code, result.output
+    assert text in result.output and "Traceback" not in result.output
+
+
+def test_a_split_is_compared_in_a_table_in_json_and_on_a_page(
+    photo_folder: Path, tiny_weights: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    files = ["--json", tmp_path / "f.json", "--report", tmp_path / "r.html", "--lpips-features", lpips_features]
+    result = evaluate(
+        tiny_weights, "lanczos", "--data", photo_folder, "--split", "val", "-s", 2, "--skip", "niqe", *files
+    )
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.output.splitlines()[1:3]] == [str(tiny_weights), "lanczos"]
+    content = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert list(content["images"]["lanczos"]) == ["4.png"]
+    assert "lpips" in content["table"]["lanczos"]
+    assert "picture 4" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_base_model_is_judged_over_its_truncations(
+    photo_folder: Path, base_weights: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    more = ["--fid", lpips_features, "--truncations", "1,0.5", "--report", tmp_path / "r.html"]
+    result = evaluate(base_weights, "--data", photo_folder, *more)
+    assert result.exit_code == 0, result.output
+    assert [line.count("truncation") for line in result.output.splitlines()] == [1, 1, 1, 0]
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("<polyline") == 1
+
+
+def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:
+    data = ["--data", photo_folder, "--skip", "lpips", "--skip", "niqe"]
+    assert_fails(evaluate("lanczos", base_weights, *data), "run them apart", code=2)
+    assert_fails(evaluate("nonsense", *data), "got 'nonsense'")
+    assert_fails(evaluate("lanczos", *data, "--split", "dev"), "got none of 5 listed")
+    assert_fails(evaluate("lanczos", *data, "--fid", tmp_path / "absent.pth"), "absent.pth: No such file")
+    assert_fails(evaluate("lanczos", *data, "--clip", "nonsense"), "clip: expected MODEL:WEIGHTS")
+    assert_fails(evaluate("lanczos", *data, "--report", tmp_path / "no" / "r.html"), "expected a file in a folder")
+    assert_fails(evaluate(base_weights, "--data", photo_folder, "--truncations", "1,x"), "expected numbers", code=2)
