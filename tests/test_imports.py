@@ -53,7 +53,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "clip_score": 3,
         "low_res": 2,
         "cases": 0,
-        "report": 1,
+        "eval_report": 1,
         "meter": 0,
         "evaluation": 6,
         "bench": 6,

@@ -11,7 +11,7 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from gigasr.data import Sample
     from gigasr.evaluation import Judges
-    from gigasr.report import Report
+    from gigasr.eval_report import Report
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -63,7 +63,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
       gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
-    from gigasr.report import format_table, to_html, to_json
+    from gigasr.eval_report import format_table, to_html, to_json
 
     samples = list_samples(options)
     is_base = [is_base_model(model) for model in models]
@@ -132,7 +132,7 @@ def judge_upsamplers(
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
     from gigasr.evaluation import Protocol, evaluate_models
-    from gigasr.report import FIGURES, Report, plot
+    from gigasr.eval_report import FIGURES, Report, plot
 
     names = ("scale", "low_res", "seed", "device", "precision")
     protocol = Protocol(**{name: options[name] for name in names})
@@ -156,7 +156,7 @@ def judge_base_models(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate base models over truncations."""
-    from gigasr.report import Report, plot
+    from gigasr.eval_report import Report, plot
     from gigasr_base.evaluation import evaluate_base
     from gigasr_base.pipeline import TextToImage
 

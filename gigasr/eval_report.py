@@ -102,7 +102,7 @@ def to_html(report: Report) -> str:
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"picture": picture_address, "best": best_rows}
-    page = environment.get_template("report.html.j2")
+    page = environment.get_template("eval_report.html.j2")
     figures_of = {case.image: {row: rows[case.image] for row, rows in report.images.items()} for case in report.cases}
     return page.render(
         report=report,
