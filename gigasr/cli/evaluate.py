@@ -10,8 +10,8 @@ from gigasr.cli.common import clear_errors, progress_bar
 
 if TYPE_CHECKING:
     from gigasr.data import Sample
-    from gigasr.evaluation import Judges
     from gigasr.eval_report import Report
+    from gigasr.evaluation import Judges
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -131,8 +131,8 @@ def judge_upsamplers(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
-    from gigasr.evaluation import Protocol, evaluate_models
     from gigasr.eval_report import FIGURES, Report, plot
+    from gigasr.evaluation import Protocol, evaluate_models
 
     names = ("scale", "low_res", "seed", "device", "precision")
     protocol = Protocol(**{name: options[name] for name in names})
