@@ -6,6 +6,7 @@ from gigasr import __version__
 from gigasr.cli.evaluate import bench, evaluate, models
 from gigasr.cli.t2i import t2i
 from gigasr.cli.train import train
+from gigasr.cli.ui import ui
 from gigasr.cli.upscale import upscale
 
 
@@ -18,5 +19,5 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-for command in (upscale, t2i, train, evaluate, models, bench):
+for command in (upscale, t2i, train, evaluate, models, bench, ui):
     main.add_command(command)

@@ -1,0 +1,99 @@
+"""gigasr ui: a page in the browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gigasr.cli.common import clear_errors
+from gigasr.cli.t2i import base_images, check_prompts, describe, parse_size, plan_sets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gigasr.ui import Enlarger, Limits, Notify, Paint
+
+
+@click.command()
+@click.option(
+    "-n", "--model", "models", multiple=True, help="Offered model; may be repeated.  [default: the bundled ones]"
+)
+@click.option("--base", default="base_lite", show_default=True, help="Base model of the text tab: a name or file.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--max-upload", default=64, show_default=True, type=click.IntRange(1), help="MB.")
+@click.option("--max-result", default=268, show_default=True, type=click.IntRange(1), help="Megapixels.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@clear_errors
+def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:  # noqa: ANN401
+    """Serve a page to enlarge pictures and paint texts, and the same as an HTTP API.
+
+    Requests wait in a queue and run one after the other. There are no accounts: whoever reaches the port may use it.
+    Needs the extra gigasr[ui].
+
+    \b
+    Examples:
+      gigasr ui --open
+      gigasr ui --host 0.0.0.0 --port 8000 --max-upload 16 --max-result 64
+    """
+    from gigasr.ui import Limits, launch_options
+
+    limits = Limits(options["max_upload"], options["max_result"])
+    page = make_page(models, base, limits, options["device"], options["precision"])
+    serving = launch_options(limits) | {"server_name": host, "server_port": port, "inbrowser": opens}
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **serving)
+    click.echo(f"{address}  (stop with Ctrl-C)")
+    page.block_thread()
+
+
+def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:  # noqa: ANN401
+    """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
+    from gigasr.ui import Enlarger, build
+    from gigasr.zoo import DEFAULT, bundled, find
+    from gigasr_base.zoo import find as find_base
+
+    for model in models:
+        find(model)
+    names = models or (DEFAULT, *(name for name in bundled() if name != DEFAULT))
+    enlarger = Enlarger(names, device, precision, limits)
+    try:
+        find_base(base)
+    except ValueError as error:
+        return build(enlarger, None, f"No text to image here: {error}. `gigasr ui --base FILE` starts with one.")
+    return build(enlarger, make_paint(base, enlarger))
+
+
+def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
+    """Paint as `gigasr t2i` does: the same options give the same files."""
+    from functools import lru_cache
+
+    from gigasr.image_writer import write_image
+    from gigasr_base.pipeline import TextToImage, check_size, enlarge
+
+    @lru_cache(maxsize=1)
+    def load() -> TextToImage:
+        return TextToImage.from_pretrained(base, enlarger.device, enlarger.precision)
+
+    def paint(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
+        prompt, upsampler = options["prompt"], enlarger.models[0]
+        size = parse_size(options["size"])
+        check_prompts([prompt, *filter(None, (options["style_prompt"], options["to"]))])
+        notify(0.0, "preparing the model")
+        painter = load()
+        check_size(size, painter.size)
+        resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
+        number = options["count"] if options["to"] is None else options["frames"]
+        (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
+        options |= {"model": base, "upsampler": upsampler}
+        for i, (image, text, seed) in enumerate(base_images(painter, prompt, options)):
+
+            def progress(done: int, total: int) -> None:
+                notify((i + done / total) / number, f"picture {i + 1} of {number}")  # noqa: B023
+
+            picture = enlarge(image, size, resolver, text, seed, progress)
+            write_image(targets[i], picture, describe(prompt, seed, resolver is not None, options))
+        return targets
+
+    return paint

@@ -1,0 +1,136 @@
+"""The page's HTTP API: what it gives equals what the command line writes, and what it refuses it refuses clearly."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from gigasr.cli import main
+from gigasr.cli.ui import make_page
+from gigasr.image_writer import write_image
+from gigasr.images import Picture, read_image
+from gigasr.ui import Limits, launch_options
+
+gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
+client = pytest.importorskip("gradio_client")
+
+Client = Any  # of gradio_client
+LIMITS = Limits(upload_mb=1, megapixels=1)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_weights: Path, base_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        page = make_page([str(tiny_weights)], str(base_weights), LIMITS, "cpu", "fp32")
+        yield page.launch(prevent_thread_lock=True, quiet=True, **launch_options(LIMITS))[1]
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def user(address: str) -> Client:
+    return client.Client(address, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def deep_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 bit, with alpha."""
+    path = tmp_path_factory.mktemp("photo") / "leaf.png"
+    write_image(path, Picture(torch.rand(3, 20, 24), torch.rand(1, 20, 24), bit_depth=16))
+    return path
+
+
+def upscale(user: Client, path: Path, **options: object) -> tuple[list[str], str, str]:
+    return user.predict(client.handle_file(str(path)), api_name="/upscale", **options)
+
+
+def test_the_result_is_the_command_lines_file(
+    user: Client, deep_photo: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    (before, after), facts, result = upscale(user, deep_photo, prompt="a leaf", scale=3, seed=5, fidelity=0.5)
+    expected = tmp_path / "leaf.png"
+    options = ["-n", str(tiny_weights), "-p", "a leaf", "-s", "3", "--seed", "5", "--fidelity", "0.5", "--fp32"]
+    assert CliRunner().invoke(main, ["upscale", str(deep_photo), "-o", str(expected), *options]).exit_code == 0
+    assert Path(result).read_bytes() == expected.read_bytes()
+    assert Path(result).name == "leaf_3x.png" and facts.startswith("72×60 px")
+    assert [read_image(Path(preview)).size for preview in (before, after)] == [(60, 72)] * 2
+
+
+def test_a_size_goes_before_the_factor(user: Client, deep_photo: Path) -> None:
+    (_, facts, result) = upscale(user, deep_photo, size=" 48x48 ", suffix="tif")
+    assert Path(result).name == "leaf_48x48.tif" and facts.startswith("48×40 px")
+
+
+def test_a_painting_is_the_command_lines_file(user: Client, base_weights: Path, tmp_path: Path) -> None:
+    previews, files = user.predict("an apple", size="16", count=2, seed=3, truncation=0.5, api_name="/paint")
+    options = ["-n", str(base_weights), "--size", "16", "-c", "2", "--seed", "3", "--truncation", "0.5", "-g", "cpu"]
+    arguments = ["t2i", "an apple", *options, "--precision", "fp32", "-o", str(tmp_path)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert [Path(file).read_bytes() for file in files] == [
+        (tmp_path / f"an-apple_{i}.png").read_bytes() for i in ("01", "02")
+    ]
+    assert len(previews) == 2
+
+
+def test_a_painting_can_mix_and_lead_to_another_prompt(user: Client) -> None:
+    plain, mixed, led = (
+        [Path(file).read_bytes() for file in user.predict("an apple", size="16", api_name="/paint", **more)[1]]
+        for more in ({}, {"style_prompt": "a pear", "mix_at": 8}, {"to": "a pear", "frames": 3})
+    )
+    assert (len(plain), len(mixed), len(led)) == (1, 1, 3)
+    assert len({*plain, *mixed, *led}) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "big"}, "size: expected 1k, 2k, 4k"),
+        ({"scale": 64}, "size: expected at most 1 megapixels on this page, got 1536x1280 px"),
+        ({"prompt": "word " * 100}, "prompt: expected at most 75 tokens"),
+        ({"model": "/etc/hosts"}, "not in the list of choices"),
+        ({"suffix": "exe"}, "not in the list of choices"),
+    ],
+)
+def test_what_cannot_be_done_is_said_clearly(
+    user: Client, deep_photo: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Exception, match=message):
+        upscale(user, deep_photo, **options)
+
+
+def test_a_broken_upload_is_said_clearly_without_the_servers_path(user: Client, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    with pytest.raises(Exception, match=r"^broken.png: expected an intact image"):
+        upscale(user, tmp_path / "broken.png")
+
+
+def test_an_upload_above_the_limit_is_refused(user: Client, tmp_path: Path) -> None:
+    write_image(tmp_path / "large.bmp", Picture(torch.rand(3, 700, 700)))
+    with pytest.raises(Exception, match=r"413|maximum allowed size|exceeds"):
+        upscale(user, tmp_path / "large.bmp")
+
+
+def test_two_users_at_once_both_finish(address: str, deep_photo: Path) -> None:
+    def work(seed: int) -> bytes:
+        return Path(upscale(client.Client(address, verbose=False), deep_photo, seed=seed)[2]).read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, (1, 2))
+    assert first != second
+    assert [work(1), work(2)] == [first, second]
+
+
+def test_without_a_base_model_the_page_says_how_to_get_one(tiny_weights: Path) -> None:
+    page = make_page([str(tiny_weights)], "nonsense", LIMITS, "cpu", "fp32")
+    texts = [block["props"].get("value") for block in page.get_config_file()["components"]]
+    assert any("No text to image here: model: expected" in str(text) and "--base FILE" in str(text) for text in texts)
+
+
+def test_an_unknown_model_is_one_clear_line_before_anything_is_served() -> None:
+    result = CliRunner().invoke(main, ["ui", "-n", "nonsense"])
+    assert result.exit_code == 1
+    assert "got 'nonsense'" in result.output and "Traceback" not in result.output
