@@ -22,6 +22,7 @@ class TextConfig(Strict):
     dim: int = Field(768, gt=0)  # width of the learned text transformer T
     depth: int = Field(2, ge=0)  # layers of T
     num_heads: int = Field(8, gt=0)
+    lr_mul: float = Field(0.01, gt=0)  # of T's layers
 
 
 class LevelConfig(Strict):
@@ -37,6 +38,7 @@ class SynthesisConfig(Strict):
     z_dim: int = Field(128, gt=0)
     w_dim: int = Field(512, gt=0)
     mapping_layers: int = Field(4, ge=1)
+    mapping_lr_mul: float = Field(0.01, gt=0)  # StyleGAN's, for long games; regression needs more
     levels: tuple[LevelConfig, ...]  # smallest resolution first
     upsample: Literal["filter", "shuffle"] = "filter"  # [1,3,3,1] filter, or convolution + pixel shuffle
     head_dim: int = Field(64, gt=0)  # features per attention head
@@ -136,6 +138,7 @@ class DataConfig(Strict):
     min_size: int = Field(0, ge=0)  # px; shorter side
     min_scores: dict[str, float] = {}  # e.g. sharpness, similarity, aesthetic; a sample without the score is left out
     max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
+    whole: bool = False  # images are reduced whole to the crop, and a folder's are kept in memory
     mirror: bool = True  # half the crops are mirrored
     empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
     workers: int = Field(1, ge=0)  # processes that read, per process that trains
@@ -173,6 +176,7 @@ class TrainConfig(Strict):
     degradation: DegradationConfig = DegradationConfig()
     clip: ClipConfig = ClipConfig()
     vision: VisionConfig = VisionConfig()
+    keep_texts: bool = False  # keep in memory what the frozen tower says of each caption: for small data
     r1_every: int = Field(16, ge=1)  # steps; lazy regularisation
     ema_half_life: float = Field(20_000, gt=0)  # images
     weight_decay: float = 1e-5

@@ -25,6 +25,8 @@ from gigasr.config import DataConfig
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
+BICUBIC = Image.Resampling.BICUBIC
+
 logger = logging.getLogger(__name__)
 
 LoadedBatch = tuple[Tensor, Tensor, list[str]]  # numbers [B], hr [B, 3, crop, crop] in [-1, 1], captions
@@ -162,6 +164,7 @@ class Cutter:
     """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
 
     Half the images are first reduced by up to `max_reduction`: their finest detail is then sharper than a camera's.
+    Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
     """
 
     crop: int  # px
@@ -174,13 +177,22 @@ class Cutter:
 
     def cut(self, image: Image.Image, rng: random.Random) -> Tensor:
         """image: RGB -> [3, crop, crop] in [-1, 1]"""
+        if self.config.whole:
+            return self.finish(self.prepare(image), rng)
         factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
         factor = max(1.0 / 64, min(factor, min(image.size) / self.crop))
         if factor != 1.0:
             width, height = (max(self.crop, round(n / factor)) for n in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.resize((width, height), BICUBIC)
         left, top = rng.randint(0, image.width - self.crop), rng.randint(0, image.height - self.crop)
-        image = image.crop((left, top, left + self.crop, top + self.crop))
+        return self.finish(image.crop((left, top, left + self.crop, top + self.crop)), rng)
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """What of an image all its crops come from."""
+        return ImageOps.fit(image, (self.crop, self.crop), BICUBIC) if self.config.whole else image
+
+    def finish(self, image: Image.Image, rng: random.Random) -> Tensor:
+        """image: RGB, of the crop's size -> [3, crop, crop] in [-1, 1]"""
         if rng.random() < 0.5 and self.config.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
@@ -196,6 +208,7 @@ class Crops(Dataset[Item]):
     def __init__(self, samples: tuple[Sample, ...], cutter: Cutter, seed: int) -> None:
         self.samples, self.cutter, self.seed = samples, cutter, seed
         self.skipped = Skipped()
+        self.kept: dict[Path, Image.Image] = {}
         self.epoch, self.order = -1, list[int]()
 
     def __getitem__(self, index: int) -> Item:
@@ -215,8 +228,13 @@ class Crops(Dataset[Item]):
         """The image, or None where it can't be read."""
         if str(path) in self.skipped.names:
             return None
+        if path in self.kept:
+            return self.kept[path]
         try:
-            return load_rgb(path)
+            image = self.cutter.prepare(load_rgb(path))
+            if self.cutter.config.whole:
+                self.kept[path] = image
+            return image
         except UNREADABLE as error:
             self.skipped.add(str(path), error)
             return None

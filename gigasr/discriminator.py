@@ -104,7 +104,7 @@ class Discriminator(nn.Module):
         text = config.text
         channels = [stage.channels for stage in config.stages] + [config.out_channels]
         rgb_channels = 6 if config.sees_lr else 3
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
         self.from_rgb = nn.ModuleList(
             EqualizedConv2d(rgb_channels, c, 1, activate=True) for c in channels[: config.num_levels]
         )

@@ -80,9 +80,16 @@ def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
 
 
 def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what optimizer_state gave, however many processes there are now; each passes the whole state."""
+    """Load what optimizer_state gave, however many processes there are now; each passes the whole state.
+
+    Parameters that no step had moved yet, of levels above a phase's crop, begin anew.
+    """
     if state:
-        set_optimizer_state_dict(module, optimizer, state, options=StateDictOptions(full_state_dict=True))
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        set_optimizer_state_dict(module, optimizer, state, options=options)
+        for name, parameter in module.named_parameters():
+            if name not in state["state"]:
+                optimizer.state.pop(parameter, None)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

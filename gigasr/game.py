@@ -19,7 +19,7 @@ from gigasr.discriminator import Discriminator
 from gigasr.distributed import gather, num_processes, shard
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.player import Player, frozen, update_average
-from gigasr.text import TokenFeatures, load_tower
+from gigasr.text import TextMemory, TokenFeatures, load_tower
 from gigasr.upsampler import Level, Upsampler
 from gigasr.vision import ImageTower, VisionDiscriminator
 
@@ -52,7 +52,8 @@ class Game:
         torch.manual_seed(config.train.seed)
         self.config, self.train, self.device = config, config.train, device
         text = self.generator_config.text
-        self.tower = load_tower(text.tower, text.pretrained or None).to(device)
+        tower = load_tower(text.tower, text.pretrained or None).to(device)
+        self.tower = TextMemory(tower) if self.train.keep_texts else tower
         self.build_players()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         if "lpips" in self.terms:
@@ -110,6 +111,10 @@ class Game:
     def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
         """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
         return network(batch.lr, batch.z, batch.tokens, batch.noise)
+
+    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of generated and real images of which L1 and Charbonnier are the mean."""
+        return [(pyramid[-1], batch.hr)]
 
     def make_batch(self, indices: Tensor, hr: Tensor, captions: list[str], degradation: DegradationConfig) -> Batch:
         """indices: [B] numbers of the crops, hr: [B, 3, H, W] in [-1, 1] -> all that the players see of them"""
@@ -171,10 +176,10 @@ class Game:
         pyramid = self.fake_pyramid(batch) if pyramid is None else pyramid
         fake, weights = pyramid[-1], phase.loss
         terms: dict[str, Tensor] = {}
-        if weights.l1:
-            terms["l1"] = losses.l1(fake, batch.hr)
-        if weights.charbonnier:
-            terms["charbonnier"] = losses.charbonnier(fake, batch.hr)
+        for name in ("l1", "charbonnier"):
+            if getattr(weights, name):
+                values = [getattr(losses, name)(*pair) for pair in self.compared(batch, pyramid)]
+                terms[name] = torch.stack(values).mean()
         if weights.lpips:
             terms["lpips"] = self.lpips(fake, batch.hr).mean()
         if weights.adversarial or weights.generator_matching:
@@ -224,8 +229,7 @@ class Game:
 
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
         """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
-        factors = [2**i for i in reversed(range(self.config.discriminator.num_levels))]
-        return [hr.clone() if factor == 1 else reduce(hr, factor) for factor in factors]
+        return reductions(hr, self.config.discriminator.num_levels)
 
     def fake_pyramid(self, batch: Batch) -> list[Tensor]:
         """The trained generator's pyramid, in fp32."""
@@ -240,6 +244,11 @@ class Game:
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """bf16 where the config asks for it; heads of the discriminators leave it by themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
+
+
+def reductions(hr: Tensor, count: int) -> list[Tensor]:
+    """hr: [B, 3, H, W] -> antialiased reductions [B, 3, H / 2^(count - 1), ...], ..., a copy of hr"""
+    return [hr.clone() if i == 0 else reduce(hr, 2**i) for i in reversed(range(count))]
 
 
 def verdict_terms(

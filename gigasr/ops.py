@@ -86,7 +86,7 @@ def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
     styles:  [B, I]
     returns: [B, O]
     """
-    products = torch.einsum("noik,moik->nmoi", bank.flatten(3), bank.flatten(3))
+    products = torch.stack([(bank * kernel).sum(dim=(3, 4)) for kernel in bank])  # [N, N, O, I]
     by_pair = torch.einsum("nmoi,bi->bnmo", products, styles.square())
     return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(1e-8).sqrt()
 

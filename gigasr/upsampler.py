@@ -68,8 +68,10 @@ class Upsampler(nn.Module):
         self.config = config
         text, levels = config.text, config.levels
         below = [level.channels for level in levels[config.num_down :: -1]]  # channels at 1x, 1/2, 1/4, ...
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
-        self.mapping = MappingNetwork(config.z_dim, text.dim, config.w_dim, config.mapping_layers)
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
+        self.mapping = MappingNetwork(
+            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_lr_mul
+        )
         self.stem = EqualizedConv2d(3, below[0], 3, activate=True)
         self.encoder = nn.ModuleList(
             DownBlock(a, b, config.residual_gain) for a, b in zip(below[:-1], below[1:], strict=True)

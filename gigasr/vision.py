@@ -140,7 +140,7 @@ class VisionDiscriminator(nn.Module):
         self.frozen = (ImageTower(config.tower, config.pretrained),)  # nn.Module does not look into tuples
         self.check_layers()
         text, rng = config.text, torch.Generator().manual_seed(PROJECTION_SEED)
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
         width, channels = self.tower.width, config.channels
         self.projections = nn.ModuleList(Projection(width, channels, rng) for _ in config.layers)
         self.heads = nn.ModuleList(Head(channels, text.dim) for _ in config.layers)

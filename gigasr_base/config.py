@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from gigasr.config import (
     DiscriminatorConfig,
+    PhaseConfig,
     Strict,
     SynthesisConfig,
     TrainConfig,
@@ -21,9 +22,14 @@ class GeneratorConfig(SynthesisConfig):
     """Levels at 4, 8, 16, ... px; w_dim 1024 in the paper."""
 
     @property
+    def sizes(self) -> list[int]:
+        """Side of the image of each level, px."""
+        return [CONSTANT * 2**i for i in range(len(self.levels))]
+
+    @property
     def size(self) -> int:
         """Side of the images, px."""
-        return CONSTANT * 2 ** (len(self.levels) - 1)
+        return self.sizes[-1]
 
 
 class BaseConfig(Strict):
@@ -36,7 +42,19 @@ class BaseConfig(Strict):
     @model_validator(mode="after")
     def check(self) -> "BaseConfig":
         check_towers(self.generator.text, self.discriminator, self.train)
+        for phase in self.train.phases:
+            check_crop(phase, self.generator)
         return self
+
+
+def check_crop(phase: PhaseConfig, generator: GeneratorConfig) -> None:
+    """Raise ValueError unless a phase trains whole levels, and all of them where the discriminator plays."""
+    loss = phase.loss
+    plays = loss.adversarial or loss.matching or loss.generator_matching or loss.vision
+    sizes = generator.sizes[-1:] if plays else generator.sizes
+    if phase.crop not in sizes:
+        reason = "; with less only regression terms may have a weight" if plays else ""
+        raise ValueError(f"train.phases.crop: expected {' or '.join(map(str, sizes))} px, got {phase.crop}{reason}")
 
 
 def load_base_config(path: Path, overrides: tuple[str, ...] = ()) -> BaseConfig:

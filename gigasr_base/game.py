@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config import DegradationConfig
-from gigasr.game import Batch, Game
+from gigasr.game import Batch, Game, reductions
 from gigasr.losses import per_sample
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
@@ -33,13 +34,23 @@ class BaseGame(Game):
 
     def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
         """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
-        return network(batch.z, batch.tokens)
+        with sdpa_kernel(SDPBackend.MATH):  # on maps this small the fused kernels' backward passes are slower
+            return network(batch.z, batch.tokens, batch.hr.shape[-1])
+
+    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Every level with the captioned image, reduced to its size."""
+        return list(zip(pyramid, reductions(batch.hr, len(pyramid)), strict=True))
 
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, float]:
-        """How often the discriminator prefers the right caption to a wrong one, on real and on generated images."""
+        """PSNR to the captioned image; how often the discriminator prefers the right caption to a wrong one.
+
+        The latter on real and on generated images, where the phase trains all levels.
+        """
+        figures = super().figures(batch)
+        if batch.hr.shape[-1] < self.config.generator.size:
+            return figures
         pyramids = {"real": self.real_pyramid(batch.hr), "fake": self.synthesize(self.generator_ema, batch)}
-        figures = {}
         for name, pyramid in pyramids.items():
             right, wrong = (self.scores(maps) for maps in self.discriminator(pyramid, [batch.tokens, batch.wrong]))
             preferred = (right > wrong)[batch.is_wrong].float()

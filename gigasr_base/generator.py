@@ -38,8 +38,10 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         text, channels = config.text, [level.channels for level in config.levels]
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads)
-        self.mapping = MappingNetwork(config.z_dim, text.dim, config.w_dim, config.mapping_layers)
+        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
+        self.mapping = MappingNetwork(
+            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_lr_mul
+        )
         self.constant = nn.Parameter(torch.randn(1, channels[0], CONSTANT, CONSTANT))
         inputs = [None, *channels[:-1]]
         self.levels = nn.ModuleList(Level(level, n, config) for level, n in zip(config.levels, inputs, strict=True))
@@ -52,22 +54,28 @@ class Generator(nn.Module):
         return Condition(self.mapping(z, text.t_global), text)
 
     def synthesize(self, conditions: Sequence[Condition]) -> list[Tensor]:
-        """conditions: one per level, of B samples each, smallest first -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..."""
+        """conditions: of B samples, one per level, smallest first -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ...
+
+        Fewer conditions than levels give the smaller images alone.
+        """
         x = self.constant.expand(len(conditions[0].w), -1, -1, -1)
         pyramid: list[Tensor] = []
-        for level, to_rgb, (w, text) in zip(self.levels, self.to_rgb, conditions, strict=True):
+        for level, to_rgb, (w, text) in zip(self.levels, self.to_rgb, conditions, strict=False):
             x = level(x, None, w, text)
             rgb = to_rgb(x, w).to(self.constant.dtype)  # the sum keeps its precision where the trunk is in bf16
             pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb)
         return pyramid
 
-    def forward(self, z: Tensor, tokens: TokenFeatures) -> list[Tensor]:
+    def forward(self, z: Tensor, tokens: TokenFeatures, size: int | None = None) -> list[Tensor]:
         """z: [B, z_dim] -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..., in about [-1, 1]
 
         In training the running mean of w, to which truncation pulls, is kept up to date.
+
+        size: px; the pyramid ends with the level of that size, None = the last
         """
         condition = self.condition(z, tokens)
         if self.training:
             with torch.no_grad():
                 self.w_mean.lerp_(condition.w.mean(dim=0).to(self.w_mean.dtype), 1.0 - W_AVERAGE)
-        return self.synthesize([condition] * len(self.levels))
+        num_levels = len(self.levels) if size is None else self.config.sizes.index(size) + 1
+        return self.synthesize([condition] * num_levels)

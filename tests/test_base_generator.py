@@ -167,6 +167,19 @@ def test_a_config_knows_its_size() -> None:
     assert GeneratorConfig(levels=levels, head_dim=8).size == 64
 
 
+def test_the_pyramid_ends_where_it_is_told(network: Generator) -> None:
+    z, tokens = torch.randn(1, 8), random_tokens(1)
+    pairs = zip(network(z, tokens, size=8), network(z, tokens), strict=False)
+    assert [tuple(a.shape[2:]) for a, b in pairs if torch.equal(a, b)] == [(4, 4), (8, 8)]
+
+
+@pytest.mark.parametrize(("crop", "adversarial"), [(12, 0.0), (32, 0.0), (8, 1.0)])
+def test_a_crop_is_a_levels_and_in_the_game_the_last_levels(crop: int, adversarial: float) -> None:
+    overrides = [f"train.phases.0.crop={crop}", f"train.phases.0.loss.adversarial={adversarial}"]
+    with pytest.raises(ValueError, match=rf"train.phases.crop: expected (4 or 8 or )?16 px, got {crop}"):
+        load_base_config(CONFIGS / "base_tiny.toml", (*overrides, "train.phases.0.loss.matching=0"))
+
+
 def test_a_text_of_one_token_is_enough(network: Generator) -> None:
     w, text = random_condition(network)
     short = TextFeatures(text.t_local[:, :1], text.t_global, text.mask[:, :1])

@@ -22,6 +22,16 @@ def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float
     return Crops(tuple(samples), Cutter(crop, PLAIN.model_copy(update=changes)), seed)
 
 
+def test_whole_images_are_reduced_to_the_crop_and_read_once(tmp_path: Path) -> None:
+    sample = coordinates(tmp_path)
+    crops = make_crops([sample], 20, whole=True, mirror=False)
+    first = crops[0].hr
+    sample.path.unlink()
+    assert torch.equal(crops[1].hr, first)
+    middle = (first[:, 10, 10] + 1) * 127.5
+    torch.testing.assert_close(middle, torch.tensor([31.0, 41.0, 0.0]), atol=1.5, rtol=0)
+
+
 def equal(a: list[LoadedBatch], b: list[LoadedBatch]) -> bool:
     """Whether two runs of batches are the same, in numbers, pixels and captions."""
     pairs = list(zip(a, b, strict=True))
