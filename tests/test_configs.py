@@ -116,7 +116,7 @@ def test_a_config_builds_and_fits_its_crops(path: Path) -> None:
     assert min(sizes(path)[network] for network in ("generator", "discriminator")) > 0
     crops = {phase.crop for phase in config.train.phases}
     if isinstance(config, BaseConfig):
-        assert crops == {config.generator.size}
+        assert max(crops) == config.generator.size  # that they are sizes of levels is checked on reading
     else:
         assert not any(crop % unit(config) for crop in crops)
 
