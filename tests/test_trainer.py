@@ -4,12 +4,15 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from test_shards import broken_samples, write_shard
 
 from gigasr import checkpoint
 from gigasr.config import Config
@@ -25,10 +28,12 @@ Make = Callable[..., Trainer]
 def make(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_path: Path) -> Make:
     """Build a trainer of the tiny config in a folder of its own."""
 
-    def build(folder: str = "run", config: Config = tiny_config, log_with: str | None = None) -> Trainer:
+    def build(
+        folder: str = "run", config: Config = tiny_config, log_with: str | None = None, shards: Path | None = None
+    ) -> Trainer:
         game = Game(config, torch.device("cpu"), lpips_features)
         data, split = config.train.data, config.train.data.validation_split
-        source, validation = (open_source(str(photo_folder), data, s) for s in (data.split, split))
+        source, validation = (open_source(str(shards or photo_folder), data, s) for s in (data.split, split))
         accelerator = Accelerator(cpu=True, log_with=log_with, project_dir=str(tmp_path / folder))
         return Trainer(game, source, tmp_path / folder, accelerator, validation)
 
@@ -163,6 +168,37 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_state(make: Make, mon
     resumed.resume()
     assert resumed.step == 2
     assert not list(trainer.folder.glob(".*.tmp"))
+
+
+def test_a_shard_with_broken_samples_leaves_a_state_that_resumes_bit_for_bit(make: Make, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_shard(shards / "0.tar", broken_samples())  # one in twenty
+    whole = make("whole", shards=shards)
+    run(whole)
+    run(make("parts", shards=shards), steps=3)
+    resumed = make("parts", shards=shards)
+    resumed.resume()
+    run(resumed)
+    assert states_equal(whole, resumed)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_run_killed_while_it_saves_resumes_from_its_last_state(
+    make: Make, photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    root, folder = Path(__file__).parents[1], tmp_path / "run"
+    arguments = [root / "configs" / "upsampler_tiny.toml", photo_folder, folder, lpips_features]
+    command = [sys.executable, root / "tests" / "train_killed.py", *arguments]
+    done = subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(folder.glob(".*.tmp"))  # half a state, beside the whole one
+    whole, resumed = make("whole"), make()
+    run(whole)
+    resumed.resume()
+    assert resumed.step == 2
+    run(resumed)
+    assert states_equal(whole, resumed)
 
 
 def test_curves_and_pictures_go_to_tensorboard(make: Make, tiny_config: Config) -> None:

@@ -1,0 +1,35 @@
+"""Run by test_trainer.py: train the tiny config and die of SIGKILL halfway through the second save.
+
+usage: train_killed.py CONFIG DATA FOLDER LPIPS
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from gigasr import checkpoint
+from gigasr.config import load_config
+from gigasr.game import Game
+from gigasr.shards import open_source
+from gigasr.trainer import Trainer
+
+config_path, data, folder, lpips = sys.argv[1:]
+config = load_config(Path(config_path))
+game = Game(config, torch.device("cpu"), Path(lpips))
+trainer = Trainer(game, open_source(data, config.train.data, "train"), Path(folder), Accelerator(cpu=True))
+save = torch.save
+
+
+def save_or_die(state: object, path: Path) -> None:
+    save(state, path)
+    if (Path(folder) / "state.pt").exists():
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+checkpoint.torch.save = save_or_die
+trainer.fit(lambda images, log: None)
