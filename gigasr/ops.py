@@ -56,6 +56,8 @@ def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:
     returns: [B, O, H, W]     zero padding of K // 2
     """
     batch, out_channels, in_channels, size, _ = kernel.shape
+    if size == 1:
+        return (kernel.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])  # grouped, it would be convolved one by one
     grouped = x.reshape(1, batch * in_channels, *x.shape[2:])
     y = F.conv2d(grouped, kernel.reshape(-1, in_channels, size, size), padding=size // 2, groups=batch)
     return y.reshape(batch, out_channels, *y.shape[2:])
