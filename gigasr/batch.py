@@ -1,6 +1,5 @@
 """Many files: which images are meant, where each result goes, what is done already, and the run over them."""
 
-import functools
 import glob
 import hashlib
 import itertools
@@ -15,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from gigasr import __version__
-from gigasr.image_writer import check_format, write_image
-from gigasr.images import OUTPUT_FORMATS, Picture, is_image_file, read_image
-from gigasr.pipeline import SuperResolver
-from gigasr.zoo import DEFAULT, find, load_upsampler
+from gigasr.files import hash_file
+from gigasr.handoff import Handoff
+from gigasr.image_writer import check_format, write_strips
+from gigasr.images import OUTPUT_FORMATS, is_image_file, read_image
+from gigasr.picture import Picture, PictureStrips
+from gigasr.pipeline import SuperResolver, parse_size
+from gigasr.zoo import DEFAULT, find, load_model
 
-SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
+_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest of them goes on
 REPORT = "gigasr-report.jsonl"  # in the output folder; a line for every file that was made, kept or failed
 
 
@@ -69,7 +71,7 @@ class Work:
 
     job: Job
     status: str = "running"  # then done; skipped, as it was done before; kept, an output that is none of ours; failed
-    fraction: float = 0.0  # of the strips
+    fraction: float = 0.0  # of the rows
     picture: Picture | None = None  # None where nothing is left to do
     size: tuple[int, int] = (0, 0)  # (height, width) of the result, px
     error: Exception | None = None  # of a file kept or failed
@@ -184,25 +186,13 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def parse_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
-    """A size in words to (height, width): 4k is the longest side; 3840x2160 a box the picture is fitted into."""
-    height, width = picture_size
-    side = SIZES.get(text.lower())
-    parts = [str(side)] * 2 if side else text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"size: expected {', '.join(SIZES)} or WIDTHxHEIGHT, got '{text}'")
-    box = (int(parts[1]), int(parts[0]))
-    factor = min(box[0] / height, box[1] / width)
-    return min(box[0], round(height * factor)), min(box[1], round(width * factor))
-
-
 class Run:
-    """A run over files: the next one is read and the last one is written while one is enlarged."""
+    """A run over files: one is enlarged and written strip by strip, the next one is read and the last one finished."""
 
     def __init__(self, jobs: list[Job], settings: Settings, notify: Callable[[Work], None]) -> None:
         """notify: called by start() after every strip of a file, and when it is done, skipped, kept or failed"""
         self.jobs, self.settings, self.notify = jobs, settings, notify
-        self.options = asdict(settings) | {"model": _hash_file(find(settings.model)), "device": "", "overwrite": False}
+        self.options = asdict(settings) | {"model": hash_file(find(settings.model)), "device": "", "overwrite": False}
         self.reports = {path: read_report(path) if path else {} for path in {job.report for job in jobs}}
         self.resolver: SuperResolver | None = None
         self.writing: Future[Work] | None = None
@@ -219,10 +209,13 @@ class Run:
                 while reading is not None:
                     work = reading.result()
                     reading = next(submitted, None)
-                    if work.picture is not None:
-                        self.enlarge(work, work.picture)
+                    made, passed = self.enlarge(work), Handoff[Picture]()
+                    writing = writer.submit(self.write, work, made and PictureStrips(made.size, iter(passed)))
+                    writing.add_done_callback(passed.close)
+                    if made is not None:
+                        self.hand_over(made, passed, work)
                     self.settle(is_waiting=True)
-                    self.writing = writer.submit(self.write, work)
+                    self.writing = writing
             finally:
                 self.settle(is_waiting=True)
 
@@ -237,7 +230,7 @@ class Run:
         work = Work(job)
         with _noting_errors(work):
             key = json.dumps([self.options, job.prompt, job.target.suffix]).encode()
-            work.record["input_hash"] = _hash_file(job.source.path)
+            work.record["input_hash"] = hash_file(job.source.path)
             work.record["options_hash"] = hashlib.sha256(key).hexdigest()[:16]
             known = self.reports[job.report].get(_absolute(job.target), {})
             if self.settings.overwrite or not job.target.exists():
@@ -249,36 +242,43 @@ class Run:
                 work.error = ValueError(f"{job.target}: exists already; choose another -o, or add --overwrite")
         return work
 
-    def enlarge(self, work: Work, picture: Picture) -> None:
-        """Put the result in the picture's place."""
-
-        def progress(done: int, total: int) -> None:
-            self.settle(is_waiting=False)
-            work.fraction = done / total
-            self.notify(work)
-
-        has = self.settings
-        if self.resolver is None:
-            self.resolver = SuperResolver(load_upsampler(has.model), has.device, has.precision, has.tile)
-            keep_latest = functools.lru_cache(maxsize=1)  # files with one prompt share the folded network
-            self.resolver.fold = keep_latest(self.resolver.fold)  # type: ignore[method-assign]
+    def enlarge(self, work: Work) -> PictureStrips | None:
+        """The result, to be made strip by strip; None where there is nothing to do."""
+        has, picture, work.picture = self.settings, work.picture, None
         with _noting_errors(work):
-            began, upscale = time.perf_counter(), self.resolver.upscale
-            size = None if has.size is None else parse_size(has.size, picture.size)
-            work.picture = upscale(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity, progress)
+            if picture is not None:
+                self.resolver = self.resolver or SuperResolver(
+                    load_model(has.model), has.device, has.precision, has.tile
+                )
+                size = None if has.size is None else parse_size(has.size, picture.size)
+                return self.resolver.strips(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity)
+        return None
+
+    def hand_over(self, made: PictureStrips, passed: Handoff[Picture], work: Work) -> None:
+        """Make the strips of a result and hand them to the writer's thread, and what goes wrong too."""
+        began = time.perf_counter()
+        try:
+            for strip in passed.feed(made.strips, _ERRORS):
+                work.fraction += strip.size[0] / made.size[0]
+                self.settle(is_waiting=False)
+                self.notify(work)
             work.record["seconds"] = round(time.perf_counter() - began, 3)
+            passed.finish()
+        except BaseException as error:
+            passed.finish(error)
+            raise
 
-    def write(self, work: Work) -> Work:
+    def write(self, work: Work, made: PictureStrips | None) -> Work:
         """Write the result, where there is one, and the line of the report; runs in the writer's thread."""
-        job = work.job
+        job, settings = work.job, self.settings
         with _noting_errors(work):
-            if work.picture is not None:
-                texts = {"Software": f"gigasr {__version__}", "Prompt": job.prompt, "Seed": str(self.settings.seed)}
+            if made is not None:
+                texts = {"Software": f"gigasr {__version__}", "Prompt": job.prompt, "Seed": str(settings.seed)}
+                texts["Model"] = Path(settings.model).name
                 job.target.parent.mkdir(parents=True, exist_ok=True)
-                write_image(job.target, work.picture, {**texts, "Model": Path(self.settings.model).name})
-                work.status, work.size = "done", work.picture.size
+                write_strips(job.target, made, texts)
+                work.status, work.size = "done", made.size
                 work.record["bytes"] = job.target.stat().st_size
-        work.picture = None
         if job.report is not None and work.status != "skipped":
             output = job.target.relative_to(job.report.parent).as_posix()
             record = {"input": str(job.source.path.absolute()), "output": output, **work.record}
@@ -290,10 +290,5 @@ class Run:
 def _noting_errors(work: Work) -> Iterator[None]:
     try:
         yield
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except _ERRORS as error:
         work.status, work.error, work.picture = "failed", error, None
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -43,12 +43,13 @@ def run_tiles(network: nn.Module, tile: Tensor, count: int) -> None:
 def run(device: str, repeats: int) -> str:
     """Time whole pictures through lite's pipeline and the bare compact network, in turn; returns a table."""
     resolver = SuperResolver.from_pretrained(device=device)
-    peer = compact(resolver.device, resolver.dtype)
-    lines = [f"{'':<26}{'s':>9}{'s / MP':>9}   ({resolver.device}, {str(resolver.dtype).removeprefix('torch.')})"]
+    home, dtype = resolver.place.home, resolver.place.dtype
+    peer = compact(home, dtype)
+    lines = [f"{'':<26}{'s':>9}{'s / MP':>9}   ({home}, {str(dtype).removeprefix('torch.')})"]
     for side in SIZES:
         picture = Picture(torch.rand(3, side, side))
         peer_side = side * 2  # the same number of output pixels from 4x
-        tile: Tensor = torch.rand(1, 3, min(peer_side, 256), min(peer_side, 256)).to(resolver.device, resolver.dtype)
+        tile: Tensor = torch.rand(1, 3, min(peer_side, 256), min(peer_side, 256)).to(home, dtype)
         tiles = (peer_side // tile.shape[2]) ** 2
         jobs: dict[str, Callable[[], object]] = {
             f"upsampler_lite {side}->{side * 8}": partial(resolver.upscale, picture),
@@ -57,7 +58,7 @@ def run(device: str, repeats: int) -> str:
         times: dict[str, list[float]] = {name: [] for name in jobs}
         for repeat in range(repeats + 1):
             for name, job in jobs.items():
-                elapsed = seconds(job, resolver.device)
+                elapsed = seconds(job, home)
                 if repeat:  # the first is a warm-up
                     times[name].append(elapsed)
         medians = {name: statistics.median(values) for name, values in times.items()}

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gigasr.rows import BLOCK, Rows, resize_rows
+
 RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
-HALO = RADIUS + 6  # low-res rows: the reach of D, G and U together
 
 
 def reduce(y: Tensor, scale: int) -> Tensor:
@@ -64,22 +65,40 @@ def correct(y: Tensor, lr: Tensor, scale: int, fidelity: float = 1.0) -> Tensor:
     return y + fidelity * enlarge(invert(lr - reduce(y, scale), scale), scale)
 
 
-def correct_strips(strips: Iterable[Tensor], lr: Tensor, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
-    """Correct a result that arrives as consecutive strips of rows, holding no more than a strip and its halo.
+def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
+    """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
 
     strips:  [B, C, rows * scale, W * scale] from top to bottom
-    lr:      [B, C, H, W]  the whole low-res image
-    returns: corrected strips from top to bottom, of other heights; together equal to `correct` on the whole
+    lr:      [B, C, H, W]  the low-res image
+    returns: the strips, corrected; together equal to `correct` on the whole
     """
-    height, done, first = lr.shape[2], 0, 0
-    held: Tensor | None = None
-    for strip in strips:
-        held = strip if held is None else torch.cat([held, strip], dim=2)
-        end = first + held.shape[2] // scale
-        ready = height if end == height else end - HALO
-        if ready <= done:
-            continue
-        corrected = correct(held, lr[:, :, first:end], scale, fidelity)
-        yield corrected[:, :, (done - first) * scale : (ready - first) * scale]
-        keep = max(ready - HALO, first)
-        held, first, done = held[:, :, (keep - first) * scale :], keep, ready
+    if not fidelity:
+        yield from strips
+        return
+    height, width = lr.size
+    y = Rows((height * scale, width * scale), strips)
+    reduced = resize_rows(y.fork(), lr.size)
+    residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
+    top = 0
+    for strip in y:
+        bottom = top + strip.shape[2] // scale
+        first, last = max(top - 2, 0), min(bottom + 2, height)
+        change = enlarge(residual.read(first, last), scale)
+        yield strip + fidelity * change[:, :, (top - first) * scale : (bottom - first) * scale]
+        top = bottom
+
+
+def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:
+    top = 0
+    for strip in reduced:
+        yield lr.read(top, top + strip.shape[2]) - strip
+        top += strip.shape[2]
+
+
+def _invert_rows(residual: Rows, scale: int) -> Iterator[Tensor]:
+    """`invert`, strip by strip."""
+    height = residual.size[0]
+    for top in range(0, height, BLOCK):
+        bottom = min(top + BLOCK, height)
+        first, last = max(top - RADIUS, 0), min(bottom + RADIUS, height)
+        yield invert(residual.read(first, last), scale)[:, :, top - first : bottom - first]

@@ -5,6 +5,7 @@ ordinary convolution; the keys and values of cross-attention and the style's tok
 """
 
 import copy
+import math
 from typing import TypeVar
 
 import torch
@@ -13,10 +14,14 @@ from torch.nn import functional as F
 
 from gigasr.attention import AttentionUnit
 from gigasr.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear
+from gigasr.consistency import enlarge
 from gigasr.text import TextFeatures
+from gigasr.tiling import Margin, Tiling
 from gigasr.upsampler import Upsampler
 
 M = TypeVar("M", bound=nn.Module)
+NO_MARGIN = Margin()
+MAPS = 6  # as many maps of a level are held at a time, at most
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -93,24 +98,72 @@ def fold_leaves(module: M, w: Tensor, text: TextFeatures) -> M:
 class FoldedUpsampler(nn.Module):
     """An upsampler for one prompt and one z: body and tail as plain networks."""
 
-    def __init__(self, network: Upsampler, w: Tensor, text: TextFeatures) -> None:
+    def __init__(self, network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype) -> None:
         super().__init__()
-        self.config, self.scale = network.config, network.scale
-        self.multiple, self.smallest = network.multiple, network.smallest
+        config, self.scale = network.config, network.scale
+        self.dtype, self.input_noise = dtype, config.input_noise
+        self.tiling = plan_tiling(network, dtype)
+        self.halos = tail_halos(network)
+        self.halo = self.halos[0]
+        top = config.num_down + 1
+        self.tail_bytes = (
+            MAPS * dtype.itemsize * max(level.channels * 4**i for i, level in enumerate(config.levels[top:], start=1))
+        )
         self.network = fold_leaves(network, w, text)
         del self.network.mapping, self.network.text_transformer
+        self.to(dtype).to(memory_format=torch.channels_last)
 
     def body(self, lr: Tensor) -> Tensor:
-        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
-        return self.network.body(lr, NO_W, NO_TEXT)
+        """lr: [B, 3, H, W] in [-1, 1], multiples of `tiling.multiple` -> features [B, C, H, W]"""
+        return self.network.body(lr.to(self.dtype, memory_format=torch.channels_last), NO_W, NO_TEXT)
 
-    def tail(self, features: Tensor, lr: Tensor) -> Tensor:
-        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
-        return self.network.tail(features, lr, NO_W, NO_TEXT)[-1]
+    def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
+
+        What only the margin depends on is let go level by level.
+        """
+        x, rgb = features, lr
+        levels = self.network.levels[-len(self.network.to_rgb) :]
+        for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
+            x, rgb = level(x, None, NO_W, NO_TEXT), enlarge(rgb, 2)
+            margin = Margin(*(2 * side for side in margin))
+            kept = Margin(*(min(side, halo) for side in margin))
+            x, rgb = (crop(y, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))) for y in (x, rgb))
+            rgb, margin = rgb + to_rgb(x, NO_W).to(rgb.dtype), kept
+        return rgb
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
         return self.tail(self.body(lr), lr)
+
+
+def crop(x: Tensor, margin: Margin) -> Tensor:
+    """x: [B, C, H, W] -> what is left of it without the margin"""
+    top, bottom, left, right = margin
+    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
+def tail_halos(network: Upsampler) -> list[int]:
+    """Px around a part of each map of the tail on which the result depends: at 1x, 2x, ..., and 0 for the result."""
+    halos = [0]
+    for level in reversed(network.config.levels[network.config.num_down + 1 :]):
+        convolutions = 2 * level.blocks - 1  # at the level's own rate; what enlarges reaches 2 px at the rate before
+        halos.insert(0, 2 + math.ceil((convolutions + halos[0]) / 2))
+    return halos
+
+
+def plan_tiling(network: Upsampler, dtype: torch.dtype) -> Tiling:
+    """How the body may be cut: global attention wants regions as in training, windowed any that fit the windows."""
+    config, multiple = network.config, network.multiple
+    widest = max(
+        level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
+    )
+    pixel_bytes = MAPS * dtype.itemsize * widest
+    if config.window:
+        window = config.window * multiple
+        return Tiling(window, window, multiple, network.smallest, pixel_bytes=pixel_bytes)
+    side = config.lr_size
+    return Tiling(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
 
 
 NO_W = torch.empty(0)  # what folded layers are given and ignore
@@ -125,5 +178,4 @@ def fold(network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype =
     text:    features of one prompt
     returns: a network equal to network(lr, z, tokens)[-1] without input noise, channels_last, in dtype
     """
-    folded = FoldedUpsampler(network, w, text).eval()
-    return folded.to(dtype).to(memory_format=torch.channels_last)
+    return FoldedUpsampler(network, w, text, dtype).eval()

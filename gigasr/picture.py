@@ -1,6 +1,8 @@
 """Pictures: what is left of an image file in memory, and their transparent pixels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,13 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(H, W) in px."""
         return self.rgb.shape[1], self.rgb.shape[2]
+
+
+class PictureStrips(NamedTuple):
+    """A picture that comes as strips of rows; write it with write_strips."""
+
+    size: tuple[int, int]  # (H, W) of the whole, px
+    strips: Iterator[Picture]  # from top to bottom, of full width, alike in all but their rows
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Regions, ramps, blending, strips, seeded noise and padding: how a large image is cut and put together again."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,32 @@ class Region(NamedTuple):
     left: int
     height: int
     width: int
+
+
+class Margin(NamedTuple):
+    """What is read beyond a part of an image on each side, px."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the input of a network may be cut into regions."""
+
+    overlap: int  # px; least overlap of neighbours, over which they are cross-faded
+    align: int = 1  # px; the origins of regions are multiples of it
+    multiple: int = 1  # px; the network takes sides that are multiples of it
+    minimum: int = 1  # px; and at least this
+    side: int = 0  # px; longest side of a region, 0 = as memory allows
+    pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
+
+    @property
+    def least(self) -> int:
+        """The shortest side that regions can have, px."""
+        return max(self.minimum, math.ceil(max(2 * self.overlap, self.overlap + self.align) / self.align) * self.align)
 
 
 class Strip(NamedTuple):
@@ -106,40 +134,53 @@ def region_weights(regions: Sequence[Region], scale: int = 1) -> dict[Region, tu
     return {r: (down[r.top, r.top + r.height][:, None], across[r.left, r.left + r.width]) for r in regions}
 
 
-def blend_regions(
-    process: Callable[[Region], Tensor],
-    regions: Sequence[Region],
-    height: int,
-    width: int,
-    scale: int = 1,
-    progress: Callable[[], None] | None = None,
-) -> Tensor:
+def blend_strips(
+    process: Callable[[list[Region]], Iterable[Tensor]], regions: Sequence[Region], scale: int = 1
+) -> Iterator[Tensor]:
     """Process an image region by region and cross-fade the results where regions overlap.
 
-    process:  region -> [B, C, h*scale, w*scale]; called once per region, in order
-    regions:  a full grid over the image, as plan_regions returns it
-    height, width: the low-res image, px
-    progress: called after each region
-    returns:  [B, C, height*scale, width*scale] in process's dtype and on its device
+    process: the regions of one row, from left to right -> their [B, C, h*scale, w*scale] in the same order; called once
+             per row, from top to bottom
+    regions: a full grid over the image, as plan_regions returns it
+    returns: strips [B, C, rows*scale, width*scale] from top to bottom in process's dtype and on its device; no more
+             than a row of regions is held
     """
+    weights = region_weights(regions, scale)
+    bands = [list(row) for _, row in itertools.groupby(regions, key=lambda region: region.top)]
+    held: Tensor | None = None  # what the bands so far have put below the row that is next
+    for i, band in enumerate(bands):
+        blended = _blend_band(process(band), band, weights, scale)
+        if held is not None:
+            blended[:, :, : held.shape[2]] += held
+        is_last = i + 1 == len(bands)
+        ready = blended.shape[2] if is_last else (bands[i + 1][0].top - band[0].top) * scale
+        held = None if is_last else blended[:, :, ready:].clone()
+        yield blended[:, :, :ready]
+
+
+def _blend_band(
+    pieces: Iterable[Tensor], band: list[Region], weights: dict[Region, tuple[Tensor, Tensor]], scale: int
+) -> Tensor:
+    """Weigh the results of a row of regions and add them where they belong."""
     blended: Tensor | None = None
-    for region, (down, across) in region_weights(regions, scale).items():
-        piece = process(region)
-        expected = (region.height * scale, region.width * scale)
-        if piece.shape[-2:] != expected:
+    for region, piece in zip(band, pieces, strict=True):
+        height, width = region.height * scale, region.width * scale
+        if piece.shape[2:] != (height, width):
             raise ValueError(
-                f"process: expected [B, C, {expected[0]}, {expected[1]}] for {region}, got {tuple(piece.shape)}; "
-                "crop its padding"
+                f"process: expected [B, C, {height}, {width}] for {region}, got {tuple(piece.shape)}; crop its padding"
             )
-        if progress is not None:
-            progress()
-        if len(regions) == 1:
+        if len(weights) == 1:
             return piece
         if blended is None:
-            blended = piece.new_zeros(*piece.shape[:2], height * scale, width * scale)
-        top, left = region.top * scale, region.left * scale
-        target = blended[:, :, top : top + expected[0], left : left + expected[1]]
-        target += (piece * (down * across).to(piece.device)).to(piece.dtype)  # weighed in float32
+            full_width = (band[-1].left + band[-1].width) * scale
+            is_nhwc = piece.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if is_nhwc else torch.contiguous_format
+            shape = *piece.shape[:2], height, full_width
+            blended = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout).zero_()
+        down, across = weights[region]
+        left = region.left * scale
+        weight = (down * across).to(piece.device)
+        blended[:, :, :, left : left + width] += (piece * weight).to(piece.dtype)  # weighed in float32
     if blended is None:
         raise ValueError("regions: expected at least one region, got none; use plan_regions")
     return blended

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gigasr.batch import SIZES, Job, Run, Settings, Source, Work, parse_size
+from gigasr.batch import Job, Run, Settings, Source, Work
 from gigasr.image_writer import to_pil
 from gigasr.images import INPUT_SUFFIXES, Picture, read_image
-from gigasr.pipeline import SuperResolver, target_size
+from gigasr.pipeline import SIZES, SuperResolver, parse_size, target_size
 from gigasr.prompts import check_prompts
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all

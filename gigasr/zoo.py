@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gigasr.checkpoint import CheckpointError, load_weights
 from gigasr.config import UpsamplerConfig, parse
+from gigasr.engine import Model, PromptedUpsampler
 from gigasr.upsampler import Upsampler
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -23,6 +24,11 @@ def find(name: str) -> Path:
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"
     raise ValueError(f"model: expected a file or one of {', '.join(bundled())}, got '{name}'; check the spelling")
+
+
+def load_model(name: str = DEFAULT) -> Model:
+    """What SuperResolver takes, by name or path."""
+    return PromptedUpsampler(load_upsampler(name))
 
 
 def load_upsampler(name: str = DEFAULT) -> Upsampler:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gigasr.devices import choose_device, choose_dtype
 from gigasr.images import Picture
-from gigasr.pipeline import Progress, SuperResolver, choose_device, choose_dtype, resize, target_size
+from gigasr.pipeline import Progress, SuperResolver, resize, target_size
 from gigasr.text import TextFeatures, load_tower
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, interpolate_text, mix, prompt_mean, shift, slerp, truncate

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gigasr.batch import REPORT, Run, Settings, Work, append_record, find_images, list_images, parse_size, plan_jobs
-from gigasr.folding import FoldedUpsampler
-from gigasr.image_writer import write_image
+from gigasr.batch import REPORT, Run, Settings, Work, append_record, find_images, list_images, plan_jobs
+from gigasr.devices import Place
+from gigasr.engine import BodyTailEngine, PromptedUpsampler
+from gigasr.image_writer import write_strips
 from gigasr.images import Picture, read_image, read_metadata
 from gigasr.pipeline import SuperResolver
-from gigasr.zoo import load_upsampler
+from gigasr.zoo import load_model
 
 
 def make_images(folder: Path, *names: str) -> list[Path]:
@@ -150,7 +151,7 @@ def test_the_results_of_one_run_can_be_the_inputs_of_the_next(enlarge, tmp_path:
 def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path, "a.png")
     (work,) = enlarge(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
-    expected = SuperResolver(load_upsampler(str(tiny_weights))).upscale(read_image(photo), size=(40, 48), seed=3)
+    expected = SuperResolver(load_model(str(tiny_weights))).upscale(read_image(photo), size=(40, 48), seed=3)
     assert work.size == (40, 48)
     assert (read_image(work.job.target).rgb - expected.rgb).abs().max() <= 0.5 / 255 + 1e-6
     texts = read_metadata(work.job.target)
@@ -236,13 +237,13 @@ def test_one_bad_file_does_not_stop_the_rest(enlarge, tmp_path: Path) -> None:  
 
 def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: ANN001
     folded: list[str] = []
-    fold = SuperResolver.fold
+    make = PromptedUpsampler.engine
 
-    def counted(resolver: SuperResolver, prompt: str, seed: int) -> FoldedUpsampler:
+    def counted(model: PromptedUpsampler, prompt: str, seed: int, place: Place) -> BodyTailEngine:
         folded.append(prompt)
-        return fold(resolver, prompt, seed)
+        return make(model, prompt, seed, place)
 
-    monkeypatch.setattr(SuperResolver, "fold", counted)
+    monkeypatch.setattr(PromptedUpsampler, "engine", counted)
     jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")
     jobs = [replace(job, prompt=prompt) for job, prompt in zip(jobs, ("a dog", "a dog", "a cat"), strict=True)]
     Run(jobs, Settings(model=str(tiny_weights)), lambda work: None).start()
@@ -257,7 +258,7 @@ class Stations:
         self.held, self.most, self.waits = 0, 0, []
         self.events = {name: threading.Event() for name in ("b is read", "b is enlarged")}
         monkeypatch.setattr("gigasr.batch.read_image", self.read)
-        monkeypatch.setattr("gigasr.batch.write_image", self.write)
+        monkeypatch.setattr("gigasr.batch.write_strips", self.write)
 
     def read(self, path: Path) -> Picture:
         self.held += 1
@@ -269,7 +270,7 @@ class Stations:
     def write(self, path: Path, *rest: Any) -> None:  # noqa: ANN401
         if path.stem == "a_8x":
             self.waits.append(self.events["b is enlarged"].wait(20))
-        write_image(path, *rest)
+        write_strips(path, *rest)
         self.held -= 1
 
     def notify(self, work: Work) -> None:
@@ -311,17 +312,3 @@ def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -
     with pytest.raises(OSError, match=REPORT):
         enlarge(tmp_path / "in", output=tmp_path / "out")
     assert not (tmp_path / "out" / "b_8x.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("4k", (2048, 4096)), ("200x300", (100, 200)), ("1000x150", (150, 300)), ("8K", (4096, 8192))],
-)
-def test_a_size_in_words_is_fitted_to_the_picture(text: str, expected: tuple[int, int]) -> None:
-    assert parse_size(text, (100, 200)) == expected
-
-
-@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5", "²x5"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="size: expected 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
-        parse_size(text, (10, 10))

@@ -12,7 +12,7 @@ from gigasr.cli import main
 from gigasr.images import Picture, read_image, read_metadata
 from gigasr.metrics import lr_psnr
 from gigasr.pipeline import SuperResolver
-from gigasr.zoo import load_upsampler
+from gigasr.zoo import load_model
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "colosseum.png"
@@ -53,13 +53,13 @@ def test_the_bundled_model_sharpens_and_stays_true(photo: Picture, whole: torch.
 
 
 def test_strips_of_the_bundled_model_join_exactly(photo: Picture, whole: torch.Tensor) -> None:
-    strips = SuperResolver(load_upsampler(), "cpu", "fp32", strip=17).upscale(photo, "stone arches").rgb
+    strips = SuperResolver(load_model(), "cpu", "fp32", strip=17).upscale(photo, "stone arches").rgb
     torch.testing.assert_close(strips, whole, atol=1e-5, rtol=0)
 
 
 def test_regions_of_the_bundled_model_show_no_step(photo: Picture, whole: torch.Tensor) -> None:
     """Where regions of the body meet, neighbouring pixels differ no more than they do without regions."""
-    tiled = SuperResolver(load_upsampler(), "cpu", "fp32", tile=64).upscale(photo, "stone arches").rgb
+    tiled = SuperResolver(load_model(), "cpu", "fp32", tile=64).upscale(photo, "stone arches").rgb
     assert not torch.equal(tiled, whole)
     for dim, border in ((2, 32), (2, 64), (1, 32), (1, 64)):
         step, plain = (y.diff(dim=dim).abs().narrow(dim, border * 8 - 8, 16).mean() for y in (tiled, whole))

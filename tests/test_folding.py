@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork
 from gigasr.config import LevelConfig, UpsamplerConfig, load_config
-from gigasr.folding import FoldedUpsampler, fold
+from gigasr.folding import fold
 from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
+from gigasr.tiling import Margin
 from gigasr.upsampler import Upsampler
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -126,11 +127,25 @@ def test_a_network_folded_to_bf16_is_bf16_all_through_and_close() -> None:
     assert error(result.float(), fold(network, w, text)(lr)) < 0.05
 
 
-def test_the_folded_network_knows_the_sizes_of_the_unfolded_one() -> None:
-    network, w, text = build("tiny")
-    folded: FoldedUpsampler = fold(network, w, text)
-    assert (folded.config, folded.scale, folded.multiple) == (network.config, network.scale, network.multiple)
-    assert folded.smallest == network.smallest
+def test_the_folded_network_knows_how_it_may_be_cut() -> None:
+    lite, paper = (fold(*build(name)) for name in ("lite", "paper"))
+    assert (lite.scale, lite.halo, lite.tiling.align, lite.tiling.multiple, lite.tiling.side) == (8, 7, 32, 4, 0)
+    assert (paper.tiling.side, paper.tiling.minimum, paper.tiling.overlap) == (8, 8, 2)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_part_of_the_tail_with_its_halo_is_that_part_of_the_whole(name: str) -> None:
+    folded, lr = fold(*build(name)), random_lr(name)
+    features = folded.body(lr)
+    whole, halo, (height, width) = folded.tail(features, lr), folded.halo, NETWORKS[name][1]
+    for top, left in [(0, 3), (4, 0), (height - 4, width - 3)]:
+        margin = Margin(min(top, halo), min(height - top - 4, halo), min(left, halo), min(width - left - 3, halo))
+        rows = slice(top - margin.top, top + 4 + margin.bottom)
+        columns = slice(left - margin.left, left + 3 + margin.right)
+        part = folded.tail(features[:, :, rows, columns], lr[:, :, rows, columns], margin)
+        scale = folded.scale
+        expected = whole[:, :, top * scale : (top + 4) * scale, left * scale : (left + 3) * scale]
+        assert error(part, expected) < 1e-5
 
 
 def test_the_folded_lite_model_has_at_most_8_million_parameters() -> None:

@@ -8,7 +8,7 @@ import torch
 from picture_files import TEXTS, random_picture, samples_of, vips_samples
 from PIL import Image
 
-from gigasr import image_writer
+from gigasr import raster
 from gigasr.image_writer import check_format, write_image
 from gigasr.images import OUTPUT_FORMATS, read_image, read_metadata
 from gigasr.picture import Picture
@@ -90,8 +90,8 @@ def test_a_gray_picture_whose_colours_differ_is_written_as_luma(tmp_path: Path) 
 
 
 def test_large_pictures_span_several_strips_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_writer, "_TIFF_STRIP_BYTES", 200)
-    monkeypatch.setattr(image_writer, "_PNG_BLOCK_BYTES", 200)
+    monkeypatch.setattr(raster, "_TIFF_STRIP_BYTES", 200)
+    monkeypatch.setattr(raster, "_PNG_BLOCK_BYTES", 200)
     picture = random_picture(16, is_gray=False, has_alpha=True)
     for suffix in ("png", "tif"):
         write_image(tmp_path / f"a.{suffix}", picture)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from gigasr.tiling import (
     Region,
     axis_ramps,
-    blend_regions,
+    blend_strips,
     noise_field,
     pad_to_multiple,
     plan_regions,
@@ -22,6 +23,11 @@ from gigasr.tiling import (
 def crop(x: Tensor, region: Region, scale: int = 1) -> Tensor:
     top, left, height, width = (scale * side for side in region)
     return x[:, :, top : top + height, left : left + width]
+
+
+def blend(process: Callable[[Region], Tensor], regions: list[Region], scale: int = 1) -> Tensor:
+    """The whole of what blend_strips gives."""
+    return torch.cat(list(blend_strips(lambda row: map(process, row), regions, scale)), dim=2)
 
 
 def axis_plan(length: int, region: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
@@ -89,7 +95,7 @@ def test_an_overlap_as_large_as_the_region_is_an_error() -> None:
         plan_regions(100, 100, region=32, overlap=32, multiple=8)
 
 
-# axis_ramps, region_weights, blend_regions
+# axis_ramps, region_weights, blend_strips
 
 
 @settings(deadline=None)
@@ -123,7 +129,7 @@ def test_identity_in_is_identity_out_for_every_size(region: int, overlap: int, m
         height, width = side, (side * 37) % 97 + 1
         x = torch.rand(1, 2, height, width)
         regions = plan_regions(height, width, region, overlap, multiple)
-        y = blend_regions(lambda r, x=x: crop(x, r), regions, height, width)
+        y = blend(lambda r, x=x: crop(x, r), regions)
         assert torch.allclose(y, x, atol=1e-6, rtol=0), (height, width)
 
 
@@ -134,7 +140,7 @@ def test_identity_in_is_identity_out_at_any_scale(
 ) -> None:
     x = torch.rand(2, 1, height * scale, width * scale)
     regions = plan_regions(height, width, overlap + 2 * multiple, overlap, multiple)
-    y = blend_regions(lambda r: crop(x, r, scale), regions, height, width, scale)
+    y = blend(lambda r: crop(x, r, scale), regions, scale)
     assert torch.allclose(y, x, atol=1e-6, rtol=0)
 
 
@@ -147,37 +153,44 @@ def test_a_local_function_gives_the_same_by_regions_as_at_once() -> None:
         padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
         return F.conv2d(padded[:, :, top : top + height + 4, left : left + width + 4], kernel)
 
-    y = blend_regions(with_halo, plan_regions(70, 90, 32, 8, 4), 70, 90)
+    y = blend(with_halo, plan_regions(70, 90, 32, 8, 4))
     assert torch.allclose(y, whole, atol=1e-6, rtol=0)
 
 
 def test_regions_that_disagree_are_cross_faded_without_a_step() -> None:
     regions = plan_regions(8, 64, region=32, overlap=16, multiple=8)
     levels = {region: float(i % 2) for i, region in enumerate(regions)}
-    y = blend_regions(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), regions, 8, 64)
+    y = blend(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), regions)
     assert y.min() == 0
     assert y.max() > 0.9
     assert y.diff(dim=3).abs().max() <= 1 / 16 + 1e-6
 
 
-def test_blending_keeps_the_dtype_and_reports_every_region() -> None:
+def test_blending_keeps_the_dtype_and_channels_last() -> None:
     regions = plan_regions(40, 40, region=24, overlap=8, multiple=8)
-    calls: list[None] = []
-    y = blend_regions(
-        lambda r: torch.ones(1, 1, r.height, r.width, dtype=torch.bfloat16),
-        regions,
-        40,
-        40,
-        progress=lambda: calls.append(None),
-    )
-    assert y.dtype == torch.bfloat16
-    assert (y.float() - 1).abs().max() <= 2**-7
-    assert len(calls) == len(regions)
+    ones = torch.ones(1, 2, 24, 24, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    for strip in blend_strips(lambda row: [ones] * len(row), regions):
+        assert strip.dtype == torch.bfloat16
+        assert strip.is_contiguous(memory_format=torch.channels_last)
+        assert (strip.float() - 1).abs().max() <= 2**-7
+
+
+def test_a_strip_is_given_out_as_soon_as_its_row_of_regions_is_done() -> None:
+    regions = plan_regions(100, 20, region=24, overlap=8, multiple=8)
+    rows: list[list[Region]] = []
+
+    def process(row: list[Region]) -> list[Tensor]:
+        rows.append(row)
+        return [torch.ones(1, 1, r.height, r.width) for r in row]
+
+    strips = blend_strips(process, regions)
+    assert next(strips).shape[2] == 16
+    assert rows == [regions[:1]]
 
 
 def test_a_result_of_the_wrong_size_is_an_error_that_names_the_region() -> None:
     with pytest.raises(ValueError, match=r"expected \[B, C, 5, 6\] for Region\(top=0, left=0, height=5, width=6\)"):
-        blend_regions(lambda r: torch.ones(1, 1, 8, 8), plan_regions(5, 6, 8, 0, 8), 5, 6)
+        blend(lambda r: torch.ones(1, 1, 8, 8), plan_regions(5, 6, 8, 0, 8))
 
 
 # plan_strips

@@ -98,7 +98,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def parse_size(text: str) -> tuple[int, int]:
     """A size in words to (height, width): 512, 4k or 3840x2160."""
-    from gigasr.batch import SIZES
+    from gigasr.pipeline import SIZES
 
     side = str(SIZES.get(text.lower(), text))
     match = re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", side.lower())

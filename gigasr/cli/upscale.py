@@ -83,7 +83,8 @@ def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
 
 def plan(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
-    from gigasr.batch import find_images, parse_size, plan_jobs
+    from gigasr.batch import find_images, plan_jobs
+    from gigasr.pipeline import parse_size
     from gigasr.prompts import assign_prompts, check_prompts
 
     if options["size"] is not None:

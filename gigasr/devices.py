@@ -1,0 +1,132 @@
+"""Where and how networks run: devices, precision, free memory, work spread over devices, running out of memory."""
+
+import copy
+import queue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+R = TypeVar("R")
+M = TypeVar("M", bound=nn.Module)
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # in the texts of RuntimeErrors
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an engine runs, in which precision and in what pieces."""
+
+    devices: tuple[torch.device, ...] = (torch.device("cpu"),)
+    dtype: torch.dtype = torch.float32
+    tile: int = 0  # low-res px; side of the regions, 0 = as memory allows
+    strip: int = 0  # low-res rows per strip, 0 = as memory allows
+
+    @property
+    def home(self) -> torch.device:
+        """The device on which results are put together."""
+        return self.devices[0]
+
+
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """ "auto", or names of torch's devices with commas between; one named twice works on two pieces at a time."""
+    return tuple(choose_device(name.strip()) for name in names.split(","))
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is CUDA, else Apple's GPU, else the CPU; other names are torch's."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"device: expected auto, cpu, cuda, cuda:N or mps, got '{name}'; is it on this machine?"
+        ) from None
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bf16 where the hardware multiplies it, else fp32."""
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if precision in names:
+        return names[precision]
+    if precision != "auto":
+        raise ValueError(f"precision: expected auto, fp32 or bf16, got '{precision}'")
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def attempt(run: Callable[[], Tensor]) -> Tensor | None:
+    """What run gives, or None where memory didn't suffice; other errors pass."""
+    try:
+        return run()
+    except (MemoryError, RuntimeError) as error:
+        is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_known and not any(text in str(error) for text in OUT_OF_MEMORY):
+            raise
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None
+
+
+def replicate(network: M, devices: Sequence[torch.device]) -> dict[torch.device, M]:
+    """A network on each of the devices; on the first it is the network itself, moved there."""
+    copies = {devices[0]: network.to(devices[0])}
+    for device in devices[1:]:
+        if device not in copies:
+            copies[device] = copy.deepcopy(network).to(device)
+    return copies
+
+
+def spread(work: Callable[[T, torch.device], R], items: Iterable[T], devices: Sequence[torch.device]) -> Iterator[R]:
+    """Work on as many items at a time as there are devices, each on one of them.
+
+    items:   are taken one by one, in the caller's thread, no more than are worked on and one
+    returns: what work gives, in the order of the items
+    """
+    if len(devices) == 1:
+        yield from (work(item, devices[0]) for item in items)
+        return
+    idle: queue.SimpleQueue[torch.device] = queue.SimpleQueue()
+    for device in devices:
+        idle.put(device)
+
+    def run(item: T) -> R:
+        device = idle.get()
+        try:
+            with torch.inference_mode():
+                return work(item, device)
+        finally:
+            idle.put(device)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        pending: deque[Future[R]] = deque()
+        for item in items:
+            pending.append(pool.submit(run, item))
+            if len(pending) > len(devices):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,0 +1,74 @@
+"""Items handed from one thread to another, a few at a time; the failure of either side ends both."""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ClosedError(Exception):
+    """The reader is gone; nobody wants more items."""
+
+
+class Handoff(Generic[T]):
+    """What one thread puts, another iterates over."""
+
+    def __init__(self, limit: int = 2) -> None:
+        """limit: items that wait at a time, at most"""
+        self.limit = limit
+        self.items: deque[T] = deque()
+        self.is_finished = self.is_closed = False
+        self.error: BaseException | None = None
+        self.changed = threading.Condition()
+
+    def put(self, item: T) -> None:
+        """Add an item, once there is room; ClosedError where the reader is gone."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_closed or len(self.items) < self.limit)
+            if self.is_closed:
+                raise ClosedError
+            self.items.append(item)
+            self.changed.notify_all()
+
+    def feed(self, items: Iterable[T], errors: tuple[type[Exception], ...]) -> Iterator[T]:
+        """Put items as they are made and give each back, until the reader is gone.
+
+        errors: of making an item; they end the items and are the reader's to handle
+        """
+        try:
+            for item in items:
+                self.put(item)
+                yield item
+        except ClosedError:
+            return
+        except errors as error:
+            self.finish(error)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """No more items come; the reader meets the error, where there is one. Of several calls the first counts."""
+        with self.changed:
+            if not self.is_finished:
+                self.is_finished, self.error = True, error
+            self.changed.notify_all()
+
+    def close(self, _: object = None) -> None:
+        """No more items are wanted; may be the callback of the reader's Future."""
+        with self.changed:
+            self.is_closed = True
+            self.items.clear()
+            self.changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self._take()) is not None:
+            yield item
+
+    def _take(self) -> T | None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.items or self.is_finished)
+            if self.error is not None:
+                raise self.error
+            item = self.items.popleft() if self.items else None
+            self.changed.notify_all()
+            return item

@@ -1,0 +1,138 @@
+"""Engines give the same picture however it is cut, wherever it runs, and go on where memory falls short."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gigasr.devices import Place
+from gigasr.engine import BodyTailEngine, PromptedUpsampler, RegionEngine
+from gigasr.rows import Rows
+from gigasr.tiling import Tiling
+from gigasr.zoo import load_upsampler
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_weights: Path) -> PromptedUpsampler:
+    return PromptedUpsampler(load_upsampler(str(tiny_weights)))
+
+
+def smooth(height: int, width: int) -> Tensor:
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return F.avg_pool2d(noise, 5, 1, 2, count_include_pad=False)
+
+
+@torch.inference_mode()
+def run(engine: BodyTailEngine | RegionEngine, lr: Tensor) -> Tensor:
+    return torch.cat(list(engine.strips(Rows.of(lr), 3)), dim=2)
+
+
+def failing(function: Callable[..., Tensor], calls: set[int], error: Exception) -> Callable[..., Tensor]:
+    """The function, which falls short of memory at some of its calls."""
+    count = 0
+
+    def wrapped(*arguments: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        if count in calls:
+            raise error
+        return function(*arguments)
+
+    return wrapped
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("call", [1, 3, 5], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_the_picture_is_the_same_when_memory_falls_short_in_a_strip(
+    model: PromptedUpsampler, call: int, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    lr, engine = smooth(50, 30), model.engine("", 0, Place(strip=10))
+    whole = run(engine, lr)
+    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {call, call + 1}, error)
+    torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"memory is short: going on with patches of {pixels} px" for pixels in (150, 75)
+    ]
+
+
+def test_the_picture_is_close_when_memory_falls_short_in_the_body(
+    model: PromptedUpsampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    lr, engine = smooth(128, 96), model.engine("", 0, Place())
+    whole = run(engine, lr)
+    network = engine.networks[CPU]
+    engine.body.networks = {CPU: failing(network.body, {1, 3}, OUT_OF_MEMORY[0])}
+    result = run(engine, lr)
+    assert [record.getMessage() for record in caplog.records][:1] == ["memory is short: going on with regions of 64 px"]
+    assert 0 < (result - whole).abs().mean() < 2 / 255
+
+
+def test_other_errors_and_the_last_px_pass(model: PromptedUpsampler) -> None:
+    engine = model.engine("", 0, Place())
+    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {1}, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(engine, smooth(4, 4))
+    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, set(range(99)), MemoryError())
+    with pytest.raises(RuntimeError, match="memory: expected room for one px and its halo"):
+        run(engine, smooth(4, 4))
+
+
+@pytest.mark.parametrize("tile", [0, 32])
+def test_two_devices_give_the_picture_of_one(model: PromptedUpsampler, tile: int) -> None:
+    lr = smooth(80, 70)
+    one, two = (model.engine("", 0, Place((CPU,) * count, tile=tile, strip=9)) for count in (1, 2))
+    torch.testing.assert_close(run(two, lr), run(one, lr), atol=1e-5, rtol=0)
+
+
+def test_an_error_on_one_of_two_devices_ends_the_run(model: PromptedUpsampler) -> None:
+    engine = model.engine("", 0, Place((CPU, CPU), strip=5))
+    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {2}, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(engine, smooth(40, 9))
+
+
+def test_wide_images_are_cut_into_columns_too(model: PromptedUpsampler) -> None:
+    lr, engine = smooth(20, 300), model.engine("", 0, Place())
+    whole = run(engine, lr)
+    engine.patch_pixels = 200
+    assert len(list(engine.patches(Rows.of(lr), Rows.of(lr)))) > 20
+    torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
+
+
+def double(x: Tensor) -> Tensor:
+    """A black box of scale 2 that takes multiples of 4 from 8 px on and reaches 3 px."""
+    assert min(x.shape[2:]) >= 8
+    assert not any(side % 4 for side in x.shape[2:])
+    return F.interpolate(F.avg_pool2d(F.pad(x, (3, 3, 3, 3), mode="replicate"), 7, 1), scale_factor=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (64, 48), (70, 33)])
+def test_a_black_box_with_rules_for_its_sizes_runs_on_regions(size: tuple[int, int]) -> None:
+    rules = Tiling(overlap=8, multiple=4, minimum=8, side=24)
+    lr = smooth(*size)
+    result = run(RegionEngine({CPU: double}, 2, rules, Place()), lr)
+    assert result.shape[2:] == (2 * size[0], 2 * size[1])
+    if min(size) >= 8 and not any(side % 4 for side in size):
+        inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+        assert (result - double(lr))[inner].abs().max() < 0.05
+
+
+def test_a_black_box_goes_on_in_smaller_regions_when_memory_falls_short() -> None:
+    rules = Tiling(overlap=8, multiple=4, minimum=8, side=48)
+    lr, network = smooth(60, 100), failing(double, {2}, MemoryError())
+    whole = run(RegionEngine({CPU: double}, 2, rules, Place()), lr)
+    assert (run(RegionEngine({CPU: network}, 2, rules, Place()), lr) - whole).abs().max() < 0.1
+    with pytest.raises(RuntimeError, match="memory: expected room for a region of"):
+        run(RegionEngine({CPU: failing(double, set(range(99)), MemoryError())}, 2, rules, Place()), lr)

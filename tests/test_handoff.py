@@ -1,0 +1,51 @@
+"""Items pass between two threads in order; whichever side fails, neither waits for ever."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gigasr.handoff import ClosedError, Handoff
+
+
+def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:
+    handoff = Handoff[int](limit=2)
+    most = 0
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: list(handoff))
+        for _ in handoff.feed(range(100), ()):
+            most = max(most, len(handoff.items))
+        handoff.finish()
+        assert reading.result(20) == list(range(100))
+    assert most <= 2
+
+
+def test_the_reader_meets_the_error_of_making_an_item() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no second one")
+
+    handoff = Handoff[int]()
+    assert list(handoff.feed(items(), (ValueError,))) == [1]
+    handoff.finish()  # too late to hide it
+    with pytest.raises(ValueError, match="no second one"):
+        list(handoff)
+
+
+def test_other_errors_stay_with_the_maker() -> None:
+    def items() -> Iterator[int]:
+        raise KeyError
+        yield
+
+    with pytest.raises(KeyError):
+        list(Handoff[int]().feed(items(), (ValueError,)))
+
+
+def test_a_maker_that_waits_for_a_reader_that_is_gone_goes_on() -> None:
+    handoff = Handoff[int](limit=1)
+    handoff.put(1)
+    threading.Timer(0.05, handoff.close).start()
+    with pytest.raises(ClosedError):
+        handoff.put(2)
+    assert list(handoff.feed(range(5), ())) == []
