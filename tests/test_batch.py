@@ -307,8 +307,8 @@ def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(enlarge, tiny_
 
 
 def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
-    make_images(tmp_path / "in", "a.png", "b.png")
+    make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     (tmp_path / "out" / REPORT).mkdir(parents=True)
     with pytest.raises(OSError, match=REPORT):
         enlarge(tmp_path / "in", output=tmp_path / "out")
-    assert not (tmp_path / "out" / "b_8x.png").exists()
+    assert not (tmp_path / "out" / "c_8x.png").exists()

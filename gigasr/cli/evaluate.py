@@ -112,10 +112,10 @@ def is_base_model(name: str) -> bool:
 def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     """The networks that judge, on the device."""
     from gigasr.clip_score import ClipScore
+    from gigasr.devices import choose_device
     from gigasr.evaluation import Judges
     from gigasr.frechet import FrozenFeatures
     from gigasr.metrics import Lpips
-    from gigasr.pipeline import choose_device
 
     device = choose_device(options["device"])
     has_lpips = not is_base and "lpips" not in options["skip"]
@@ -182,7 +182,7 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
     import torch
 
     from gigasr import __version__
-    from gigasr.pipeline import choose_device
+    from gigasr.devices import choose_device
 
     device = choose_device(options["device"])
     where = (
