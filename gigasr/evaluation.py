@@ -1,5 +1,6 @@
 """Compare models on a folder of high-res images: figures per image, per set and per model."""
 
+import glob
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from gigasr.clip_score import ClipScore
 from gigasr.data import Sample
 from gigasr.frechet import FeatureSet, FrozenFeatures
 from gigasr.image_writer import write_image
-from gigasr.images import Picture, read_image
+from gigasr.images import Picture, is_image_file, read_image
 from gigasr.low_res import Kind, make_low_res, reduce_matlab
 from gigasr.meter import Meter
 from gigasr.metrics import (
@@ -32,7 +33,7 @@ from gigasr.metrics import (
 from gigasr.pipeline import SuperResolver
 
 FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
-Enlarge = Callable[[Tensor, str], Tensor]  # low-res [3, h, w] in [0, 1], prompt -> [3, h * scale, w * scale]
+Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,24 @@ def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: kinds.get(name, statistics.fmean)(values) for name, values in columns.items()}
 
 
-def load_enlarger(name: str, protocol: Protocol) -> Enlarge:
-    """A model, or an interpolation by name, as a function."""
-    if name in FILTERS:
-        return lambda low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[name])
-    resolver = SuperResolver.from_pretrained(name, protocol.device, protocol.precision)
+def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
+    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function."""
+    if Path(model).is_dir():
+        return partial(read_result, Path(model))
+    if model in FILTERS:
+        return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
+    resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
     scale, seed = protocol.scale, protocol.seed
-    return lambda low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+    return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+
+
+def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
+    """Read a result of the same name as the high-res image, whatever its format: [3, H, W] in [0, 1]."""
+    place = (folder / name).parent
+    found = [path for path in sorted(place.glob(f"{glob.escape(Path(name).stem)}.*")) if is_image_file(path)]
+    if not found:
+        raise ValueError(f"{folder}: expected a result for {name}, got none; name results as the high-res images")
+    return read_image(found[0]).rgb
 
 
 def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
@@ -147,7 +159,7 @@ def evaluate_models(
             truth = crop_to_multiple(read_image(sample.path).rgb, protocol.scale)
             low_res = make_low_res(truth, protocol.scale, protocol.low_res, protocol.seed, name)
             prompt = sample.captions[0]
-            result, cost = meter.run(partial(enlarge, low_res, prompt))
+            result, cost = meter.run(partial(enlarge, name, low_res, prompt))
             rows[name] = evaluate_pair(result, truth, low_res, protocol, judges, prompt) | cost
             results.add(result)
             if len(found.images) == 1:

@@ -50,6 +50,17 @@ def test_every_model_is_judged_on_every_image_and_its_results_are_saved(
     ]
 
 
+def test_a_folder_of_results_stands_for_the_model_that_made_them(samples: dict[str, Sample], tmp_path: Path) -> None:
+    first = run(["lanczos"], samples, Judges(has_niqe=False), save=tmp_path)
+    again = run([str(tmp_path / "lanczos")], samples, Judges(has_niqe=False))
+    figures = ("psnr_y", "ssim_y", "spectrum_error", "lr_psnr")
+    for name in samples:
+        made, read = first.images["lanczos"][name], again.images[str(tmp_path / "lanczos")][name]
+        assert [made[figure] for figure in figures] == [read[figure] for figure in figures]
+    with pytest.raises(ValueError, match="expected a result for 0.png, got none"):
+        run([str(tmp_path)], samples, Judges(has_niqe=False))
+
+
 def test_the_table_holds_means_the_median_time_and_the_peak_of_memory() -> None:
     rows = [{"niqe": math.nan, "seconds": s, "peak_mb": s, "lpips": s} for s in (9.0, 1.0)]
     assert summarise([*rows, {"seconds": 2.0, "niqe": 4.0}]) == {"lpips": 5, "seconds": 2, "peak_mb": 9, "niqe": 4}

@@ -53,8 +53,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     """Compare models on images reduced to low-res inputs: a table of means.
 
-    MODELS are bundled names, files, lanczos or bicubic; or base models, which paint the captions of the images. Time is
-    the median, memory the peak above what was in use before. Needs the extra gigasr[eval].
+    MODELS are bundled names, files, lanczos or bicubic, or folders of results named as the images, made elsewhere; or
+    base models, which paint the images' captions. Time is the median, memory the peak above what was in use before.
+    Needs the extra gigasr[eval].
 
     \b
     Examples:
