@@ -5,20 +5,30 @@ from pathlib import Path
 import click
 import torch
 
+import gigasr.zoo
+import gigasr_base.zoo
 from gigasr.checkpoint import load_weights, save_weights
-from gigasr.zoo import WEIGHTS
 
-LICENCE = "Apache-2.0; trained on the photographs listed in the model card"
+KINDS = {  # first part of a model's name -> where it ships, what it was trained on
+    "upsampler": (gigasr.zoo.WEIGHTS, "photographs"),
+    "base": (gigasr_base.zoo.WEIGHTS, "icons"),
+}
 
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("name")
 def main(source: Path, name: str) -> None:
-    """Write gigasr/weights/NAME.safetensors from SOURCE, the model.safetensors of a run."""
-    state, config, _ = load_weights(source, "upsampler")
-    target = WEIGHTS / f"{name}.safetensors"
-    save_weights(target, state, "upsampler", config, torch.float16, licence=LICENCE)
+    """Write the bundled weights NAME, upsampler_… or base_…, from SOURCE, the model.safetensors of a run."""
+    kind = name.partition("_")[0]
+    if kind not in KINDS:
+        raise click.BadParameter(f"expected upsampler_... or base_..., got {name!r}", param_hint="NAME")
+    folder, data = KINDS[kind]
+    state, config, _ = load_weights(source, kind)
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{name}.safetensors"
+    licence = f"Apache-2.0; trained on the {data} listed in the model card"
+    save_weights(target, state, kind, config, torch.float16, licence=licence)
     click.echo(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tqdm import tqdm
 
+import gigasr.zoo
+import gigasr_base.zoo
 from gigasr.batch import Job, Source, Work
 from gigasr.cli import main
 from gigasr.cli.upscale import Teller
@@ -223,6 +225,11 @@ def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_models_are_the_bundled_ones_of_both_kinds() -> None:
+    lines = CliRunner().invoke(main, ["models"]).output.splitlines()
+    assert [line.split()[0] for line in lines] == [*gigasr.zoo.bundled(), *gigasr_base.zoo.bundled()]
 
 
 def test_a_dry_run_prints_the_parameters_of_every_part() -> None:

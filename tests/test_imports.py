@@ -69,6 +69,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
     },
     "gigasr_base": {
         "config": 0,
+        "figures": 0,
         "generator": 1,
         "latents": 2,
         "zoo": 2,

@@ -197,10 +197,12 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
 @click.command()
 def models() -> None:
     """List the models that ship with the package."""
-    from gigasr.zoo import WEIGHTS, bundled
+    import gigasr.zoo
+    import gigasr_base.zoo
 
-    for name in bundled():
-        click.echo(f"{name}  {(WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
+    for zoo in (gigasr.zoo, gigasr_base.zoo):
+        for name in zoo.bundled():
+            click.echo(f"{name}  {(zoo.WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
 
 
 @click.command()
