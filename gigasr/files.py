@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = ".gigasr-*.tmp"  # what is still being written
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     On an error, or when the process dies, the target is as it was.
     """
-    temporary = path.with_name(f".gigasr-{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(TEMPORARY.replace("*", uuid.uuid4().hex))
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -28,3 +30,9 @@ def hash_file(path: Path) -> str:
     """16 hex digits that stand for the contents of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written; only for folders in which nobody is writing."""
+    for path in folder.glob(TEMPORARY):
+        path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from gigasr.checkpoint import load_state, save_state, save_weights
 from gigasr.config import DegradationConfig, PhaseConfig
 from gigasr.distributed import any_process, load_module_state, mean_over_processes, module_state
+from gigasr.files import remove_leftovers
 from gigasr.game import Batch, Game
 from gigasr.run_log import RunLog, stop_requests
 
@@ -167,6 +168,8 @@ class Trainer:
 
         A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
         """
+        if self.accelerator.is_main_process:
+            remove_leftovers(self.folder)  # a state may have been killed while it was saved
         state = load_state(self.folder / "state.pt")
         load_module_state(self.game.generator_ema, state["generator_ema"])
         for name in self.game.players.keys() & state["players"].keys():

@@ -197,6 +197,7 @@ def test_a_run_killed_while_it_saves_resumes_from_its_last_state(
     run(whole)
     resumed.resume()
     assert resumed.step == 2
+    assert not list(folder.glob(".*.tmp"))
     run(resumed)
     assert states_equal(whole, resumed)
 
