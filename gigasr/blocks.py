@@ -22,11 +22,10 @@ from gigasr.ops import (
 
 SLOPE = 0.2  # of every leaky ReLU
 SQRT2 = math.sqrt(2.0)
-STYLE_STD = 0.1  # of the weights from w to styles and logits at the start
 
 
 class EqualizedLinear(nn.Module):
-    """Linear layer with equalised learning rate; the weight is N(0, std) / lr_mul and scaled at run time."""
+    """Linear layer with equalised learning rate; the weight is N(0, 1) / lr_mul and scaled at run time."""
 
     def __init__(
         self,
@@ -35,10 +34,9 @@ class EqualizedLinear(nn.Module):
         bias: bool = True,
         bias_init: float = 0.0,
         lr_mul: float = 1.0,
-        std: float = 1.0,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) * std / lr_mul)
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_mul)) if bias else None
         self.weight_gain = lr_mul / math.sqrt(in_features)
         self.lr_mul = lr_mul
@@ -84,9 +82,6 @@ class AdaptiveConv2d(nn.Module):
 
     The bank is mixed first, then modulated, then demodulated. The activation, a leaky ReLU, and the output gain are
     part of the layer: both are positively homogeneous, so that folding moves the gain into the kernel.
-
-    differs: the weights from w to styles and logits start at a tenth of StyleGAN's. A network that has a picture to
-    start from would otherwise spend its first epochs on bearing random styles.
     """
 
     def __init__(
@@ -103,8 +98,8 @@ class AdaptiveConv2d(nn.Module):
         super().__init__()
         self.bank = nn.Parameter(torch.randn(num_kernels, out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.to_styles = EqualizedLinear(w_dim, in_channels, bias_init=1.0, std=STYLE_STD)
-        self.to_logits = EqualizedLinear(w_dim, num_kernels, std=STYLE_STD) if num_kernels > 1 else None
+        self.to_styles = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
+        self.to_logits = EqualizedLinear(w_dim, num_kernels) if num_kernels > 1 else None
         self.demodulated, self.activate = demodulated, activate
         self.gain = gain * (SQRT2 if activate else 1.0)
 
@@ -137,6 +132,19 @@ class AdaptiveConv2d(nn.Module):
         if not self.demodulated:
             return y * self.gain
         return y * (self.gain / mixed_norm(bank, shares, styles)).to(x.dtype)[:, :, None, None]
+
+
+@torch.no_grad()
+def scale_styles(network: nn.Module, std: float) -> None:
+    """Let the weights from w to styles and kernel logits of a whole new network start at std, not StyleGAN's 1.
+
+    A network that has a picture to start from would otherwise spend its first epochs on bearing random styles.
+    """
+    for layer in network.modules():
+        if isinstance(layer, AdaptiveConv2d):
+            layer.to_styles.weight.mul_(std)
+            if layer.to_logits is not None:
+                layer.to_logits.weight.mul_(std)
 
 
 class ToRGB(AdaptiveConv2d):

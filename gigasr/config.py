@@ -39,6 +39,7 @@ class SynthesisConfig(Strict):
     w_dim: int = Field(512, gt=0)
     mapping_layers: int = Field(4, ge=1)
     mapping_lr_mul: float = Field(0.01, gt=0)  # StyleGAN's, for long games; regression needs more
+    style_std: float = Field(0.1, ge=0)  # of the weights from w to styles and logits at the start; StyleGAN: 1
     levels: tuple[LevelConfig, ...]  # smallest resolution first
     upsample: Literal["filter", "shuffle"] = "filter"  # [1,3,3,1] filter, or convolution + pixel shuffle
     head_dim: int = Field(64, gt=0)  # features per attention head
@@ -104,6 +105,7 @@ class DiscriminatorConfig(Strict):
     minibatch_std: int = Field(4, ge=0)  # group size; 0 = off
     head_dim: int = Field(64, gt=0)
     attention_gain: float = 0.3
+    style_std: float = Field(0.1, ge=0)  # of the weights from t_D to styles at the start; StyleGAN: 1
     text: TextConfig = TextConfig()
 
 

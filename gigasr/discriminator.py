@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.attention import ChannelNorm, FeedForward, SelfAttention
-from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d
+from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
 from gigasr.config import DiscriminatorConfig, StageConfig
 from gigasr.text import TextTransformer, TokenFeatures
 
@@ -116,6 +116,7 @@ class Discriminator(nn.Module):
         extra = 1 if config.minibatch_std else 0
         self.epilogue = EqualizedConv2d(channels[-1] + extra, channels[-1], 1 if config.flatten else 3, activate=True)
         self.predictors = nn.ModuleList(Predictor(c, text.dim, config.predictor_layers) for c in channels[1:])
+        scale_styles(self, config.style_std)
 
     def exit_weights(self) -> list[float]:
         """The weight of each exit's map, whose rows are averaged: 1 / num_levels for each level at the last exit.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gigasr.attention import AttentionUnit
-from gigasr.blocks import DownBlock, EqualizedConv2d, MappingNetwork, ResidualBlock, ToRGB, UpBlock
+from gigasr.blocks import DownBlock, EqualizedConv2d, MappingNetwork, ResidualBlock, ToRGB, UpBlock, scale_styles
 from gigasr.config import LevelConfig, SynthesisConfig, UpsamplerConfig
 from gigasr.consistency import enlarge
 from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
@@ -81,6 +81,7 @@ class Upsampler(nn.Module):
         self.to_rgb = nn.ModuleList(
             ToRGB(level.channels, config.w_dim, RGB_GAIN) for level in levels[config.num_down + 1 :]
         )
+        scale_styles(self, config.style_std)
 
     @property
     def scale(self) -> int:

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d
+from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
 from gigasr.config import VisionConfig
 from gigasr.text import TextTransformer, TokenFeatures, create_clip, reads_clip_tokens, tokenize
 
 if TYPE_CHECKING:
     from open_clip import CLIP
 
+STYLE_STD = 0.1  # of the weights from t_D to styles at the start
 PROJECTION_SEED = 2303_05511  # of the fixed random projections: the same in every process and run
 
 
@@ -144,6 +145,7 @@ class VisionDiscriminator(nn.Module):
         width, channels = self.tower.width, config.channels
         self.projections = nn.ModuleList(Projection(width, channels, rng) for _ in config.layers)
         self.heads = nn.ModuleList(Head(channels, text.dim) for _ in config.layers)
+        scale_styles(self.heads, STYLE_STD)
 
     @property
     def tower(self) -> ImageTower:

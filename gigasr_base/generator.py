@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gigasr.blocks import MappingNetwork, ToRGB
+from gigasr.blocks import MappingNetwork, ToRGB, scale_styles
 from gigasr.ops import upsample2d
 from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
 from gigasr.upsampler import Level
@@ -46,6 +46,7 @@ class Generator(nn.Module):
         inputs = [None, *channels[:-1]]
         self.levels = nn.ModuleList(Level(level, n, config) for level, n in zip(config.levels, inputs, strict=True))
         self.to_rgb = nn.ModuleList(ToRGB(c, config.w_dim) for c in channels)
+        scale_styles(self, config.style_std)
         self.register_buffer("w_mean", torch.zeros(config.w_dim))
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> Condition:

@@ -15,6 +15,7 @@ from gigasr.blocks import (
     ResidualBlock,
     ToRGB,
     UpBlock,
+    scale_styles,
 )
 from gigasr.ops import conv2d_per_sample
 
@@ -121,6 +122,15 @@ def test_another_order_gives_another_result(order: Callable[[AdaptiveConv2d, Ten
     layer = shaken(AdaptiveConv2d(4, 5, 3, 6, num_kernels=3))
     x, w = torch.randn(2, 4, 7, 6), torch.randn(2, 6)
     assert (layer(x, w) - naive(layer, x, w, order, 1.0)).abs().max() > 0.1
+
+
+def test_styles_and_kernel_logits_start_as_large_as_a_network_asks_for() -> None:
+    block = ResidualBlock(64, 64, num_kernels=8)
+    before = block.conv0.bank.clone()
+    scale_styles(block, 0.1)
+    for linear in (block.conv0.to_styles, block.conv1.to_styles, block.conv0.to_logits, block.conv1.to_logits):
+        assert linear.weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert torch.equal(block.conv0.bank, before)
 
 
 def test_to_rgb_is_modulated_but_neither_demodulated_nor_activated() -> None:
