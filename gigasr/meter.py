@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
 import torch
 
 T = TypeVar("T")
@@ -15,10 +16,6 @@ class Meter:
     """Measures calls; memory counts above what is in use when the meter is made: of the GPUs, or of the process."""
 
     def __init__(self, device: str) -> None:
-        try:
-            import psutil
-        except ImportError as error:
-            raise ImportError(f"meter: expected psutil, got '{error}'; run pip install 'gigasr[eval]'") from error
         self.process = psutil.Process()
         self.gpus = range(torch.cuda.device_count() if device not in ("cpu", "mps") else 0)
         self.base = sum(map(torch.cuda.memory_allocated, self.gpus)) or self.resident()

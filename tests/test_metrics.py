@@ -168,6 +168,18 @@ def test_lpips_accepts_the_weights_of_the_whole_network(random_features: Path, t
     assert torch.equal(*distances)
 
 
+@pytest.mark.parametrize("net", ["squeeze", "alex"])
+def test_lpips_equals_the_package(net: str, tmp_path: Path) -> None:
+    import lpips
+
+    torch.manual_seed(0)
+    package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    torch.save({key.partition(".")[2]: value for key, value in package.net.state_dict().items()}, tmp_path / "f.pth")
+    x, y = (textured(64, 64, seed) for seed in (1, 2))
+    distance = metrics.lpips_distance(x, y, metrics.Lpips(net, tmp_path / "f.pth"))  # type: ignore[arg-type]
+    assert distance == pytest.approx(package(x[None] * 2 - 1, y[None] * 2 - 1).item(), rel=1e-5) != 0
+
+
 def test_lpips_refuses_the_file_of_another_network(random_features: Path) -> None:
     with pytest.raises(ValueError, match=r"metrics.Lpips: features: expected .* got no '10.bias'"):
         metrics.Lpips("alex", random_features)
