@@ -22,18 +22,18 @@ def cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_srgb(samples: np.ndarray, profile: bytes, name: str) -> np.ndarray:
+def to_srgb(samples: np.ndarray, profile: bytes, name: object) -> np.ndarray:
     """Convert 8-bit colours from a profile to sRGB; unchanged, with a warning, if it is unusable.
 
-    samples: [H, W] gray or [H, W, 3]
+    samples: [H, W, C], C = 1 gray or 3 RGB
     """
-    image = Image.fromarray(samples)
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
     try:
-        converted = np.asarray(_transform(image, profile, "RGB"))
+        converted = _transform(image, profile, "RGB")
     except (ImageCms.PyCMSError, OSError) as error:
         logger.warning("%s: its colour profile is unusable (%s) and left out", name, error)
         return samples
-    return converted if samples.ndim == 3 else converted[:, :, 0]
+    return np.asarray(converted)[:, :, : samples.shape[2]]
 
 
 def _transform(image: Image.Image, profile: bytes, mode: str) -> Image.Image:

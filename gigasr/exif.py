@@ -69,7 +69,7 @@ def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]
         nested = tags.setdefault(EXIF_IFD, {})
         nested[PIXEL_HEIGHT], nested[PIXEL_WIDTH] = size
     if texts:
-        nested[USER_COMMENT] = COMMENT_PREFIX + json.dumps(texts).encode("ascii")
+        nested[USER_COMMENT] = COMMENT_PREFIX + comment_of(texts)
     return tags
 
 
@@ -82,9 +82,13 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     return exif
 
 
-def comment_texts(tags: dict[int, Any]) -> dict[str, str]:
-    """Return the texts that output_tags put into a comment; {} for none or somebody else's."""
-    comment = tags.get(EXIF_IFD, {}).get(USER_COMMENT)
+def comment_of(texts: dict[str, str]) -> bytes:
+    """Texts as one ASCII comment."""
+    return json.dumps(texts).encode("ascii")
+
+
+def comment_texts(comment: object) -> dict[str, str]:
+    """Return the texts of a comment, with EXIF's prefix or without; {} for none or somebody else's."""
     try:
         texts = json.loads(comment.removeprefix(COMMENT_PREFIX)) if isinstance(comment, bytes) else None
     except ValueError:

@@ -4,35 +4,55 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-TEMPORARY = ".gigasr-*.tmp"  # what is still being written
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX, _SUFFIX = ".gigasr-", ".tmp"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a new file in the target's folder; when all went well, sync it and move it over the target.
+    """Make an empty file in the target's folder to be written; when all went well, sync it and move it over the target.
 
     On an error, or when the process dies, the target is as it was.
     """
-    temporary = path.with_name(TEMPORARY.replace("*", uuid.uuid4().hex))
-    try:
+    with _new_file(path.parent) as temporary:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_file(folder: Path) -> Iterator[Path]:
+    """A file that is locked where that is possible, by which remove_leftovers tells that its process lives."""
+    path = folder / f"{_PREFIX}{uuid.uuid4().hex}{_SUFFIX}"
+    with path.open("xb") as file:
+        if fcntl is None:
+            file.close()  # an open file can't be moved there
+        else:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files of processes that have died; nothing happens where locks are unknown."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if fcntl is not None else ():
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def hash_file(path: Path) -> str:
     """16 hex digits that stand for the contents of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half written; only for folders in which nobody is writing."""
-    for path in folder.glob(TEMPORARY):
-        path.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Pictures to files: PNG, JPEG, WebP, TIFF and BMP, atomically, with profile, EXIF and texts."""
+"""Pictures to files: PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF, atomically, with profile, EXIF, texts and timing."""
 
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,13 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gigasr.exif import exif_bytes, jpeg_exif, output_tags
+from gigasr.colour import to_srgb
+from gigasr.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files import replacing
-from gigasr.images import OUTPUT_FORMATS
-from gigasr.picture import Picture, PictureStrips
+from gigasr.images import ANIMATED_FORMATS, OUTPUT_FORMATS
+from gigasr.picture import Picture, PictureStrips, Timing
 from gigasr.raster import Raster, write_png, write_tiff
 
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # px; limits of the formats
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
+_DEEP_FORMATS = ("PNG", "TIFF")
+_WITHOUT_ALPHA, _WITHOUT_PROFILE = ("JPEG", "BMP"), ("BMP", "GIF")
+_WITHOUT_GRAY = ("WEBP", "AVIF")  # written as RGB, which a gray profile doesn't fit
 _DEFAULT_QUALITY = 95
 _BLOCK_PIXELS = 1 << 20  # converted to integers at a time
 
@@ -32,70 +37,160 @@ def to_pil(picture: Picture) -> Image.Image:
 def write_image(
     path: Path, picture: Picture, metadata: dict[str, str] | None = None, quality: int | None = None
 ) -> None:
-    """Write a picture in the format of the path's suffix, or leave the path as it was; see write_strips."""
-    write_strips(path, PictureStrips(picture.size, iter([picture])), metadata, quality)
+    """Write a picture in the format of the path's suffix, or leave the path as it was; see write_frames."""
+    write_frames(path, [PictureStrips(picture.size, iter([picture]))], None, metadata, quality)
 
 
-def write_strips(
-    path: Path, stream: PictureStrips, metadata: dict[str, str] | None = None, quality: int | None = None
+def write_frames(
+    path: Path,
+    pictures: Iterable[PictureStrips],
+    timing: Timing | None = None,
+    metadata: dict[str, str] | None = None,
+    quality: int | None = None,
 ) -> None:
-    """Write a picture that comes as strips in the format of the path's suffix, or leave the path as it was.
+    """Write pictures that come as strips in the format of the path's suffix, or leave the path as it was.
 
-    metadata: texts for read_metadata; as PNG text chunks, or as one JSON string in the EXIF comment of JPEG, WebP and
-              TIFF; BMP has no room for them
-    quality:  1..100 for JPEG and WebP, where 100 makes WebP lossless; None = 95
+    pictures: one; the frames of an animation, for PNG, WebP, GIF and AVIF; or pages, for TIFF
+    timing:   of an animation; None for a single picture or pages
+    metadata: texts for read_metadata; as PNG text chunks, or as one JSON string in the comment of the others; BMP
+              has no room for them
+    quality:  1..100 for JPEG, WebP and AVIF, where 100 makes WebP lossless; None = 95
 
-    16 bit is kept by PNG and TIFF. JPEG and BMP have no alpha: transparent pixels are laid on white. PNG and TIFF, from
-    4 GiB on BigTIFF, are written as the strips come and hold one of them; the encoders of the others want the whole
-    picture, 1 to 4 bytes a pixel. The file is written next to the target under another name, synced and then moved over
-    it.
+    16 bit is kept by PNG and TIFF. JPEG and BMP have no alpha: transparent pixels are laid on white; GIF's is 0 or 1.
+    Where a format can't carry the profile, colours become sRGB. PNG and TIFF, from 4 GiB on BigTIFF, are written as the
+    strips come and hold one of them; the encoders of the others want the whole picture, 1 to 4 bytes a pixel, and that
+    of GIF all frames. The file is written next to the target under another name, synced and then moved over it.
     """
-    file_format = _output_format(path, stream.size)
+    file_format = _output_format(path)
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
-    with replacing(path) as temporary, temporary.open("xb") as file:
-        _encode(file, file_format, stream, metadata or {}, _DEFAULT_QUALITY if quality is None else quality)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        rasters = (_to_raster(path, picture, metadata or {}) for picture in pictures)
+        if file_format == "TIFF":
+            write_tiff(file, rasters)
+        elif file_format == "PNG":
+            write_png(file, rasters, metadata or {}, timing)
+        else:
+            options = _options(file_format, metadata or {}, _DEFAULT_QUALITY if quality is None else quality)
+            _write_pil(file, file_format, rasters, timing, options)
 
 
-def check_format(path: Path) -> None:
-    """Raise ValueError unless write_image can write a file of this name."""
-    _output_format(path, (1, 1))
+def check_format(path: Path, bit_depth: int | None = None) -> None:
+    """Raise ValueError unless write_frames can write a file of this name, and of 16 bit where that is asked for."""
+    file_format = _output_format(path)
+    if bit_depth == 16 and file_format not in _DEEP_FORMATS:
+        raise ValueError(f"{path}: expected .png, .tif or .tiff for 16 bit, got {path.suffix}; choose another format")
 
 
-def _output_format(path: Path, size: tuple[int, int]) -> str:
+def check_frames(path: Path, count: int, is_animation: bool) -> None:
+    """Raise ValueError unless a file of this name holds as many frames, or pages."""
+    kind, formats = ("frames", ANIMATED_FORMATS) if is_animation else ("pages", ("TIFF",))
+    if count > 1 and _output_format(path) not in formats:
+        raise ValueError(
+            f"{path}: expected a format for {count} {kind} ({', '.join(formats)}), got {path.suffix}; choose another"
+        )
+
+
+def _output_format(path: Path) -> str:
     file_format = OUTPUT_FORMATS.get(path.suffix.lower())
     if file_format is None:
         known = ", ".join(OUTPUT_FORMATS)
         raise ValueError(f"{path}: expected a name that ends in {known}, got '{path.suffix}'; rename it")
+    return file_format
+
+
+def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Raster:
+    """The samples and facts that a file of this name holds of a picture."""
+    file_format, size = _output_format(path), picture.size
     longest = _LONGEST_SIDE.get(file_format)
     if longest and max(size) > longest:
         raise ValueError(
             f"{path}: expected at most {longest} px a side in {file_format}, got {size[0]}x{size[1]} px; write PNG"
         )
-    return file_format
+    first = next(picture.strips)
+    strips: Iterator[Picture] = itertools.chain([first], picture.strips)
+    has_alpha = first.alpha is not None and file_format not in _WITHOUT_ALPHA
+    if not has_alpha:
+        strips = map(_on_white, strips)
+    dtype = np.uint16 if first.bit_depth == 16 and file_format in _DEEP_FORMATS else np.uint8
+    blocks, profile = _blocks(strips, dtype), first.icc_profile
+    if profile and (file_format in _WITHOUT_PROFILE or first.is_gray and file_format in _WITHOUT_GRAY):
+        blocks, profile = map(partial(_to_srgb, profile=profile, path=path), blocks), None
+    tags = output_tags(first.exif, size, {} if file_format == "PNG" else texts)
+    channels = (1 if first.is_gray else 3) + has_alpha
+    return Raster(size, channels, np.dtype(dtype), blocks, profile, first.dpi, tags)
 
 
-def _encode(file: BinaryIO, file_format: str, stream: PictureStrips, texts: dict[str, str], quality: int) -> None:
-    first = next(stream.strips)
-    strips = itertools.chain([first], stream.strips)
-    has_alpha = file_format not in ("JPEG", "BMP")
-    dtype = np.uint16 if first.bit_depth == 16 and file_format in ("PNG", "TIFF") else np.uint8
-    channels = (1 if first.is_gray else 3) + (first.alpha is not None and has_alpha)
-    tags = output_tags(first.exif, stream.size, {} if file_format == "PNG" else texts)
-    blocks = _blocks(strips if has_alpha else map(_on_white, strips), dtype)
-    raster = Raster(stream.size, channels, np.dtype(dtype), blocks, first.icc_profile, first.dpi, tags)
-    if file_format == "TIFF":
-        return write_tiff(file, raster)
-    if file_format == "PNG":
-        return write_png(file, raster, texts)
-    options = _pil_options(first, tags)
+def _to_srgb(block: np.ndarray, profile: bytes, path: Path) -> np.ndarray:
+    colours = 3 if block.shape[2] > 2 else 1
+    return np.concatenate([to_srgb(block[:, :, :colours], profile, path), block[:, :, colours:]], axis=2)
+
+
+def _options(file_format: str, texts: dict[str, str], quality: int) -> dict[str, Any]:
+    """What PIL's encoders are told beside the picture."""
     if file_format == "JPEG":
-        options |= {"quality": quality, "subsampling": 0, "exif": jpeg_exif(tags)}
-    elif file_format == "WEBP":
-        options |= {"quality": quality, "lossless": quality == 100, "exact": True}
-        if first.is_gray:
-            options.pop("icc_profile", None)  # WebP has no gray, and a gray profile doesn't fit RGB
-    _samples_to_pil(raster.whole()).save(file, file_format, **options)
+        return {"quality": quality, "subsampling": 0}
+    if file_format == "WEBP":
+        return {"quality": quality, "lossless": quality == 100, "exact": True}
+    if file_format == "AVIF":
+        return {"quality": quality, "subsampling": "4:4:4"}
+    return {"comment": comment_of(texts)} if file_format == "GIF" and texts else {}
+
+
+def _write_pil(
+    file: BinaryIO, file_format: str, rasters: Iterator[Raster], timing: Timing | None, options: dict[str, Any]
+) -> None:
+    """Write a picture or an animation by PIL, which takes each frame when its encoder gets there."""
+    first = next(rasters)
+    film = Film(_to_image(raster, file_format) for raster in itertools.chain([first], rasters))
+    exif = jpeg_exif(first.tags) if file_format == "JPEG" else exif_bytes(first.tags)
+    options = options | {"icc_profile": first.icc_profile, "dpi": first.dpi, "exif": exif}
+    if timing is not None:
+        film.n_frames, film.is_animated = len(timing.durations), True
+        options |= {"save_all": True, **_timing_options(file_format, timing)}
+        if file_format == "GIF" and film.mode == "RGBA":
+            options["disposal"] = 2  # each frame replaces the last one, where it is transparent too
+    film.save(file, file_format, **{name: value for name, value in options.items() if value is not None})
+
+
+def _timing_options(file_format: str, timing: Timing) -> dict[str, Any]:
+    if file_format != "GIF":
+        return {"duration": [round(duration) for duration in timing.durations], "loop": timing.plays}
+    hundredths = [10 * round(duration / 10) for duration in timing.durations]
+    loop = {} if timing.plays == 1 else {"loop": max(timing.plays - 1, 0)}  # repetitions after the first
+    return {"duration": hundredths, **loop}
+
+
+def _to_image(raster: Raster, file_format: str) -> Image.Image:
+    samples = raster.whole()
+    if file_format == "GIF" and raster.channels in (2, 4):
+        samples[:, :, -1] = np.where(samples[:, :, -1] < 128, 0, 255)
+    image = _samples_to_pil(samples)
+    return image.convert(f"RGB{image.mode[1:]}") if file_format in _WITHOUT_GRAY and image.mode[0] == "L" else image
+
+
+class Film(Image.Image):
+    """An animation for PIL's encoders, which ask for its frames one after the other."""
+
+    n_frames, is_animated = 1, False
+
+    def __init__(self, frames: Iterator[Image.Image]) -> None:
+        super().__init__()
+        self.frames, self.position = frames, -1
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        """Make a frame the image; an earlier one than the present is none of an encoder's needs and ignored."""
+        if frame >= self.n_frames:
+            raise EOFError(f"{frame}")
+        while self.position < frame:
+            shown = next(self.frames)
+            self.im, self._mode, self._size = shown.im, shown.mode, shown.size
+            self.position += 1
+
+    def tell(self) -> int:
+        """The number of the frame that the image is."""
+        return self.position
 
 
 def _blocks(strips: Iterable[Picture], dtype: type[np.uint8] | type[np.uint16]) -> Iterator[np.ndarray]:

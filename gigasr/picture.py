@@ -41,10 +41,17 @@ class Picture:
 
 
 class PictureStrips(NamedTuple):
-    """A picture that comes as strips of rows; write it with write_strips."""
+    """A picture that comes as strips of rows; write it with write_frames."""
 
     size: tuple[int, int]  # (H, W) of the whole, px
     strips: Iterator[Picture]  # from top to bottom, of full width, alike in all but their rows
+
+
+class Timing(NamedTuple):
+    """When an animation's frames are shown."""
+
+    durations: tuple[float, ...]  # ms of each
+    plays: int = 1  # 0 = for ever
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """SuperResolver: picture in, picture or strips of it out."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -76,7 +77,7 @@ class SuperResolver:
             top = bottom
             if progress is not None:
                 progress(top, stream.size[0])
-        return dataclasses.replace(picture, rgb=rgb, alpha=alpha)
+        return dataclasses.replace(picture, rgb=rgb, alpha=alpha, dpi=scale_dpi(picture, stream.size))
 
     def strips(
         self,
@@ -111,7 +112,8 @@ class SuperResolver:
     ) -> Iterator[Picture]:
         rgb = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
         rows = Rows.of((rgb[None] * 2 - 1).to(self.place.home))
-        alpha = None if picture.alpha is None else resize_rows(Rows.of(picture.alpha[None]), target)
+        alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, target)
+        dpi = scale_dpi(picture, target)
         for pass_size in plan_passes(picture.size, target, engine.scale):
             lr = resize_rows(rows, pass_size)
             size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
@@ -121,7 +123,7 @@ class SuperResolver:
             bottom = top + strip.shape[2]
             strip = strip[0].add(1).div_(2).clamp_(0, 1).cpu()
             mask = None if alpha is None else alpha.read(top, bottom)[0].clamp(0, 1)
-            yield dataclasses.replace(picture, rgb=strip, alpha=mask)
+            yield dataclasses.replace(picture, rgb=strip, alpha=mask, dpi=dpi)
             top = bottom
 
 
@@ -168,6 +170,24 @@ def plan_passes(size: tuple[int, int], target: tuple[int, int], scale: int) -> l
         count += 1
     later = [scale ** (count - i) for i in range(1, count)]
     return [size] + [(math.ceil(target[0] / rest), math.ceil(target[1] / rest)) for rest in later]
+
+
+def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Rows:
+    """Resize an alpha map [1, H, W], bicubic, without the network, whose texture would be dirt in it; -> [1, 1, *size]
+
+    One that is the same everywhere is so exactly.
+    """
+    if alpha.amin() < alpha.amax():
+        return resize_rows(Rows.of(alpha[None]), size)
+    row = alpha[None, :, :1, :1].expand(1, 1, 1, size[1])
+    return Rows(size, itertools.repeat(row, size[0]))
+
+
+def scale_dpi(picture: Picture, size: tuple[int, int]) -> tuple[float, float] | None:
+    """The resolution (x, y) at which the result is printed as large as the picture; None where that is unknown."""
+    if picture.dpi is None:
+        return None
+    return picture.dpi[0] * size[1] / picture.size[1], picture.dpi[1] * size[0] / picture.size[0]
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,20 +1,25 @@
 """PNG and TIFF files row by row: 8 and 16 bit, gray or colour, alpha, profile, EXIF, texts; nothing is held whole."""
 
+import itertools
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
 
 from gigasr.exif import exif_bytes
+from gigasr.picture import Timing
 
 _DEFLATE_LEVEL = 2  # a third of the time of level 6 for a sixth more bytes
 _TIFF_STRIP_BYTES = 1 << 18
 _PNG_BLOCK_BYTES = 1 << 22
 _CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)  # of samples; with more the offsets need the 64 bits of BigTIFF
+_TIFF_DIRECTORY_BYTES = 1 << 25  # room left for the last directory, its profile and EXIF
 _STRIP_OFFSETS, _STRIP_SIZES = 273, 279
 
 
@@ -29,6 +34,11 @@ class Raster:
     icc_profile: bytes | None
     dpi: tuple[float, float] | None
     tags: dict[int, Any]  # of EXIF
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all samples."""
+        return self.size[0] * self.size[1] * self.channels * self.dtype.itemsize
 
     def rows(self, count: int) -> Iterator[np.ndarray]:
         """The samples in blocks of `count` rows; the last may have fewer."""
@@ -55,14 +65,27 @@ class Raster:
         return samples
 
 
-def write_png(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None:
+def write_png(file: BinaryIO, rasters: Iterator[Raster], texts: dict[str, str], timing: Timing | None = None) -> None:
     """Write a PNG: Pillow has no 16-bit colour and no strips; pyvips writes texts in the wrong encoding, EXIF its own.
 
-    texts: as tEXt chunks, or as iTXt for what Latin-1 doesn't have
+    rasters: one, or the frames of an animation, alike in all but their samples
+    texts:   as tEXt chunks, or as iTXt for what Latin-1 doesn't have
+    timing:  of an animation
     """
-    height, width = raster.size
-    depth, colour_type = 8 * raster.dtype.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[raster.channels]
+    first = next(rasters)
     file.write(b"\x89PNG\r\n\x1a\n")
+    _put_png_head(file, first, texts)
+    if timing is None:
+        for data in _png_data(first):
+            PngImagePlugin.putchunk(file, b"IDAT", data)
+    else:
+        _put_png_frames(file, itertools.chain([first], rasters), timing)
+    PngImagePlugin.putchunk(file, b"IEND")
+
+
+def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None:
+    (height, width), depth = raster.size, 8 * raster.dtype.itemsize
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[raster.channels]
     PngImagePlugin.putchunk(file, b"IHDR", struct.pack(">2I5B", width, height, depth, colour_type, 0, 0, 0))
     if raster.icc_profile:
         PngImagePlugin.putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(raster.icc_profile))
@@ -76,27 +99,56 @@ def write_png(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None:
         info.add_text(key, text)
     for name, data, *_ in info.chunks:
         PngImagePlugin.putchunk(file, name, data)
+
+
+def _put_png_frames(file: BinaryIO, rasters: Iterator[Raster], timing: Timing) -> None:
+    """The chunks of an animated PNG; programs that know no animation show the first frame."""
+    PngImagePlugin.putchunk(file, b"acTL", struct.pack(">2I", len(timing.durations), timing.plays))
+    numbers = itertools.count()
+    for frame, (raster, duration) in enumerate(zip(rasters, timing.durations, strict=True)):
+        height, width = raster.size
+        seconds = Fraction(duration / 1000).limit_denominator(65_535 // (1 + int(duration / 1000)))
+        control = (next(numbers), width, height, 0, 0, seconds.numerator, seconds.denominator, 0, 0)
+        PngImagePlugin.putchunk(file, b"fcTL", struct.pack(">5I2H2B", *control))
+        for data in _png_data(raster):
+            if frame == 0:
+                PngImagePlugin.putchunk(file, b"IDAT", data)
+            else:
+                PngImagePlugin.putchunk(file, b"fdAT", struct.pack(">I", next(numbers)), data)
+
+
+def _png_data(raster: Raster) -> Iterator[bytes]:
+    """The samples, filtered and deflated, some rows at a time."""
     compressor = zlib.compressobj(_DEFLATE_LEVEL)
     pixel_bytes = raster.channels * raster.dtype.itemsize
-    for block in raster.rows(max(_PNG_BLOCK_BYTES // (width * pixel_bytes), 1)):
+    for block in raster.rows(max(_PNG_BLOCK_BYTES // (raster.size[1] * pixel_bytes), 1)):
         samples = block.astype(raster.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(len(block), -1)
         filtered = np.empty((len(block), 1 + samples.shape[1]), np.uint8)
         filtered[:, 0] = 1  # the Sub filter: differences to the pixel on the left
         filtered[:, 1:] = samples
         filtered[:, 1 + pixel_bytes :] -= samples[:, :-pixel_bytes]
-        PngImagePlugin.putchunk(file, b"IDAT", compressor.compress(filtered.data))
-    PngImagePlugin.putchunk(file, b"IDAT", compressor.flush())
-    PngImagePlugin.putchunk(file, b"IEND")
+        yield compressor.compress(filtered.data)
+    yield compressor.flush()
 
 
-def write_tiff(file: BinaryIO, raster: Raster) -> None:
-    """Write a deflated TIFF, BigTIFF where it may need more than 4 GiB; the directory follows the samples.
+def write_tiff(file: BinaryIO, rasters: Iterator[Raster]) -> None:
+    """Write a deflated TIFF, BigTIFF where its first page may need more than 4 GiB; directories follow the samples.
 
     Pillow has no 16-bit colour, loses EXIF when it compresses and has no strips; pyvips has no EXIF.
+
+    rasters: a picture, or pages
     """
-    (height, width), channels, depth = raster.size, raster.channels, raster.dtype.itemsize
-    is_big = height * width * channels * depth > _CLASSIC_TIFF_BYTES
-    file.write(bytes(16 if is_big else 8))
+    first = next(rasters)
+    is_big = first.num_bytes > _CLASSIC_TIFF_BYTES
+    file.write(b"II" + (struct.pack("<3HQ", 43, 8, 0, 0) if is_big else struct.pack("<HI", 42, 0)))
+    link = 8 if is_big else 4  # where the place of the next directory is to be written
+    for raster in itertools.chain([first], rasters):
+        link = _put_tiff_page(file, raster, is_big, link)
+
+
+def _put_tiff_page(file: BinaryIO, raster: Raster, is_big: bool, link: int) -> int:
+    """Append a page, write its place at a link, and return where the link to the next one lies."""
+    width, channels, depth = raster.size[1], raster.channels, raster.dtype.itemsize
     rows = max(_TIFF_STRIP_BYTES // (width * channels * depth), 1)
     little_endian = raster.dtype.newbyteorder("<")
     offsets, sizes = [], []
@@ -108,16 +160,23 @@ def write_tiff(file: BinaryIO, raster: Raster) -> None:
         file.write(data)
     file.write(bytes(file.tell() % 2))
     position = file.tell()
-    header = b"II" + (struct.pack("<3HQ", 43, 8, 0, position) if is_big else struct.pack("<HI", 42, position))
-    file.write(_tiff_directory(header, position, raster, rows, offsets, sizes))
-    file.seek(0)
-    file.write(header)
+    if not is_big and position + _TIFF_DIRECTORY_BYTES > 1 << 32:
+        raise ValueError(f"picture: expected pages of less than 4 GiB in all, got {position} bytes; write one per file")
+    place = struct.pack("<Q" if is_big else "<I", position)
+    header = b"II" + (struct.pack("<3H", 43, 8, 0) if is_big else struct.pack("<H", 42)) + place
+    directory, num_entries = _tiff_directory(header, position, raster, rows, offsets, sizes)
+    file.write(directory)
+    file.write(bytes(file.tell() % 2))
+    file.seek(link)
+    file.write(place)
+    file.seek(0, os.SEEK_END)
+    return position + (8 + 20 * num_entries if is_big else 2 + 12 * num_entries)
 
 
 def _tiff_directory(
     header: bytes, position: int, raster: Raster, rows: int, offsets: list[int], sizes: list[int]
-) -> bytes:
-    """The bytes of the directory that is to lie at a position."""
+) -> tuple[bytes, int]:
+    """The bytes of the directory that is to lie at a position, and the number of its entries."""
     (height, width), channels = raster.size, raster.channels
     is_big = len(header) == 16
     directory = TiffImagePlugin.ImageFileDirectory_v2(header)
@@ -145,4 +204,4 @@ def _tiff_directory(
     if len(offsets) > 1:
         place = struct.unpack_from(f"<{letter}", written, place)[0] - position
     written[place : place + len(values)] = values  # Pillow takes them for offsets behind the directory
-    return bytes(written)
+    return bytes(written), len(directory)

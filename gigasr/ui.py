@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gigasr.batch import Job, Run, Settings, Source, Work
+from gigasr.batch import Run
 from gigasr.image_writer import to_pil
-from gigasr.images import INPUT_SUFFIXES, Picture, read_image
+from gigasr.images import OUTPUT_FORMATS, read_image
+from gigasr.picture import Picture
 from gigasr.pipeline import SIZES, SuperResolver, parse_size, target_size
+from gigasr.plan import Job, Source
 from gigasr.prompts import check_prompts
+from gigasr.worker import Settings, Work
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
 THUMBNAIL = 480  # px; longest side of the input's picture
@@ -60,7 +63,7 @@ class Enlarger:
 
         job = Job(Source(source, source.parent, is_named=True), target, prompt=prompt)
         run = Run([job], replace(settings, device=self.device, precision=self.precision), advance)
-        run.resolver = resolver
+        run.worker.resolver = resolver
         run.start()
         if done[0].error is not None:
             raise done[0].error
@@ -114,7 +117,7 @@ def add_enlarge_tab(enlarger: Enlarger) -> None:
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
-            upload = gr.File(label="Picture", file_types=sorted(INPUT_SUFFIXES), height=130)
+            upload = gr.File(label="Picture", file_types=sorted(OUTPUT_FORMATS), height=130)
             thumbnail = gr.Image(label="Input", interactive=False, visible=False, height=220, buttons=[])
             prompt = gr.Textbox("", label="Prompt", placeholder="what the picture shows; may stay empty", lines=2)
             with gr.Row():

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from gigasr.picture import Picture
+from gigasr.worker import Work
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -82,3 +83,23 @@ def parse_exif(data: bytes | None) -> Image.Exif:
     exif = Image.Exif()
     exif.load(data or b"")
     return exif
+
+
+def make_images(folder: Path, *names: str) -> list[Path]:
+    """Small pictures, each with its own content."""
+    paths = [folder / name for name in names]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def by_file(told: list[Work]) -> list[Work]:
+    """What a run told of each file, once per file, in the files' order."""
+    return sorted({id(work): work for work in told}.values(), key=lambda work: work.job.source.path)
+
+
+def statuses(told: list[Work]) -> list[str]:
+    """What became of each file, in the files' order."""
+    return [work.status for work in by_file(told)]

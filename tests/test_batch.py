@@ -1,4 +1,4 @@
-"""The right files are found, each has one output, and a run goes on where another was stopped."""
+"""A run does what is missing, whatever goes wrong with a file, and goes on where another was stopped."""
 
 import json
 import os
@@ -10,33 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_files import by_file, make_images, png_bytes, random_samples, statuses
 
-from gigasr.batch import REPORT, Run, Settings, Work, append_record, find_images, list_images, plan_jobs
+from gigasr.batch import Run
 from gigasr.devices import Place
 from gigasr.engine import BodyTailEngine, PromptedUpsampler
-from gigasr.image_writer import write_strips
-from gigasr.images import Picture, read_image, read_metadata
+from gigasr.image_writer import write_frames
+from gigasr.images import Frames, read_frames, read_image, read_metadata
 from gigasr.pipeline import SuperResolver
+from gigasr.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.report import REPORT, append_record
+from gigasr.worker import Settings, Work
 from gigasr.zoo import load_model
 
 
-def make_images(folder: Path, *names: str) -> list[Path]:
-    """Small pictures, each with its own content."""
-    paths = [folder / name for name in names]
-    for seed, path in enumerate(paths):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-    return paths
-
-
-def plan(*inputs: Path | str, output: Path | None = None, recursive: bool = False, label: str = "8x"):  # noqa: ANN201
-    return plan_jobs(find_images(inputs, recursive, output), output, label, ".png")
-
-
-def found(*inputs: Path | str, recursive: bool = False) -> list[Path]:
-    return [source.path for source in find_images(inputs, recursive)]
+def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401
+    return plan_jobs(find_images(inputs, recursive, output), Outputs(output, **outputs))
 
 
 @pytest.fixture
@@ -47,80 +36,9 @@ def enlarge(tiny_weights: Path) -> Callable[..., list[Work]]:
         told: list[Work] = []
         jobs = plan(*inputs, output=output, recursive=recursive)
         Run(jobs, Settings(model=str(tiny_weights), **settings), told.append).start()
-        return list({id(work): work for work in told}.values())
+        return by_file(told)
 
     return run
-
-
-def statuses(told: list[Work]) -> list[str]:
-    return [work.status for work in told]
-
-
-def test_a_folder_stands_for_its_images_in_order(tmp_path: Path) -> None:
-    b, a = make_images(tmp_path, "b.png", "a.jpg")
-    (tmp_path / "notes.txt").write_text("no image")
-    assert list_images((tmp_path, b)) == [a, b, b]
-
-
-def test_folders_in_a_folder_count_only_when_asked_for(tmp_path: Path) -> None:
-    paths = make_images(tmp_path, "a.png", "sub/b.png", "sub/deep/c.png")
-    assert found(tmp_path) == paths[:1]
-    assert found(tmp_path, recursive=True) == paths
-
-
-def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
-    a, *_ = make_images(tmp_path, "a.png", "._a.png", ".thumbnails/b.png")
-    assert found(tmp_path, recursive=True) == [a]
-
-
-def test_a_loop_of_links_ends(tmp_path: Path) -> None:
-    (a,) = make_images(tmp_path, "sub/a.png")
-    try:
-        (tmp_path / "sub" / "up").symlink_to(tmp_path, target_is_directory=True)
-        (tmp_path / "self.png").symlink_to("self.png")
-    except OSError:
-        pytest.skip("links are not allowed here")
-    assert found(tmp_path, recursive=True) == [a]
-
-
-def test_a_pattern_stands_for_the_images_it_matches(tmp_path: Path) -> None:
-    a, b, _ = make_images(tmp_path, "in/a.png", "in/sub/b.png", "in/c.jpg")
-    (tmp_path / "in" / "notes.txt").write_text("no image")
-    assert found(str(tmp_path / "in" / "*.png")) == [a]
-    assert found(str(tmp_path / "in" / "**" / "*.png")) == [a, b]
-    assert [job.target for job in plan(tmp_path / "in" / "*" / "*.png", output=tmp_path / "o")] == [
-        tmp_path / "o" / "sub" / "b_8x.png"
-    ]
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        found(str(tmp_path / "*.webp"))
-
-
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
-    literal, _ = make_images(tmp_path, "a[1].png", "a1.png")
-    assert found(str(literal)) == [literal]
-
-
-def test_outputs_lie_beside_their_inputs_under_a_name_that_says_the_factor(tmp_path: Path) -> None:
-    (photo,) = make_images(tmp_path, "photo.jpg")
-    assert [job.target for job in plan(photo)] == [tmp_path / "photo_8x.png"]
-
-
-def test_the_tree_is_kept_in_the_output_folder(tmp_path: Path) -> None:
-    make_images(tmp_path, "in/a.png", "in/sub/a.png")
-    jobs = plan(tmp_path / "in", output=tmp_path / "out", recursive=True)
-    assert [job.target.relative_to(tmp_path).as_posix() for job in jobs] == ["out/a_8x.png", "out/sub/a_8x.png"]
-
-
-def test_two_inputs_for_one_output_are_an_error_and_one_input_named_twice_is_not(tmp_path: Path) -> None:
-    a, b = make_images(tmp_path, "a.png", "a.jpg")
-    with pytest.raises(ValueError, match="expected one output per input, got .*a.png and .*a.jpg"):
-        plan(a, b)
-    assert len(plan(a, tmp_path / "." / "a.png")) == 1
-
-
-def test_several_inputs_do_not_go_into_one_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected a folder for several inputs"):
-        plan(*make_images(tmp_path, "a.png", "b.png"), output=tmp_path / "out.png")
 
 
 def test_an_output_folder_inside_the_input_folder_is_not_picked_up(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
@@ -212,19 +130,12 @@ def test_a_line_cut_by_a_crash_costs_only_its_own_file(enlarge, tmp_path: Path) 
     assert statuses(enlarge(tmp_path / "in", output=out)) == ["skipped"] * 3
 
 
-def test_records_are_lines(tmp_path: Path) -> None:
-    for number in range(3):
-        append_record(tmp_path / "new" / REPORT, {"number": number, "name": "\u2028 ö"})
-    lines = (tmp_path / "new" / REPORT).read_text().split("\n")
-    assert [json.loads(line)["number"] for line in lines[:-1]] == [0, 1, 2]
-    assert lines[-1] == ""
-
-
 def test_a_single_file_leaves_no_report(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path, "a.png")
     enlarge(photo)
     assert sorted(os.listdir(tmp_path)) == ["a.png", "a_8x.png"]
-    assert statuses(enlarge(photo)) == ["kept"]
+    assert statuses(enlarge(photo)) == ["skipped"]
+    assert statuses(enlarge(photo, seed=1)) == ["kept"]
 
 
 def test_one_bad_file_does_not_stop_the_rest(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
@@ -257,20 +168,20 @@ class Stations:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held, self.most, self.waits = 0, 0, []
         self.events = {name: threading.Event() for name in ("b is read", "b is enlarged")}
-        monkeypatch.setattr("gigasr.batch.read_image", self.read)
-        monkeypatch.setattr("gigasr.batch.write_strips", self.write)
+        monkeypatch.setattr("gigasr.worker.read_frames", self.read)
+        monkeypatch.setattr("gigasr.worker.write_frames", self.write)
 
-    def read(self, path: Path) -> Picture:
+    def read(self, path: Path) -> Frames:
         self.held += 1
         self.most = max(self.most, self.held)
         if path.stem == "b":
             self.events["b is read"].set()
-        return read_image(path)
+        return read_frames(path)
 
     def write(self, path: Path, *rest: Any) -> None:  # noqa: ANN401
         if path.stem == "a_8x":
             self.waits.append(self.events["b is enlarged"].wait(20))
-        write_strips(path, *rest)
+        write_frames(path, *rest)
         self.held -= 1
 
     def notify(self, work: Work) -> None:
@@ -311,4 +222,58 @@ def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -
     (tmp_path / "out" / REPORT).mkdir(parents=True)
     with pytest.raises(OSError, match=REPORT):
         enlarge(tmp_path / "in", output=tmp_path / "out")
-    assert not (tmp_path / "out" / "c_8x.png").exists()
+    assert not (tmp_path / "out" / "a_8x.png").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
+def test_a_full_disk_costs_the_files_that_do_not_fit(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    import resource
+
+    make_images(tmp_path / "in", "a.png", "c.png")
+    (tmp_path / "in" / "b.png").write_bytes(png_bytes(np.tile(random_samples(3, 8), (9, 9, 1))))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert statuses(told) == ["done", "failed", "done"]
+    assert "File too large" in str(told[1].error)
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", "c_8x.png", REPORT]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
+    enlarge: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, record: dict[str, Any]) -> None:
+        if record["output"] == "a_8x.png":
+            raise OSError(28, "No space left on device", str(path))
+        append_record(path, record)
+
+    make_images(tmp_path / "in", "a.png", "b.png")
+    monkeypatch.setattr("gigasr.batch.append_record", full)
+    told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(told) == ["failed", "done"]
+    assert "No space left" in str(told[0].error)
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["failed", "skipped"]
+    monkeypatch.undo()
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "skipped"]
+
+
+def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    _, gone, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
+    jobs, told = plan(tmp_path / "in", output=tmp_path / "out"), list[Work]()
+    gone.unlink()
+    Run(jobs, Settings(model=str(tiny_weights)), told.append).start()
+    assert statuses(told) == ["done", "failed", "done"]
+    assert any("No such file" in str(work.error) for work in told)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
+def test_names_in_any_script_and_in_none_are_kept(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    names = ["絵 – Ñandú.png", "שלום.png", "a\nb.png", "e\u0301.png", "🙂.png", os.fsdecode(b"\xff\xfe.png")]
+    make_images(tmp_path / "in", *names)
+    told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(told) == ["done"] * len(names)
+    assert {work.job.target.name for work in told} == {name.replace(".png", "_8x.png") for name in names}
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped"] * len(names)

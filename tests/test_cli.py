@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 import gigasr.zoo
 import gigasr_base.zoo
-from gigasr.batch import Job, Source, Work
 from gigasr.cli import main
 from gigasr.cli.upscale import Teller
-from gigasr.images import Picture, read_image, read_metadata
+from gigasr.images import Frames, read_frames, read_metadata
+from gigasr.plan import Job, Source
+from gigasr.worker import Work
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 
@@ -137,12 +138,12 @@ def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
 ) -> None:
     (tmp_path / "sub.png").write_bytes(photo.read_bytes())
 
-    def interrupt(path: Path) -> Picture:
+    def interrupt(path: Path) -> Frames:
         if path.name == "sub.png":
             os.kill(os.getpid(), signal.SIGINT)
-        return read_image(path)
+        return read_frames(path)
 
-    monkeypatch.setattr("gigasr.batch.read_image", interrupt)
+    monkeypatch.setattr("gigasr.worker.read_frames", interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
     try:
         result = upscale(tmp_path, "-o", tmp_path / "out")
@@ -160,7 +161,7 @@ def test_the_bar_tells_of_files_megapixels_and_the_time_left(tmp_path: Path) -> 
     with tqdm(total=4, desc="upscale", file=screen, ncols=100, mininterval=0, miniters=0) as bar:
         teller = Teller(bar, is_single=False, is_debug=False)
         for status in ("running", "done", "skipped"):
-            teller(Work(job, status, fraction=0.5, size=(1000, 2000) if status == "done" else (0, 0)))
+            teller(Work(job, status, fraction=0.5, pixels=2_000_000 if status == "done" else 0))
         bar.refresh()
     last = screen.getvalue().split("\r")[-2]
     assert re.search(r"upscale:  33%.* 1/3 files \[[0-9:]+, [0-9:]+ left, [0-9.]+ MP/s\]", last), last

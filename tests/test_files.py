@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gigasr.files import replacing
+from gigasr.files import remove_leftovers, replacing
 
 
 def test_the_target_appears_whole(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     target.write_text("old")
     script = f"""
 import os, pathlib, signal
-from gigasr.files import replacing
+from gigasr.files import remove_leftovers, replacing
 with replacing(pathlib.Path({str(target)!r})) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -42,3 +42,19 @@ with replacing(pathlib.Path({str(target)!r})) as temporary:
     done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_text() == "old"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib, signal
+from gigasr.files import remove_leftovers, replacing
+with replacing(pathlib.Path({str(tmp_path / "a.txt")!r})) as temporary:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)
+    assert len(os.listdir(tmp_path)) == 1
+    with replacing(tmp_path / "b.txt") as temporary:
+        remove_leftovers(tmp_path)
+        assert list(tmp_path.iterdir()) == [temporary]
+    assert os.listdir(tmp_path) == ["b.txt"]

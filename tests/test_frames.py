@@ -38,8 +38,8 @@ def test_an_animation_is_read_frame_by_frame_with_its_timing(tmp_path: Path, suf
     frames = flat_frames(mode)
     options = {"gif": {"disposal": 2}, "webp": {"lossless": True, "exact": True}}.get(suffix, {})
     read = read_frames(animate(tmp_path / f"a.{suffix}", frames, loop=3, **options))
-    assert (len(read), read.durations) == (3, tuple(DURATIONS))
-    assert read.plays == (4 if suffix == "gif" else 3)
+    assert (len(read), read.timing.durations) == (3, tuple(DURATIONS))
+    assert read.timing.plays == (4 if suffix == "gif" else 3)
     for picture, frame in zip(read, frames, strict=True):
         visible = np.asarray(frame.convert("RGBA"))[:, :, 3] > 0
         colours = to_integers(picture.rgb, 8)
@@ -50,15 +50,15 @@ def test_an_animation_is_read_frame_by_frame_with_its_timing(tmp_path: Path, suf
 def test_an_animated_avif_is_read_frame_by_frame(tmp_path: Path) -> None:
     frames = flat_frames()
     read = read_frames(animate(tmp_path / "a.avif", frames, quality=100, subsampling="4:4:4"))
-    assert (len(read), read.durations) == (3, tuple(DURATIONS))
+    assert (len(read), read.timing.durations) == (3, tuple(DURATIONS))
     for picture, frame in zip(read, frames, strict=True):
         assert np.abs(samples_of(picture) - np.asarray(frame)).max() <= 3
 
 
 def test_without_a_loop_count_a_gif_plays_once_and_an_apng_for_ever(tmp_path: Path) -> None:
-    assert read_frames(animate(tmp_path / "a.gif", flat_frames())).plays == 1
-    assert read_frames(animate(tmp_path / "b.gif", flat_frames(), loop=0)).plays == 0
-    assert read_frames(animate(tmp_path / "a.png", flat_frames())).plays == 0
+    assert read_frames(animate(tmp_path / "a.gif", flat_frames())).timing.plays == 1
+    assert read_frames(animate(tmp_path / "b.gif", flat_frames(), loop=0)).timing.plays == 0
+    assert read_frames(animate(tmp_path / "a.png", flat_frames())).timing.plays == 0
 
 
 def test_the_still_that_stands_in_for_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_still_that_stands_in_for_an_apng_is_no_frame_of_it(tmp_path: Path) 
     path = tmp_path / "a.png"
     still.save(path, save_all=True, append_images=flat_frames(), duration=DURATIONS, default_image=True)
     read = read_frames(path)
-    assert read.durations == tuple(DURATIONS)
+    assert read.timing.durations == tuple(DURATIONS)
     assert next(iter(read)).rgb[:, 0, 0].tolist() == [1, 0, 0]
 
 
@@ -76,7 +76,7 @@ def test_the_pages_of_a_tiff_keep_their_own_size_depth_and_kind(tmp_path: Path) 
         for page in pages:
             file.write(page, photometric="rgb" if page.ndim == 3 else "minisblack")
     read = read_frames(tmp_path / "a.tif")
-    assert (len(read), read.durations) == (3, ())
+    assert (len(read), read.timing) == (3, None)
     for picture, page in zip(read, pages, strict=True):
         assert (picture.bit_depth, picture.is_gray) == (8 * page.itemsize, page.ndim == 2)
         assert np.array_equal(samples_of(picture).reshape(page.shape), page)

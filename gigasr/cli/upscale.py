@@ -15,10 +15,24 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from gigasr.batch import Job, Settings, Work
+    from gigasr.plan import Job
+    from gigasr.worker import Settings, Work
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 INTERRUPTED = 130  # exit code, as of a shell's command
+
+
+class Shard(click.ParamType):
+    """A part of the files: 2/8 is the second of eight."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:  # noqa: ANN401
+        """ "2/8" -> (2, 8)"""
+        part, _, count = value.partition("/")
+        if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+            self.fail(f"expected i/n with i from 1 to n, got '{value}'", param, context)
+        return int(part), int(count)
 
 
 @click.command()
@@ -42,8 +56,15 @@ INTERRUPTED = 130  # exit code, as of a shell's command
 @click.option(
     "--fidelity", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Share of the low-res correction."
 )
-@click.option("--format", "suffix", default="png", show_default=True, help="Of outputs named by gigasr.")
+@click.option(
+    "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg, webp (100: lossless), avif.  [default: 95]")
+@click.option("--bit-depth", type=click.Choice(["8", "16"]), help="16 for png and tif.  [default: the input's]")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--shard", type=Shard(), default="1/1", help="2/8: only the second of eight parts of the files.")
+@click.option("--ray", help="Work on Ray: local, auto (the cluster this machine is in) or a cluster's address.")
+@click.option("--workers", type=click.IntRange(1), help="Ray's.  [default: one per GPU, or per four CPU cores]")
 @click.pass_context
 @clear_errors
 def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
@@ -64,13 +85,15 @@ def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
     \b
     Exit codes: 0 all went well, 1 something failed, 2 wrong options, 130 interrupted.
     """
+    if options["workers"] and not options["ray"]:
+        raise click.UsageError("Option '--workers' needs '--ray'.")
     jobs = plan(options)
     settings = read_settings(options)
     is_single = len(jobs) == 1 and jobs[0].source.is_named
     with progress_bar(len(jobs), "upscale", "file") as bar:
         teller = Teller(bar, is_single, context.obj)
         try:
-            enlarge(jobs, settings, teller)
+            enlarge(jobs, settings, teller, options["ray"], options["workers"])
         except KeyboardInterrupt:
             bar.close()
             click.echo(f"interrupted: {teller.summary()}", err=True)
@@ -83,8 +106,8 @@ def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
 
 def plan(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
-    from gigasr.batch import find_images, plan_jobs
     from gigasr.pipeline import parse_size
+    from gigasr.plan import Outputs, find_images, plan_jobs
     from gigasr.prompts import assign_prompts, check_prompts
 
     if options["size"] is not None:
@@ -96,9 +119,12 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     except FileNotFoundError as error:
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
     label = options["size"] or f"{options['scale'] or 8:g}x"
-    jobs = plan_jobs(sources, options["output"], label, "." + options["suffix"].lstrip("."))
+    suffix = options["suffix"] and "." + options["suffix"].lstrip(".").lower()
+    depth = options["bit_depth"] and int(options["bit_depth"])
+    jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
     names = {job.source.path: job.source.name for job in jobs}
-    if left_out := len({source.path for source in sources}) - len(names):
+    left_out = len({source.path for source in sources}) - len(names)
+    if left_out and options["shard"] == (1, 1):
         click.echo(f"left out: {left_out} files that were made, or would now be made, from others", err=True)
     prompts = assign_prompts(names, options["prompts"], options["prompt"])
     check_prompts(prompts.values())
@@ -107,18 +133,24 @@ def plan(options: dict[str, Any]) -> "list[Job]":
 
 def read_settings(options: dict[str, Any]) -> "Settings":
     """The settings of the run from the options."""
-    from gigasr.batch import Settings
+    from gigasr.worker import Settings
 
-    names = ("model", "scale", "size", "seed", "fidelity", "tile", "device", "overwrite")
+    names = ("model", "scale", "size", "seed", "fidelity", "tile", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
-    return Settings(precision=precision, **{name: options[name] for name in names})
+    depth = options["bit_depth"] and int(options["bit_depth"])
+    return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
 
 
-def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller") -> None:
-    """Run over the files; the error of a single one ends the command."""
-    from gigasr.batch import Run
+def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller", ray: str | None, workers: int | None) -> None:
+    """Run over the files, here or on a cluster; the error of a single one ends the command."""
+    if ray is None:
+        from gigasr.batch import Run
 
-    Run(jobs, settings, teller).start()
+        Run(jobs, settings, teller).start()
+    else:
+        from gigasr.cluster import ClusterRun
+
+        ClusterRun(jobs, settings, teller, ray, workers).start()
     if teller.is_single and teller.error is not None:
         raise teller.error
 
@@ -141,7 +173,7 @@ class Teller:
             return
         self.counts[work.status] += 1
         self.error = work.error
-        self.megapixels += work.size[0] * work.size[1] / 1e6
+        self.megapixels += work.pixels / 1e6
         self.bar.set_postfix_str(f"{self.megapixels / (time.monotonic() - self.began):.1f} MP/s", refresh=False)
         if work.status in ("skipped", "kept"):
             self.bar.total -= 1  # so that the time left is that of the files that take time
@@ -155,20 +187,26 @@ class Teller:
 
     def show(self, work: "Work") -> None:
         """Print the line of a file."""
-        height, width = work.size
+        source, target = (click.format_filename(path) for path in (work.job.source.path, work.job.target))
         if work.error is not None and self.is_single:
             return
         if work.status == "failed":
             if self.is_debug:
                 click.echo("".join(traceback.format_exception(work.error)), err=True)
-            source = work.job.source.path
-            click.echo(f"{source}: failed: {' '.join(str(work.error).split()).removeprefix(f'{source}: ')}", err=True)
+            reason = " ".join(str(work.error).split()).removeprefix(f"{work.job.source.path}: ")
+            click.echo(f"{source}: failed: {reason}", err=True)
         elif work.status == "kept":
             click.echo(f"skipped: {work.error}", err=True)
         elif self.is_single or self.bar.disable:
-            click.echo(f"{work.job.target}  {f'{width}x{height} px' if work.status == 'done' else 'done before'}")
+            click.echo(f"{target}  {describe(work)}")
 
     def summary(self) -> str:
         """How many files went which way."""
         skipped = self.counts["skipped"] + self.counts["kept"]
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
+
+
+def describe(work: "Work") -> str:
+    """What a file has become."""
+    height, width = work.size
+    return "done before" if work.status == "skipped" else f"{width}x{height} px" + f" x {work.count}" * (work.count > 1)

@@ -1,0 +1,63 @@
+"""A run on Ray makes the same files as one without, whatever happens to its workers."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from picture_files import make_images, statuses
+
+from gigasr.batch import Run
+from gigasr.cluster import ATTEMPTS, ClusterRun
+from gigasr.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.report import REPORT, read_reports
+from gigasr.worker import Settings, Work
+
+psutil = pytest.importorskip("psutil")
+pytest.importorskip("ray")
+
+
+def plan(folder: Path, output: Path) -> list[Job]:
+    return plan_jobs(find_images([folder]), Outputs(output))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != REPORT}
+
+
+def kill_a_worker() -> None:
+    children = psutil.Process().children(recursive=True)
+    workers = [child for child in children if child.name().startswith("ray::Station")]
+    os.kill(workers[0].pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    make_images(tmp_path / "in", *(f"{number}.png" for number in range(10)))
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    settings, told = Settings(model=str(tiny_weights)), list[Work]()
+    Run(plan(tmp_path / "in", tmp_path / "here"), settings, lambda work: None).start()
+
+    def notify(work: Work) -> None:
+        told.append(work)
+        if len(told) == 2:
+            kill_a_worker()
+
+    ClusterRun(plan(tmp_path / "in", tmp_path / "ray"), settings, notify, "local", 2).start()
+    assert sorted(statuses(told)) == ["done"] * 10 + ["failed"]
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert len(read_reports(tmp_path / "ray")) == 10
+
+
+def test_a_file_whose_workers_die_is_given_up_and_told(tmp_path: Path, tiny_weights: Path) -> None:
+    make_images(tmp_path, "a.png")
+    told: list[Work] = []
+    (job,) = plan(tmp_path, tmp_path / "out")
+    run = ClusterRun([job], Settings(model=str(tiny_weights)), told.append, "local", 1)
+    for _ in range(ATTEMPTS):
+        assert not told
+        run.retry(job, RuntimeError())
+    assert [(work.status, str(work.error)) for work in told] == [("failed", "its worker died 3 times (RuntimeError)")]
+    assert list(run.waiting).count(job) == ATTEMPTS
