@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
@@ -12,6 +13,7 @@ from gigasr.clip_score import ClipScore
 from gigasr.data import Sample, load_rgb
 from gigasr.frechet import FeatureSet, FrozenFeatures
 from gigasr.pipeline import resize
+from gigasr_base.figures import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage
 
 SHEET = 64  # images on a sheet
@@ -56,9 +58,18 @@ def evaluate_base(
                 progress(len(painters) * len(truncations) * len(samples))
             label = f"{name}, truncation {truncation:g}"
             means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-            found.table[label] = {"truncation": truncation} | fake.distances(real) | means
+            found.table[label] = {"truncation": truncation} | fake.distances(real) | retrieval(fake, real) | means
             found.sheets[label] = (make_grid(images[:SHEET], nrow=16, pad_value=1.0) * 255).round().byte()
     return found
+
+
+def retrieval(fake: FeatureSet, real: FeatureSet) -> dict[str, float]:
+    """The share of paintings for which the image of their caption is among the five real ones that are most alike."""
+    if fake.features is None:
+        return {}
+    names = [str(i) for i in range(len(real.whole))]
+    found = nearest(torch.cat(fake.whole), torch.cat(real.whole), min(5, len(names)))
+    return {"retrieval": hit_rate(found, names, names)}
 
 
 def load_real(sample: Sample, size: int) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from gigasr.data import Sample
-from gigasr.frechet import FrozenFeatures
+from gigasr.frechet import FeatureSet, FrozenFeatures
 from gigasr_base.config import load_base_config
-from gigasr_base.evaluation import evaluate_base, load_real
+from gigasr_base.evaluation import evaluate_base, load_real, retrieval
 from gigasr_base.generator import Generator
 from gigasr_base.pipeline import TextToImage
 
@@ -39,7 +39,19 @@ def test_every_truncation_is_a_row_with_its_distance_and_a_sheet(
     features = FrozenFeatures(lpips_features)
     found = evaluate_base({"tiny": painter}, samples, (1.0, 0.0), 3, features, None, seen.append)
     assert list(found.table) == list(found.sheets) == ["tiny, truncation 1", "tiny, truncation 0"]
-    assert [list(row) for row in found.table.values()] == [["truncation", "fid_squeeze", "seconds"]] * 2
+    assert [list(row) for row in found.table.values()] == [["truncation", "fid_squeeze", "retrieval", "seconds"]] * 2
     first = (painter.generate([samples[0].captions[0]], [3])[0] * 255).round().byte()
     assert torch.equal(found.sheets["tiny, truncation 1"][:, 2:18, 2:18], first)
     assert seen == [10] * 10
+
+
+def test_retrieval_finds_the_images_of_the_captions(lpips_features: Path) -> None:
+    real, fake = (FeatureSet(FrozenFeatures(lpips_features)) for _ in range(2))
+    for seed in range(12):
+        image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        real.add(image)
+        fake.add(image)
+    assert retrieval(fake, real) == {"retrieval": 1.0}
+    fake.whole = fake.whole[6:] + fake.whole[:6]
+    assert retrieval(fake, real)["retrieval"] < 1
+    assert retrieval(FeatureSet(None), FeatureSet(None)) == {}

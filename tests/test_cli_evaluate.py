@@ -39,7 +39,7 @@ def test_a_base_model_is_judged_over_its_truncations(
     result = evaluate(base_weights, "--data", photo_folder, *more)
     assert result.exit_code == 0, result.output
     assert [line.count("truncation") for line in result.output.splitlines()] == [1, 1, 1, 0]
-    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("<polyline") == 1
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("<polyline") == 2
 
 
 def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def judge_base_models(
     chosen = list(samples.values())
     found = evaluate_base(painters, chosen, truncations, options["seed"], judges.features, judges.clip, progress)
     distance = "fid" if judges.features is None or judges.features.name == "inception" else "fid_squeeze"
-    axes = (("truncation", distance), ("truncation", "clip"), (distance, "clip"))
+    axes = [("truncation", distance), (distance, "clip"), (distance, "retrieval")]
     plots = [plot(found.table, x, y, is_curve=len(models) == 1) for x, y in axes]
     title = f"{', '.join(models)} on {options['data'].name}"
     return Report(
