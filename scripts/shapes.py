@@ -1,12 +1,23 @@
 """Does a network obey its prompt? Drawn shapes with captions, and a judge that reads them back.
 
-python scripts/shapes.py draw runs/shapes
-gigasr train configs/shapes_base.toml --data runs/shapes -o runs/shapes_base
+python scripts/shapes.py draw runs/centred --centred
+gigasr train configs/shapes_base.toml --data runs/centred -o runs/shapes_base
 python scripts/shapes.py judge-base runs/shapes_base/model.safetensors
+
+The same without the matching-aware loss:
+
+gigasr train configs/shapes_base.toml --data runs/centred -o runs/shapes_unmatched --set train.phases.0.loss.matching=0
+python scripts/shapes.py judge-base runs/shapes_unmatched/model.safetensors
+
+The upsampler, which sees the colour in its low-res image and learns the shape from the caption:
+
+python scripts/shapes.py draw runs/shapes
 gigasr train configs/shapes_upsampler.toml --data runs/shapes -o runs/shapes_upsampler --lpips-features FILE
 python scripts/shapes.py judge-upsampler runs/shapes_upsampler/model.safetensors --lpips-features FILE
 """
 
+import functools
+import itertools
 import json
 import random
 from pathlib import Path
@@ -19,6 +30,8 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 SIZE = 32  # px
+FINER = 8  # times as many px to draw in
+Colour = tuple[int, int, int]
 COLOURS = {
     "red": (215, 35, 35),
     "green": (35, 150, 55),
@@ -29,46 +42,70 @@ COLOURS = {
     "black": (20, 20, 20),
     "pink": (250, 150, 195),
 }
-FILL = {"circle": 0.785, "square": 1.0, "triangle": 0.5}  # share of its bounding box that a shape covers
-CAPTIONS = [f"a {colour} {shape}" for colour in COLOURS for shape in FILL]
+SHAPES = ("circle", "square", "triangle")
+CAPTIONS = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
-def draw(colour: str, shape: str, rng: random.Random, finer: int = 8) -> Image.Image:
-    """One shape of random size and place on a light ground, smoothed by drawing it finer."""
-    side = rng.uniform(12, 20) * finer
-    left, top = (rng.uniform(2 * finer, (SIZE - 2) * finer - side) for _ in range(2))
-    right, bottom = left + side, top + side
-    grey = rng.randint(225, 255)
-    image = Image.new("RGB", (SIZE * finer, SIZE * finer), (grey, grey, grey))
+def paint(shape: str, side: float, left: float, top: float, colour: Colour, ground: Colour, size: int) -> Image.Image:
+    """A shape in a square of so many px; side, left and top count pixels of SIZE. Smoothed by drawing it finer."""
+    image = Image.new("RGB", (SIZE * FINER, SIZE * FINER), ground)
     brush = ImageDraw.Draw(image)
+    left, top, right, bottom = (FINER * x for x in (left, top, left + side, top + side))
     if shape == "circle":
-        brush.ellipse((left, top, right, bottom), fill=COLOURS[colour])
+        brush.ellipse((left, top, right, bottom), fill=colour)
     elif shape == "square":
-        brush.rectangle((left, top, right, bottom), fill=COLOURS[colour])
+        brush.rectangle((left, top, right, bottom), fill=colour)
     else:
-        brush.polygon([(left, bottom), (right, bottom), ((left + right) / 2, top)], fill=COLOURS[colour])
-    return image.resize((SIZE, SIZE), Image.Resampling.BOX)
+        brush.polygon([(left, bottom), (right, bottom), ((left + right) / 2, top)], fill=colour)
+    return image.resize((size, size), Image.Resampling.BOX)
+
+
+def draw(colour: str, shape: str, rng: random.Random, centred: bool) -> Image.Image:
+    """One shape of random size and place on a light ground.
+
+    centred: not below 14 px and within 3 px of the middle; otherwise from 12 px and anywhere
+    """
+    side = rng.uniform(14 if centred else 12, 20)
+    middle = (SIZE - side) / 2
+    reach = min(middle - 2, 3) if centred else middle - 2
+    left, top = (rng.uniform(middle - reach, middle + reach) for _ in range(2))
+    grey = rng.randint(225, 255)
+    return paint(shape, side, left, top, COLOURS[colour], (grey, grey, grey), SIZE)
+
+
+@functools.cache
+def patterns(size: int) -> tuple[list[str], Tensor]:
+    """The shapes at all sizes and places, as what they cover: names, [N, size * size] in [0, 1]"""
+    names, masks = [], []
+    for shape, side in itertools.product(SHAPES, range(12, 21)):
+        places = range(2, SIZE - 1 - side)
+        for left, top in itertools.product(places, places):
+            mask = paint(shape, side, left, top, (255, 255, 255), (0, 0, 0), size).convert("L")
+            names.append(shape)
+            masks.append(np.asarray(mask).flatten())
+    return names, torch.from_numpy(np.stack(masks)) / 255
 
 
 def read(image: Tensor) -> str:
-    """image: [3, H, W] in [0, 1] -> the caption that fits best: nearest colour, nearest share of the bounding box"""
+    """image: [3, S, S] in [0, 1] -> the caption of the drawing that fits best
+
+    The shape is the one whose pattern of any size and place has the highest cosine similarity to how far each pixel
+    differs from the ground, which is the median of the border; the colour is the nearest to the mean under the pattern.
+    """
     border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], dim=1)
-    difference = (image - border.median(dim=1).values[:, None, None]).abs().amax(dim=0)
-    mask = difference > 0.5 * difference.max()
-    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-    box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
-    fill = float(mask.sum() / box)
-    mean = image[:, mask].mean(dim=1)
+    difference = (image - border.median(dim=1).values[:, None, None]).abs().amax(dim=0).flatten()
+    names, masks = patterns(image.shape[1])
+    best = int((masks @ difference / masks.norm(dim=1)).argmax())
+    mean = image.flatten(1)[:, masks[best] > 0.9].mean(dim=1)
     distances = {name: float((mean - torch.tensor(rgb) / 255).square().sum()) for name, rgb in COLOURS.items()}
-    shape = min(FILL, key=lambda name: abs(FILL[name] - fill))
-    return f"a {min(distances, key=lambda name: distances[name])} {shape}"
+    return f"a {min(distances, key=lambda name: distances[name])} {names[best]}"
 
 
-def drawn(count: int, seed: int) -> tuple[list[str], Tensor]:
+def drawn(count: int, seed: int, centred: bool) -> tuple[list[str], Tensor]:
     """returns: captions in turn, images [count, 3, SIZE, SIZE] in [0, 1]"""
     rng = random.Random(seed)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(count)]
-    images = [np.asarray(draw(*caption.split()[1:], rng)) for caption in captions]
+    images = [np.asarray(draw(*caption.split()[1:], rng, centred)) for caption in captions]
     return captions, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
 
 
@@ -88,7 +125,8 @@ def main() -> None:
 @main.command("draw")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--count", default=4800, show_default=True)
-def draw_folder(folder: Path, count: int) -> None:
+@click.option("--centred", is_flag=True, help="Larger shapes near the middle.")
+def draw_folder(folder: Path, count: int, centred: bool) -> None:
     """Write a training folder: PNG files and captions.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
@@ -96,7 +134,7 @@ def draw_folder(folder: Path, count: int) -> None:
         for i in range(count):
             caption = CAPTIONS[i % len(CAPTIONS)]
             name = f"{i:05d}.png"
-            draw(*caption.split()[1:], rng).save(folder / name)
+            draw(*caption.split()[1:], rng, centred).save(folder / name)
             split = "val" if i >= 0.95 * count else "train"
             index.write(json.dumps({"file": name, "captions": [caption], "split": split}) + "\n")
     click.echo(f"{folder}  {count} images")
@@ -110,8 +148,9 @@ def judge_base(model: Path, count: int, save: Path | None) -> None:
     """Give each caption in turn to a base generator, with a fresh z, and read the picture back."""
     from gigasr_base.pipeline import TextToImage
 
-    captions, truth = drawn(count, seed=1)
     generator = TextToImage.from_pretrained(str(model), device="cpu")
+    captions, truth = drawn(count, seed=1, centred=True)
+    truth = torch.nn.functional.interpolate(truth, (generator.size, generator.size), mode="area")
     images = torch.cat([generator.generate([caption], [1000 + i]) for i, caption in enumerate(captions)])
     report("drawn", captions, truth)
     report("generated", captions, images)
@@ -132,9 +171,9 @@ def judge_upsampler(model: Path, count: int, lpips_features: Path | None, save: 
     from gigasr.text import load_tower
     from gigasr.zoo import load_upsampler
 
-    captions, truth = drawn(count, seed=1)
-    shapes = list(FILL)
-    wrong = [c.replace(c.split()[2], shapes[(shapes.index(c.split()[2]) + 1) % len(shapes)]) for c in captions]
+    captions, truth = drawn(count, seed=1, centred=False)
+    following = dict(zip(SHAPES, (*SHAPES[1:], SHAPES[0]), strict=True))
+    wrong = [c.replace(c.split()[2], following[c.split()[2]]) for c in captions]
     network, lpips = load_upsampler(str(model)), Lpips(features=lpips_features)
     tower = load_tower(network.config.text.tower, network.config.text.pretrained)
     hr = truth * 2 - 1
