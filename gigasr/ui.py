@@ -11,8 +11,7 @@ from typing import Any
 
 from gigasr.batch import Run
 from gigasr.image_writer import to_pil
-from gigasr.images import OUTPUT_FORMATS, read_image
-from gigasr.picture import Picture
+from gigasr.images import OUTPUT_FORMATS, Frames, read_frames, read_image
 from gigasr.pipeline import SIZES, SuperResolver, parse_size, target_size
 from gigasr.plan import Job, Source
 from gigasr.prompts import check_prompts
@@ -20,7 +19,7 @@ from gigasr.worker import Settings, Work
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
 THUMBNAIL = 480  # px; longest side of the input's picture
-FORMATS = ("png", "tif", "webp", "jpg")
+FORMATS = ("png", "tif", "webp", "jpg", "avif", "gif")
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "network"}  # the others wait in the queue
 Notify = Callable[[float, str], None]  # share done in 0..1, what is being done
@@ -49,7 +48,7 @@ class Enlarger:
     def enlarge(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> Work:
         """Write the result of one picture."""
         check_prompts([prompt])
-        self.check_size(read_image(source), settings)
+        self.check_size(read_frames(source), settings)
         notify(0.0, "preparing the model")
         resolver, began = self.resolver(settings.model), time.monotonic()
         done: list[Work] = []
@@ -69,15 +68,19 @@ class Enlarger:
             raise done[0].error
         return done[0]
 
-    def check_size(self, picture: Picture, settings: Settings) -> None:
-        """Raise ValueError for a result that is too large for this page."""
-        size = None if settings.size is None else parse_size(settings.size, picture.size)
-        height, width = target_size(picture.size, settings.scale, size, 1)
-        if height * width > self.limits.megapixels * 1e6:
-            raise ValueError(
-                f"size: expected at most {self.limits.megapixels} megapixels on this page, got {width}x{height} px; "
-                "use a smaller factor, or gigasr upscale"
-            )
+    def check_size(self, frames: Frames, settings: Settings) -> None:
+        """Raise ValueError for a result that is too large for this page, all its frames or pages taken together."""
+        pixels = 0
+        for picture in frames:
+            size = None if settings.size is None else parse_size(settings.size, picture.size)
+            height, width = target_size(picture.size, settings.scale, size, 1)
+            pixels += height * width
+            if pixels > self.limits.megapixels * 1e6:
+                number = f"{len(frames)} pictures of " if len(frames) > 1 else ""
+                raise ValueError(
+                    f"size: expected at most {self.limits.megapixels} megapixels on this page, got {number}"
+                    f"{width}x{height} px; use a smaller factor, or gigasr upscale"
+                )
 
 
 def import_gradio() -> Any:  # noqa: ANN401

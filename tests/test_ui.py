@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
@@ -112,6 +113,16 @@ def test_an_upload_above_the_limit_is_refused(user: Client, tmp_path: Path) -> N
     write_image(tmp_path / "large.bmp", Picture(torch.rand(3, 700, 700)))
     with pytest.raises(Exception, match=r"413|maximum allowed size|exceeds"):
         upscale(user, tmp_path / "large.bmp")
+
+
+def test_an_animation_stays_one_and_its_frames_count_together(user: Client, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 12), (80 * i, 0, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=40)
+    result = upscale(user, tmp_path / "film.gif", scale=2, suffix="webp")[2]
+    with Image.open(result) as film:
+        assert (film.n_frames, film.size) == (3, (32, 24))
+    with pytest.raises(Exception, match="at most 1 megapixels on this page, got 3 pictures of 800x600 px"):
+        upscale(user, tmp_path / "film.gif", scale=50)
 
 
 def test_two_users_at_once_both_finish(address: str, deep_photo: Path) -> None:

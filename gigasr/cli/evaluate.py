@@ -149,7 +149,7 @@ def judge_upsamplers(
         for name in FIGURES
         if FIGURES[name].better and name not in ("seconds", "peak_mb")
     ]
-    title = f"{', '.join(models)} on {options['data'].name}"
+    title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(title, facts, table, [each for each in plots if each], found.images, found.cases)
 
 
@@ -172,7 +172,7 @@ def judge_base_models(
     distance = "fid" if judges.features is None or judges.features.name == "inception" else "fid_squeeze"
     axes = [("truncation", distance), (distance, "clip"), (distance, "retrieval")]
     plots = [plot(found.table, x, y, is_curve=len(models) == 1) for x, y in axes]
-    title = f"{', '.join(models)} on {options['data'].name}"
+    title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(
         title, describe(options, len(chosen)), found.table, [each for each in plots if each], sheets=found.sheets
     )
