@@ -68,7 +68,7 @@ def correct(y: Tensor, lr: Tensor, scale: int, fidelity: float = 1.0) -> Tensor:
 def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
     """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
 
-    strips:  [B, C, rows * scale, W * scale] from top to bottom
+    strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
     lr:      [B, C, H, W]  the low-res image
     returns: the strips, corrected; together equal to `correct` on the whole
     """
@@ -81,11 +81,15 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
     residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
     top = 0
     for strip in y:
-        bottom = top + strip.shape[2] // scale
-        first, last = max(top - 2, 0), min(bottom + 2, height)
-        change = enlarge(residual.read(first, last), scale)
-        yield strip + fidelity * change[:, :, (top - first) * scale : (bottom - first) * scale]
-        top = bottom
+        for start in range(0, strip.shape[2] // scale, BLOCK):
+            stop = min(start + BLOCK, strip.shape[2] // scale)
+            first, last = max(top + start - 2, 0), min(top + stop + 2, height)
+            change = enlarge(residual.read(first, last), scale)
+            change = change[:, :, (top + start - first) * scale : (top + stop - first) * scale]
+            strip[:, :, start * scale : stop * scale].add_(change, alpha=fidelity)
+        top += strip.shape[2] // scale
+        yield strip
+        del strip
 
 
 def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:

@@ -108,7 +108,10 @@ def spread(work: Callable[[T, torch.device], R], items: Iterable[T], devices: Se
     returns: what work gives, in the order of the items
     """
     if len(devices) == 1:
-        yield from (work(item, devices[0]) for item in items)
+        for item in items:
+            result = work(item, devices[0])
+            del item  # or it lives while the next one is made
+            yield result
         return
     idle: queue.SimpleQueue[torch.device] = queue.SimpleQueue()
     for device in devices:
@@ -126,6 +129,7 @@ def spread(work: Callable[[T, torch.device], R], items: Iterable[T], devices: Se
         pending: deque[Future[R]] = deque()
         for item in items:
             pending.append(pool.submit(run, item))
+            del item
             if len(pending) > len(devices):
                 yield pending.popleft().result()
         while pending:

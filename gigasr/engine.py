@@ -27,9 +27,9 @@ from gigasr.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 400 << 20  # most that a region takes on a CPU; larger ones save little
+REGION_BYTES = 300 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 200 << 20  # most that a patch of the tail takes on a CPU
-STRIP_BYTES = 64 << 20  # most that a strip of the result takes, in float32
+STRIP_BYTES = 40 << 20  # most that a strip of the result takes, in float32
 LEAST_ROWS = 64  # of a strip, low-res, where that many fit: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
 
@@ -189,8 +189,9 @@ class BodyTailEngine:
         ):
             pieces.append(y)
             if is_last:
-                yield pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
-                pieces = []
+                yield pieces.pop() if len(pieces) == 1 else torch.cat(pieces, dim=3)
+                pieces.clear()
+            del y
 
     def noisy(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] -> strips of it with the seed's noise field added"""
@@ -213,8 +214,8 @@ class BodyTailEngine:
             band = features.read(first, last), lr.read(first, last)
             for left, right, start, stop in plan_strips(width, max(self.patch_pixels // rows, 1), self.halo):
                 margin = Margin(top - first, last - bottom, left - start, stop - right)
-                part = Patch(*band, margin).narrow(3, start, stop, margin)
-                yield part._replace(is_last=right == width)
+                yield Patch(*band, margin).narrow(3, start, stop, margin)._replace(is_last=right == width)
+            del band  # or it lives while the features of the next strips are made
             top = bottom
 
     def rows(self, width: int) -> int:

@@ -15,7 +15,7 @@ class ClosedError(Exception):
 class Handoff(Generic[T]):
     """What one thread puts, another iterates over."""
 
-    def __init__(self, limit: int = 2) -> None:
+    def __init__(self, limit: int = 1) -> None:
         """limit: items that wait at a time, at most"""
         self.limit = limit
         self.items: deque[T] = deque()
@@ -41,6 +41,7 @@ class Handoff(Generic[T]):
             for item in items:
                 self.put(item)
                 yield item
+                del item
         except ClosedError:
             return
         except errors as error:
@@ -63,6 +64,7 @@ class Handoff(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while (item := self._take()) is not None:
             yield item
+            del item
 
     def _take(self) -> T | None:
         with self.changed:

@@ -200,6 +200,7 @@ def _blocks(strips: Iterable[Picture], dtype: type[np.uint8] | type[np.uint16]) 
         for top in range(0, strip.size[0], rows):
             alpha = None if strip.alpha is None else strip.alpha[:, top : top + rows]
             yield _to_samples(replace(strip, rgb=strip.rgb[:, top : top + rows], alpha=alpha), dtype)
+        del strip, alpha  # or they live while the next strip is made
 
 
 def _on_white(picture: Picture) -> Picture:

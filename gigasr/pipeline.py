@@ -110,8 +110,8 @@ class SuperResolver:
     def _strips(
         self, picture: Picture, target: tuple[int, int], engine: Engine, seed: int, fidelity: float
     ) -> Iterator[Picture]:
-        rgb = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
-        rows = Rows.of((rgb[None] * 2 - 1).to(self.place.home))
+        opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
+        rows = Rows.of((opaque[None] * 2 - 1).to(self.place.home))
         alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, target)
         dpi = scale_dpi(picture, target)
         for pass_size in plan_passes(picture.size, target, engine.scale):
@@ -121,9 +121,10 @@ class SuperResolver:
         top = 0
         for strip in resize_rows(rows, target):
             bottom = top + strip.shape[2]
-            strip = strip[0].add(1).div_(2).clamp_(0, 1).cpu()
+            rgb = strip[0].add_(1).div_(2).clamp_(0, 1).cpu()
             mask = None if alpha is None else alpha.read(top, bottom)[0].clamp(0, 1)
-            yield dataclasses.replace(picture, rgb=strip, alpha=mask, dpi=dpi)
+            yield dataclasses.replace(picture, rgb=rgb, alpha=mask, dpi=dpi)
+            del strip, rgb  # or they live while the next strip is made
             top = bottom
 
 

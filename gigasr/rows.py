@@ -45,6 +45,7 @@ class Rows:
             strip = self._held.popleft()
             self._top += strip.shape[2]
             yield strip
+            del strip
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Rows [top, bottom) as [B, C, bottom - top, W]; a later call may not ask for rows above this top."""

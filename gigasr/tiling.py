@@ -155,7 +155,10 @@ def blend_strips(
         is_last = i + 1 == len(bands)
         ready = blended.shape[2] if is_last else (bands[i + 1][0].top - band[0].top) * scale
         held = None if is_last else blended[:, :, ready:].clone()
-        yield blended[:, :, :ready]
+        ready_part = blended[:, :, :ready]
+        del blended  # or it lives while the next band is made
+        yield ready_part
+        del ready_part
 
 
 def _blend_band(

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,6 +147,7 @@ class Worker:
                     work.size = strip.size
                 work.fraction += strip.picture.size[0] / strip.size[0] / work.count
                 work.pixels += strip.picture.size[0] * strip.picture.size[1]
+                del strip  # or it lives while the next one is made
                 yield
             if work.pictures is not None:
                 work.record["seconds"] = round(time.perf_counter() - began, 3)
@@ -169,7 +172,7 @@ class Worker:
             picture = replace(picture, bit_depth=has.bit_depth or picture.bit_depth)
             size = None if has.size is None else parse_size(has.size, picture.size)
             made = resolver.strips(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity)
-            yield from (Strip(number, made.size, strip) for strip in made.strips)
+            yield from map(partial(Strip, number, made.size), made.strips)
 
     def write(self, work: Work, strips: Iterable[Strip]) -> None:
         """Write the results."""
@@ -194,4 +197,4 @@ def _join(strips: Iterable[Strip]) -> Iterator[PictureStrips]:
     """Each picture's strips, one picture after the other."""
     for _, group in itertools.groupby(strips, key=lambda strip: strip.number):
         first = next(group)
-        yield PictureStrips(first.size, (strip.picture for strip in itertools.chain([first], group)))
+        yield PictureStrips(first.size, map(attrgetter("picture"), itertools.chain([first], group)))
