@@ -17,6 +17,7 @@ from gigasr.rows import Rows, resize_rows
 from gigasr.zoo import DEFAULT, load_model
 
 MAX_SCALE = 64
+PART = 256  # rows of the input taken at a time
 SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
 Progress = Callable[[int, int], None]  # rows of the result done, rows in all
 
@@ -111,7 +112,8 @@ class SuperResolver:
         self, picture: Picture, target: tuple[int, int], engine: Engine, seed: int, fidelity: float
     ) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
-        rows = Rows.of((opaque[None] * 2 - 1).to(self.place.home))
+        parts = (part[None].to(self.place.home) * 2 - 1 for part in opaque.split(PART, dim=1))
+        rows = Rows(picture.size, parts)
         alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, target)
         dpi = scale_dpi(picture, target)
         for pass_size in plan_passes(picture.size, target, engine.scale):

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,4 +196,4 @@ def _join(strips: Iterable[Strip]) -> Iterator[PictureStrips]:
     """Each picture's strips, one picture after the other."""
     for _, group in itertools.groupby(strips, key=lambda strip: strip.number):
         first = next(group)
-        yield PictureStrips(first.size, map(attrgetter("picture"), itertools.chain([first], group)))
+        yield PictureStrips(first.size, (strip.picture for strip in itertools.chain([first], group)))
