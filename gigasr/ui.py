@@ -163,7 +163,11 @@ def add_enlarge_tab(enlarger: Enlarger) -> None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
             size, source, began = size.strip(), Path(image), time.monotonic()
             settings = Settings(
-                model=model, scale=None if size else scale, size=size or None, seed=int(seed), fidelity=fidelity
+                model=model,
+                scale=None if size else float(scale),
+                size=size or None,
+                seed=int(seed),
+                fidelity=float(fidelity),
             )
             target = new_folder() / f"{source.stem}_{size or f'{scale:g}x'}.{suffix}"
             work = enlarger.enlarge(source, target, settings, prompt, lambda share, what: progress(share, desc=what))
