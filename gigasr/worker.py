@@ -21,7 +21,7 @@ from gigasr.images import read_frames, read_metadata
 from gigasr.picture import Picture, PictureStrips, Timing
 from gigasr.pipeline import SuperResolver, parse_size
 from gigasr.plan import Job
-from gigasr.zoo import DEFAULT, find, load_model
+from gigasr.zoo import DEFAULT, AuraMode, find, load_model
 
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest of them goes on
 
@@ -30,12 +30,13 @@ ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest
 class Settings:
     """What a run is made with; all but the last two have a say in the results."""
 
-    model: str = DEFAULT  # bundled name or file
+    model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
     size: str | None = None  # in words, instead of a scale
     seed: int = 0
     fidelity: float = 1.0
     tile: int = 0  # px; 0 = auto
+    aurasr: AuraMode = "gigasr"  # how AuraSR's weights are run
     precision: str = "auto"
     quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
     bit_depth: int | None = None  # 8 or 16; None = that of the input
@@ -159,7 +160,7 @@ class Worker:
         """The model, loaded once."""
         if self.resolver is None:
             has = self.settings
-            self.resolver = SuperResolver(load_model(has.model), has.device, has.precision, has.tile)
+            self.resolver = SuperResolver(load_model(has.model, has.aurasr), has.device, has.precision, has.tile)
         return self.resolver
 
     def enlarge(self, work: Work) -> Iterator[Strip]:

@@ -1,14 +1,21 @@
 """Model names to weights: bundled with the package, or a local file."""
 
+import json
 from pathlib import Path
+from typing import Literal
 
-from gigasr.checkpoint import CheckpointError, load_weights
+from gigasr.aurasr import SIGNATURE, AuraConfig, AuraWeights
+from gigasr.aurasr_tiles import TileModel
+from gigasr.checkpoint import CONFIG, CheckpointError, load_weights, open_weights
 from gigasr.config import UpsamplerConfig, parse
 from gigasr.engine import Model, PromptedUpsampler
+from gigasr.foreign import AuraModel, load_spandrel
+from gigasr.hub import HubName, cached, choose_weights, fetch
 from gigasr.upsampler import Upsampler
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "upsampler_lite"
+AuraMode = Literal["gigasr", "tiles", "overlapped"]
 
 
 def bundled() -> list[str]:
@@ -17,18 +24,49 @@ def bundled() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The file of a model: a bundled name or a path."""
+    """The file of a model: a bundled name, a file, a folder, or owner/name[@revision] of the Hugging Face Hub.
+
+    What is not in the Hub's cache yet is downloaded; where from and how large is said first.
+    """
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        return path / choose_weights((each.name for each in path.iterdir()), name)
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"
-    raise ValueError(f"model: expected a file or one of {', '.join(bundled())}, got '{name}'; check the spelling")
+    if on_hub := HubName.parse(name):
+        return cached(on_hub) or fetch(on_hub)
+    raise ValueError(
+        f"model: expected a file, a folder, a Hugging Face id or one of {', '.join(bundled())}, got '{name}'; "
+        "check the spelling"
+    )
 
 
-def load_model(name: str = DEFAULT) -> Model:
-    """What SuperResolver takes, by name or path."""
-    return PromptedUpsampler(load_upsampler(name))
+def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
+    """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows.
+
+    aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
+    """
+    path = find(name)
+    tensors, header = open_weights(path)
+    if all(key in tensors for key in SIGNATURE):
+        weights = AuraWeights(tensors, read_aura_config(path), str(path))
+        return AuraModel(weights) if aurasr == "gigasr" else TileModel(weights, aurasr == "overlapped")
+    if aurasr != "gigasr":
+        raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
+    return PromptedUpsampler(load_upsampler(name)) if "kind" in header else load_spandrel(tensors, str(path))
+
+
+def read_aura_config(path: Path) -> AuraConfig:
+    """The config.json beside AuraSR's weights; without one the public models' holds."""
+    config = path.with_name(CONFIG)
+    if not config.is_file():
+        return AuraConfig()
+    try:
+        return parse(AuraConfig, {"skip_connect_scale": None} | json.loads(config.read_text("utf-8")), str(config))
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        raise CheckpointError(f"{config}: expected AuraSR's config, got something else; fetch it again") from None
 
 
 def load_upsampler(name: str = DEFAULT) -> Upsampler:

@@ -22,7 +22,7 @@ def test_a_file_is_loaded_by_its_path(tiny_weights: Path, tiny_config: Config) -
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="expected a file or one of .*upsampler_lite.*, got 'nonsense'"):
+    with pytest.raises(ValueError, match="expected a file, a folder, .*upsampler_lite.*, got 'nonsense'"):
         load_upsampler("nonsense")
 
 

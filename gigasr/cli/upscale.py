@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gigasr.plan import Job
     from gigasr.worker import Settings, Work
+    from gigasr.zoo import AuraMode
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 INTERRUPTED = 130  # exit code, as of a shell's command
@@ -43,9 +44,11 @@ class Shard(click.ParamType):
     "--prompts", help="A prompt per file: a .csv (file,prompt) or .jsonl, or 'sidecar' for the .txt beside each."
 )
 @click.option("-r", "--recursive", is_flag=True, help="Folders in folders too, and keep their tree in the output.")
-@click.option("-s", "--scale", type=click.FloatRange(1, 64), help="Factor, 1 to 64.  [default: 8]")
+@click.option("-s", "--scale", type=click.FloatRange(1, 64), help="Factor, 1 to 64.  [default: the model's]")
 @click.option("--size", help="Size instead of a factor: 4k (longest side), or WIDTHxHEIGHT (fitted inside).")
-@click.option("-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name or weights file.")
+@click.option(
+    "-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name, file, folder or Hugging Face id."
+)
 @click.option(
     "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's regions in px.  [default: auto]"
 )
@@ -55,6 +58,12 @@ class Shard(click.ParamType):
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same picture.")
 @click.option(
     "--fidelity", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Share of the low-res correction."
+)
+@click.option(
+    "--aurasr-compatible",
+    "aurasr",
+    type=click.Choice(["tiles", "overlapped"]),
+    help="What AuraSR's own package makes of its weights: upscale_4x, or upscale_4x_overlapped, after manual_seed.",
 )
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
@@ -109,6 +118,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     from gigasr.pipeline import parse_size
     from gigasr.plan import Outputs, find_images, plan_jobs
     from gigasr.prompts import assign_prompts, check_prompts
+    from gigasr.zoo import load_model
 
     if options["size"] is not None:
         if options["scale"] is not None:
@@ -118,7 +128,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
         sources = find_images(options["inputs"], options["recursive"], options["output"])
     except FileNotFoundError as error:
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
-    label = options["size"] or f"{options['scale'] or 8:g}x"
+    label = options["size"] or f"{options['scale'] or load_model(options['model']).scale:g}x"
     suffix = options["suffix"] and "." + options["suffix"].lstrip(".").lower()
     depth = options["bit_depth"] and int(options["bit_depth"])
     jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
@@ -138,7 +148,9 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     names = ("model", "scale", "size", "seed", "fidelity", "tile", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
     depth = options["bit_depth"] and int(options["bit_depth"])
-    return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
+    aurasr: AuraMode = options["aurasr"] or "gigasr"
+    chosen = {name: options[name] for name in names} | ({} if aurasr == "gigasr" else {"fidelity": 0.0})
+    return Settings(precision=precision, bit_depth=depth, aurasr=aurasr, **chosen)
 
 
 def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller", ray: str | None, workers: int | None) -> None:

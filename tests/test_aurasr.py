@@ -1,0 +1,178 @@
+"""AuraSR's network and its package's own results, on small random weights, against the package itself."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gigasr.aurasr import AuraConfig, AuraWeights
+from gigasr.aurasr_tiles import TileModel, upscale_tiles
+from gigasr.checkpoint import CheckpointError
+from gigasr.devices import Place
+from gigasr.foreign import AuraModel
+from gigasr.picture import Picture
+from gigasr.pipeline import SuperResolver
+from gigasr.rows import Rows
+from gigasr.tiling import Margin
+from gigasr.zoo import load_model
+
+aura_sr = pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
+CONFIG = {
+    "dim": 4,
+    "image_size": 256,
+    "input_image_size": 64,
+    "style_network": {"dim_in": 128, "dim_out": 16, "depth": 4},
+    "self_attn_heads": 2,
+    "self_attn_dim_head": 4,
+    "skip_connect_scale": 0.4,
+    "unconditional": True,
+}
+
+
+@pytest.fixture(scope="module")
+def package() -> Any:  # noqa: ANN401 (untyped)
+    torch.manual_seed(0)
+    package = aura_sr.AuraSR(CONFIG, device="cpu")
+    package.upsampler.eval().requires_grad_(False)
+    package.upsampler.final_to_rgb.weight.mul_(3)
+    package.upsampler.final_to_rgb.bias.fill_(0.5)
+    for name, parameter in package.upsampler.named_parameters():
+        if name.startswith("style_to_conv"):
+            parameter.mul_(3)  # so that z has its say
+    return package
+
+
+@pytest.fixture(scope="module")
+def weights(package: Any) -> AuraWeights:  # noqa: ANN401
+    return AuraWeights(package.upsampler.state_dict(), AuraConfig.model_validate(CONFIG), "memory")
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 20, 3), dtype=np.uint8))
+    return small.resize((200, 150), Image.Resampling.BICUBIC)
+
+
+@torch.inference_mode()
+def test_the_folded_network_equals_the_packages_for_the_same_z_and_noise(package: Any, weights: AuraWeights) -> None:  # noqa: ANN401
+    lr, z = torch.rand(1, 3, 64, 64), torch.randn(1, 128)
+    torch.manual_seed(3)
+    expected = package.upsampler(lowres_image=lr, noise=z)
+    torch.manual_seed(3)
+    noisy = lr + 0.001 * torch.randn_like(lr)
+    network = weights.fold(z)
+    torch.testing.assert_close(network(noisy * 2 - 1) / 2 + 0.5, expected, atol=1e-5, rtol=0)
+    other = weights.fold(torch.randn(1, 128))(noisy * 2 - 1) / 2 + 0.5
+    assert (other - expected).abs().max() > 1e-3
+
+
+def test_the_packages_tiles_are_reproduced_byte_for_byte(
+    package: Any,  # noqa: ANN401
+    weights: AuraWeights,
+    image: Image.Image,
+) -> None:
+    torch.manual_seed(5)
+    expected = package.upscale_4x(image)
+    resolver = SuperResolver(TileModel(weights, is_overlapped=False), "cpu", "fp32")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    result = resolver.upscale(Picture(pixels / 255), seed=5, fidelity=0).rgb
+    assert np.array_equal((result * 255).round().permute(1, 2, 0).numpy(), np.array(expected))
+
+
+def test_the_packages_overlapped_tiles_are_reproduced_to_the_rounding_of_their_blend(
+    package: Any,  # noqa: ANN401
+    weights: AuraWeights,
+    image: Image.Image,
+) -> None:
+    small = image.resize((90, 70))
+    torch.manual_seed(5)
+    expected = np.array(package.upscale_4x_overlapped(small)).astype(int)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)
+    difference = abs(upscale_tiles(weights, pixels, 5, is_overlapped=True).permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).sum() <= 10  # of 302,400 bytes
+
+
+@torch.inference_mode()
+def test_the_tail_of_a_part_equals_that_part_of_the_whole(weights: AuraWeights) -> None:
+    network = weights.fold(torch.randn(1, 128))
+    features, halo = torch.randn(1, 8, 40, 50), network.halo
+    whole = network.tail(features, features)
+    part = network.tail(features[:, :, 15 - halo : 22 + halo, 20 - halo :], features, Margin(halo, halo, halo, 0))
+    torch.testing.assert_close(part, whole[:, :, 60:88, 80:], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_engine_gives_the_same_picture_in_strips_of_any_height(weights: AuraWeights) -> None:
+    lr = torch.rand(1, 3, 50, 70) * 2 - 1
+    pictures = [
+        torch.cat(list(AuraModel(weights).engine("", 1, Place(strip=rows)).strips(Rows.of(lr), 1)), dim=2)
+        for rows in (50, 13)
+    ]
+    assert pictures[0].shape == (1, 3, 200, 280)
+    torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
+
+
+WRAPPERS: list[Callable[[dict[str, Tensor]], Any]] = [
+    lambda state: state,
+    lambda state: {"G": {}, "G_ema": state, "steps": 3},
+    lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+    lambda state: {"params": state, "params_ema": state},
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["flat", "trainer", "parallel", "basicsr"])
+def test_a_pickled_checkpoint_is_read_whatever_is_around_it(
+    package: Any,  # noqa: ANN401
+    weights: AuraWeights,
+    tmp_path: Path,
+    wrap: Callable[[dict[str, Tensor]], Any],
+) -> None:
+    path = write_config(tmp_path).with_name("model.ckpt")
+    torch.save(wrap(package.upsampler.state_dict()), path)
+    assert_same(load_model(str(path)), weights)
+
+
+def test_a_safetensors_file_is_read_with_the_config_beside_it(
+    package: Any,  # noqa: ANN401
+    weights: AuraWeights,
+    tmp_path: Path,
+) -> None:
+    path = write_config(tmp_path).with_name("model.safetensors")
+    save_file(package.upsampler.state_dict(), path)
+    assert_same(load_model(str(path)), weights)
+
+
+def damaged(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    name = "ups.1.0.2.block1.proj.weights"
+    yield {key: tensor for key, tensor in state.items() if key != name}
+    yield state | {name: state[name][:, :, :-1]}
+    yield state | {"text_tower.weight": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("number", range(3), ids=["missing", "misshapen", "unknown"])
+def test_weights_that_do_not_fit_are_refused_when_they_are_loaded(package: Any, number: int) -> None:  # noqa: ANN401
+    state = list(damaged(package.upsampler.state_dict()))[number]
+    with pytest.raises(CheckpointError, match="m.ckpt: expected the weights of AuraSR that fit its config.json"):
+        AuraWeights(state, AuraConfig.model_validate(CONFIG), "m.ckpt")
+
+
+def write_config(folder: Path) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(CONFIG), encoding="utf-8")
+    return path
+
+
+@torch.inference_mode()
+def assert_same(model: Any, weights: AuraWeights) -> None:  # noqa: ANN401
+    assert isinstance(model, AuraModel)
+    assert model.scale == 4
+    z, lr = torch.randn(1, 128), torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(model.weights.fold(z)(lr), weights.fold(z)(lr), atol=1e-6, rtol=0)
