@@ -139,10 +139,6 @@ def add_enlarge_tab(enlarger: Enlarger) -> None:
             facts = gr.Markdown(label="Facts")
             result = gr.File(label="Result in full quality", interactive=False)
 
-    def show(image: str | None) -> Any:  # noqa: ANN401
-        with one_line_errors():
-            return gr.Image(None if image is None else preview(Path(image), THUMBNAIL), visible=image is not None)
-
     def upscale(  # its name, arguments and docstring are the HTTP API's
         image: str,
         prompt: str = "",
@@ -161,7 +157,7 @@ def add_enlarge_tab(enlarger: Enlarger) -> None:
         with one_line_errors():
             if image is None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
-            size, source, began = size.strip(), Path(image), time.monotonic()
+            size = size.strip()
             settings = Settings(
                 model=model,
                 scale=None if size else float(scale),
@@ -169,16 +165,32 @@ def add_enlarge_tab(enlarger: Enlarger) -> None:
                 seed=int(seed),
                 fidelity=float(fidelity),
             )
-            target = new_folder() / f"{source.stem}_{size or f'{scale:g}x'}.{suffix}"
-            work = enlarger.enlarge(source, target, settings, prompt, lambda share, what: progress(share, desc=what))
-            height, width = work.size
-            text = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
-            before = preview(source, min(PREVIEW, max(work.size)))
-            return (before, preview_large(target)), text, str(target)
+            return answer(
+                enlarger, Path(image), settings, prompt, suffix, lambda share, what: progress(share, desc=what)
+            )
 
-    upload.change(show, upload, thumbnail, api_visibility="private", show_progress="hidden")
+    upload.change(show_thumbnail, upload, thumbnail, api_visibility="private", show_progress="hidden")
     inputs = [upload, prompt, scale, size, model, seed, fidelity, suffix]
     button.click(upscale, inputs, [slider, facts, result], api_name="upscale", show_progress_on=slider, **ONE_AT_A_TIME)
+
+
+def show_thumbnail(image: str | None) -> Any:  # noqa: ANN401
+    """What an upload looks like, or what is wrong with it."""
+    with one_line_errors():
+        value = None if image is None else preview(Path(image), THUMBNAIL)
+        return import_gradio().Image(value, visible=image is not None)
+
+
+def answer(
+    enlarger: Enlarger, source: Path, settings: Settings, prompt: str, suffix: str, notify: Notify
+) -> tuple[tuple[str, str], str, str]:
+    """What /upscale gives."""
+    began = time.monotonic()
+    target = new_folder() / f"{source.stem}_{settings.size or f'{settings.scale:g}x'}.{suffix}"
+    work = enlarger.enlarge(source, target, settings, prompt, notify)
+    height, width = work.size
+    facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
+    return (preview(source, min(PREVIEW, max(work.size))), preview_large(target)), facts, str(target)
 
 
 def add_paint_tab(paint: Paint) -> None:
