@@ -1,68 +1,217 @@
-"""Timings: the bundled network against Real-ESRGAN's small one, interleaved in one run, medians."""
+"""Times in one table: our networks, folded and not, in turn with Real-ESRGAN's; medians of one run."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from gigasr.images import Picture
+from gigasr.config import load_config
+from gigasr.devices import Place, choose_device, choose_dtype
+from gigasr.engine import BodyTailEngine, PromptedUpsampler
+from gigasr.meter import Meter
 from gigasr.metrics import import_basicsr
+from gigasr.picture import Picture
 from gigasr.pipeline import SuperResolver
+from gigasr.rows import Rows
+from gigasr.text import TokenFeatures
+from gigasr.upsampler import Upsampler
+from gigasr.zoo import DEFAULT, load_upsampler
 
-SIZES = (128, 512)  # px; low-res sides, enlarged 8 times by lite
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+MATMUL_SIDE = 2048
+PEER_SIDE = 128  # px; input of the peers, which enlarge 4 times
 
 
-def compact(device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """SRVGGNetCompact(64, 32) at 4x, the network of realesr-general-x4v3, with random weights: times are the same."""
+@dataclass
+class Case:
+    """What is timed."""
+
+    name: str
+    run: Callable[[], object]
+    pixels: int  # of the output
+    convolutions: nn.Module | None = None  # whose convolutions are timed alone too
+    seconds: list[float] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how."""
+
+    place: Place
+    side: int = 256  # px; low-res input of our networks
+    repeats: int = 3
+    clock: str = "wall"  # or "cpu": seconds of all the process's threads, for a machine with other work
+    configs: tuple[Path, ...] = ()  # of more networks of ours, built with random weights: times are the same
+
+
+def plan(device: str, precision: str, side: int, repeats: int, clock: str, configs: Iterable[Path]) -> Plan:
+    """A plan from options."""
+    home = choose_device(device)
+    return Plan(Place((home,), choose_dtype(precision, home)), side, repeats, clock, tuple(configs))
+
+
+def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline: bool) -> list[Case]:
+    """A network of ours: the pipeline around it, the bare folded network, the unfolded one."""
+    model, place = PromptedUpsampler(network), plan.place
+    picture = Picture(torch.rand(3, side, side))
+    lr = (picture.rgb[None] * 2 - 1).to(place.home)
+    engine = model.engine("", 0, place)
+    folded, pixels = engine.networks[place.home], (side * model.scale) ** 2
+    assert isinstance(folded, nn.Module)
+    z, tokens = torch.randn(1, network.config.z_dim), model.tower.encode([""])
+    cases = [
+        Case(
+            f"{name}, folded",
+            partial(run_engine, engine, lr),
+            pixels,
+            folded if isinstance(folded, nn.Module) else None,
+        ),
+        Case(f"{name}, unfolded fp32", partial(run_unfolded, network, lr, z.to(place.home), tokens), pixels),
+    ]
+    if has_pipeline:
+        resolver = SuperResolver(model, str(place.home), "fp32" if place.dtype == torch.float32 else "bf16")
+        cases.insert(0, Case(f"{name}, pipeline", partial(run_pipeline, resolver, picture), pixels))
+    return cases
+
+
+def run_pipeline(resolver: SuperResolver, picture: Picture) -> None:
+    """Enlarge a picture, correction and all."""
+    for strip in resolver.strips(picture).strips:
+        del strip
+
+
+def run_engine(engine: BodyTailEngine, lr: Tensor) -> None:
+    """Run body and tail."""
+    for strip in engine.strips(Rows.of(lr), 0):
+        del strip
+
+
+def run_unfolded(network: Upsampler, lr: Tensor, z: Tensor, tokens: TokenFeatures) -> Tensor:
+    """Run the network as in training, mapping network and text transformer included."""
+    return network(lr, z, tokens)[-1]
+
+
+def peer_cases(place: Place) -> list[Case]:
+    """Real-ESRGAN's small and large network at 4x, on one tile, with random weights: times are the same."""
     import_basicsr()
+    from basicsr.archs.rrdbnet_arch import RRDBNet
     from basicsr.archs.srvgg_arch import SRVGGNetCompact
 
-    network = SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4, act_type="prelu")
-    return network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+    networks = {
+        "SRVGGNetCompact(64, 32)": SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4, act_type="prelu"),
+        "RRDBNet-23": RRDBNet(3, 3, scale=4, num_feat=64, num_block=23, num_grow_ch=32),
+    }
+    x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(place.home, place.dtype, memory_format=torch.channels_last)
+    cases = []
+    for name, network in networks.items():
+        network = network.eval().requires_grad_(False).to(place.home, place.dtype, memory_format=torch.channels_last)
+        cases.append(Case(name, partial(network, x), (4 * PEER_SIDE) ** 2, network))
+    return cases
 
 
-def run_tiles(network: nn.Module, tile: Tensor, count: int) -> None:
-    """Run a network on one tile as often as a picture has tiles."""
-    for _ in range(count):
-        network(tile)
+def seconds(run: Callable[[], object], place: Place, clock: str) -> float:
+    """Time of one call."""
+    start = CLOCKS[clock]()
+    run()
+    if place.home.type == "cuda":
+        torch.cuda.synchronize(place.home)
+    return CLOCKS[clock]() - start
+
+
+def count_flops(run: Callable[[], object]) -> float:
+    """Operations of one call, two per multiplication and addition."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def bare_convolutions(case: Case, plan: Plan) -> tuple[float, float]:
+    """Operations, and seconds that the convolutions of one call take when nothing else is done: their peak."""
+    calls: dict[tuple[Any, ...], list[Any]] = {}
+
+    def note(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        x = inputs[0]
+        key = (x.shape, layer.weight.shape, layer.stride)
+        calls.setdefault(key, [0, layer, torch.rand_like(x)])[0] += 1
+
+    assert case.convolutions is not None
+    layers = [layer for layer in case.convolutions.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    case.run()
+    for hook in hooks:
+        hook.remove()
+    flops = total = 0.0
+    for count, layer, x in calls.values():
+        run = partial(F.conv2d, x, layer.weight, layer.bias, layer.stride, layer.padding)
+        times = [seconds(run, plan.place, plan.clock) for _ in range(plan.repeats + 1)]
+        total += count * statistics.median(times[1:])
+        flops += count * count_flops(run)
+    return flops, total
+
+
+def matmul_peak(plan: Plan) -> float:
+    """Operations per second of a large matrix product."""
+    a = torch.rand(MATMUL_SIDE, MATMUL_SIDE).to(plan.place.home, plan.place.dtype)
+    times = [seconds(lambda: a @ a, plan.place, plan.clock) for _ in range(plan.repeats + 2)]
+    return 2 * MATMUL_SIDE**3 / statistics.median(times[2:])
 
 
 @torch.inference_mode()
-def run(device: str, repeats: int) -> str:
-    """Time whole pictures through lite's pipeline and the bare compact network, in turn; returns a table."""
-    resolver = SuperResolver.from_pretrained(device=device)
-    home, dtype = resolver.place.home, resolver.place.dtype
-    peer = compact(home, dtype)
-    lines = [f"{'':<26}{'s':>9}{'s / MP':>9}   ({home}, {str(dtype).removeprefix('torch.')})"]
-    for side in SIZES:
-        picture = Picture(torch.rand(3, side, side))
-        peer_side = side * 2  # the same number of output pixels from 4x
-        tile: Tensor = torch.rand(1, 3, min(peer_side, 256), min(peer_side, 256)).to(home, dtype)
-        tiles = (peer_side // tile.shape[2]) ** 2
-        jobs: dict[str, Callable[[], object]] = {
-            f"upsampler_lite {side}->{side * 8}": partial(resolver.upscale, picture),
-            f"compact 4x {peer_side}->{side * 8}": partial(run_tiles, peer, tile, tiles),
-        }
-        times: dict[str, list[float]] = {name: [] for name in jobs}
-        for repeat in range(repeats + 1):
-            for name, job in jobs.items():
-                elapsed = seconds(job, home)
-                if repeat:  # the first is a warm-up
-                    times[name].append(elapsed)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        lines += [f"{name:<26}{t:>9.2f}{t / ((side * 8) ** 2 / 1e6):>9.3f}" for name, t in medians.items()]
-        ours, theirs = medians.values()
-        lines.append(f"{'ratio':<26}{ours / theirs:>9.2f}")
-    return "\n".join(lines)
+def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """Time everything in turn, as often as the plan says and once to warm up; a JSON-able result."""
+    cases = our_cases(load_upsampler(), DEFAULT, plan, plan.side, has_pipeline=True)
+    for path in plan.configs:
+        network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
+        cases += our_cases(network, path.stem, plan, network.config.lr_size, has_pipeline=False)
+    cases += peer_cases(plan.place)
+    for repeat in range(plan.repeats + 1):
+        for case in cases:
+            progress(case.name)
+            if repeat:
+                case.seconds.append(seconds(case.run, plan.place, plan.clock))
+            else:
+                case.facts["peak_mb"] = Meter(plan.place.home.type).run(case.run)[1]["peak_mb"]
+    peak = matmul_peak(plan)
+    for case in cases:
+        median, flops = statistics.median(case.seconds), count_flops(case.run)
+        case.facts |= {"seconds_per_mp": median / case.pixels * 1e6, "gflop_per_mp": flops / case.pixels / 1e3}
+        case.facts["share_of_matmul_peak"] = flops / median / peak
+        if case.convolutions is not None:
+            case.facts["share_of_convolution_peak"] = bare_convolutions(case, plan)[1] / median
+    names = {"device": describe(plan.place.home), "dtype": str(plan.place.dtype).removeprefix("torch.")}
+    rows = [{"name": case.name, "seconds": case.seconds, **case.facts} for case in cases]
+    options = {"clock": plan.clock, "threads": torch.get_num_threads(), "matmul_gflops": peak / 1e9}
+    return {**names, **options, "torch": torch.__version__, "cases": rows}
+
+
+def describe(device: torch.device) -> str:
+    """A device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """The result of `measure` for people: a row per case, its time also as a share of each peer's."""
+    peers = result["cases"][-2:]
+    head = f"{'':<34}{'s / MP':>9}{'GFLOP / MP':>12}{'% matmul':>10}{'% conv':>8}{'peak MB':>9}"
+    lines = [head + "".join(f"{'/ ' + peer['name'].split('(')[0]:>18}" for peer in peers)]
+    for case in result["cases"]:
+        share = case.get("share_of_convolution_peak")
+        line = f"{case['name']:<34}{case['seconds_per_mp']:>9.3f}{case['gflop_per_mp']:>12.1f}"
+        line += f"{100 * case['share_of_matmul_peak']:>10.0f}" + (
+            f"{'':>8}" if share is None else f"{100 * share:>8.0f}"
+        )
+        line += f"{case['peak_mb']:>9.0f}"
+        lines.append(line + "".join(f"{case['seconds_per_mp'] / peer['seconds_per_mp']:>18.3f}" for peer in peers))
+    what = f"{result['device']}, {result['dtype']}, {result['threads']} threads, {result['clock']} time"
+    return "\n".join([*lines, f"{what}; matmul {result['matmul_gflops']:.0f} GFLOP/s, torch {result['torch']}"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,8 @@ from gigasr.engine import Engine, Model
 from gigasr.picture import Picture, PictureStrips, fill_transparent
 from gigasr.rows import Rows, resize_rows
 from gigasr.zoo import DEFAULT, load_model
+
+logger = logging.getLogger(__name__)
 
 MAX_SCALE = 64
 PART = 256  # rows of the input taken at a time
@@ -102,6 +105,8 @@ class SuperResolver:
     def engine(self, prompt: str, seed: int) -> Engine:
         """The model's engine for one prompt and seed; the latest is kept."""
         key = (prompt if self.model.takes_text else "", seed)
+        if prompt and not self.model.takes_text:
+            logger.warning("prompt: ignored, as this model takes no text")
         if self.latest is None or self.latest[0] != key:
             self.latest = None  # before the next one is made
             self.latest = key, self.model.engine(*key, self.place)

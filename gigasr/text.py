@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,10 +46,18 @@ class TextFeatures:
 
 @functools.cache
 def clip_tokenizer() -> SimpleTokenizer:
-    """Return CLIP's byte-pair tokenizer, which ships inside open_clip."""
-    from open_clip.tokenizer import SimpleTokenizer
+    """Return CLIP's byte-pair tokenizer, which ships inside open_clip.
 
-    return SimpleTokenizer(context_length=CONTEXT_LENGTH)
+    The file it is in is run alone: the package imports torchvision and timm, which takes longer than torch itself.
+    """
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise ImportError("open_clip: expected the package open_clip_torch, got none; run pip install open_clip_torch")
+    spec = importlib.util.spec_from_file_location("open_clip.tokenizer", Path(package.origin).with_name("tokenizer.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
 def count_tokens(text: str) -> int:

@@ -104,14 +104,15 @@ def axis_ramps(intervals: Sequence[tuple[int, int]]) -> list[Tensor]:
     intervals: [start, stop) in ascending order, neighbours overlapping or touching
     returns:   one [stop - start] float32 weight per interval, in [0, 1]
 
-    Neighbours cross-fade linearly where they overlap. A fade ends where the next interval begins, so that no more than
-    two weights are above 0 anywhere, also where three intervals overlap. There is no fade at the image borders.
+    Neighbours cross-fade linearly in the middle half of what they overlap. An overlap ends where the next interval but
+    one begins, so that no more than two weights are above 0 anywhere. There is no fade at the image borders.
     """
     ramps = [torch.ones(stop - start) for start, stop in intervals]
     for i in range(len(intervals) - 1):
         (start, stop), (next_start, _) = intervals[i : i + 2]
         fade_stop = min(stop, intervals[i + 2][0]) if i + 2 < len(intervals) else stop
         fade = (torch.arange(fade_stop - next_start) + 0.5) / max(fade_stop - next_start, 1)
+        fade = (2 * fade - 0.5).clamp(0, 1)  # not at the ends, where a network sees least of what lies around
         ramps[i][next_start - start : fade_stop - start] -= fade
         ramps[i][fade_stop - start :] = 0
         ramps[i + 1][: fade_stop - next_start] = fade

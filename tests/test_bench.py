@@ -1,4 +1,4 @@
-"""The benchmark times both networks on as many output pixels and gives their ratio."""
+"""The benchmark times all networks in turn and gives each a row with its figures."""
 
 from types import ModuleType
 
@@ -6,17 +6,40 @@ import pytest
 import torch
 
 from gigasr import bench
+from gigasr.devices import Place
 
 
-def test_the_peer_is_real_esrgans_small_network(basicsr: ModuleType) -> None:
-    network = bench.compact(torch.device("cpu"), torch.float32)
-    assert sum(p.numel() for p in network.parameters()) == 1_213_296
-    assert network(torch.rand(1, 3, 8, 9)).shape == (1, 3, 32, 36)
+def test_the_peers_are_real_esrgans_networks(basicsr: ModuleType) -> None:
+    compact, large = bench.peer_cases(Place())
+    assert [sum(p.numel() for p in case.convolutions.parameters()) for case in (compact, large)] == [
+        1_213_296,
+        16_697_987,
+    ]
+    assert compact.run().shape == (1, 3, 512, 512)
+    assert compact.pixels == 512**2
 
 
-def test_the_table_has_both_times_and_their_ratio(basicsr: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SIZES", (8,))
-    lines = bench.run("cpu", repeats=1).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["upsampler_lite", "compact", "ratio"]
-    ours, theirs, ratio = (float(line.split()[-1]) for line in lines[1:])
-    assert ratio == pytest.approx(ours / theirs, rel=0.05)
+def test_flops_count_two_per_multiplication_and_addition() -> None:
+    layer = torch.nn.Conv2d(3, 5, 3, padding=1)
+    assert bench.count_flops(lambda: layer(torch.rand(1, 3, 8, 9))) == 2 * 8 * 9 * 5 * 3 * 9
+
+
+def test_the_bare_convolutions_are_all_of_the_networks(basicsr: ModuleType) -> None:
+    plan = bench.plan("cpu", "fp32", 8, 1, "cpu", ())
+    compact = bench.peer_cases(plan.place)[0]
+    flops, seconds = bench.bare_convolutions(compact, plan)
+    assert flops == bench.count_flops(compact.run)
+    assert seconds > 0
+
+
+def test_every_network_has_a_row_with_its_figures(basicsr: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "PEER_SIDE", 8)
+    monkeypatch.setattr(bench, "MATMUL_SIDE", 64)
+    result = bench.measure(bench.plan("cpu", "fp32", 8, 1, "wall", ()))
+    names = [case["name"] for case in result["cases"]]
+    assert names[:2] == ["upsampler_lite, pipeline", "upsampler_lite, folded"]
+    assert names[-2:] == ["SRVGGNetCompact(64, 32)", "RRDBNet-23"]
+    assert all(case["seconds_per_mp"] > 0 and case["gflop_per_mp"] > 0 for case in result["cases"])
+    lines = bench.format_table(result).splitlines()
+    assert len(lines) == len(names) + 2
+    assert lines[-2].split()[-1] == "1.000"

@@ -157,6 +157,11 @@ def test_importing_gigasr_loads_no_heavy_optional_package() -> None:
     )
 
 
+def test_counting_a_prompts_tokens_loads_no_more_than_torch() -> None:
+    code = "from gigasr.text import count_tokens; assert count_tokens('a red apple') == 5"
+    assert modules_loaded_by("-c", code).isdisjoint({"open_clip", "timm", "torchvision", "sympy", "kornia", "lpips"})
+
+
 def test_help_does_not_load_torch() -> None:
     assert "torch" not in modules_loaded_by("-m", "gigasr", "--help")
 

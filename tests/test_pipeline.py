@@ -1,16 +1,20 @@
 """A picture is enlarged to the size asked for, true to its input, the same for every way of cutting it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import interpolate
 
-from gigasr.devices import choose_device, choose_dtype
+from gigasr.devices import Place, choose_device, choose_dtype
+from gigasr.engine import RegionEngine
 from gigasr.images import Picture
 from gigasr.metrics import lr_psnr
-from gigasr.pipeline import SuperResolver, parse_size, plan_passes, target_size
+from gigasr.pipeline import SuperResolver, parse_size, plan_passes, resize, target_size
+from gigasr.tiling import Tiling
 from gigasr.zoo import load_model
 
 
@@ -94,6 +98,25 @@ def test_progress_ends_at_its_total(resolver: SuperResolver) -> None:
     resolver.upscale(picture(6, 6), scale=20, progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert {total for _, total in seen} == {120} == {seen[-1][0]}
+
+
+class Interpolation:
+    """A model that takes no text: a black box on regions."""
+
+    scale, takes_text = 3, False
+
+    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+        network = partial(interpolate, scale_factor=3, mode="bilinear")
+        return RegionEngine(dict.fromkeys(place.devices, network), 3, Tiling(overlap=8, side=24), place)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 5.5, 10])
+def test_a_model_without_text_enlarges_to_any_scale(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    source = picture(40, 30)
+    result = SuperResolver(Interpolation(), "cpu,cpu", "fp32").upscale(source, "a dog", scale=scale)
+    assert result.size == (round(40 * scale), round(30 * scale))
+    assert (resize(result.rgb[None], (40, 30))[0] - source.rgb).abs().mean() < 0.01
+    assert [record.getMessage() for record in caplog.records] == ["prompt: ignored, as this model takes no text"]
 
 
 def test_regions_join_without_a_step(tiny_weights: Path) -> None:

@@ -1,5 +1,7 @@
 """gigasr eval, models, bench: what the models are worth."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,13 +209,32 @@ def models() -> None:
 
 @click.command()
 @click.option("-g", "--device", default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of one more network of ours, with random weights; may be given several times.",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="cpu counts the process's own seconds: for a machine with other work; best with OMP_NUM_THREADS=1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @clear_errors
-def bench(device: str, repeats: int) -> None:
-    """Time upsampler_lite against SRVGGNetCompact(64, 32), per output megapixel, in one run.
+def bench(as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 
-    Needs the extra gigasr[eval].
+    The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
+    take when they run alone. Needs the extra gigasr[eval].
     """
-    from gigasr.bench import run
+    from gigasr.bench import format_table, measure, plan
 
-    click.echo(run(device, repeats))
+    result = measure(plan(**options), lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
+    click.echo(json.dumps(result, indent=2) if as_json else format_table(result))
