@@ -19,7 +19,10 @@ from gigasr.picture import Picture
 
 MAX_PIXELS = 178_956_970  # px; a file whose header claims more is refused as a decompression bomb (Pillow's own limit)
 
-_DECODER_ERRORS = (ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error, zlib.error)
+_DECODER_ERRORS = (
+    *(ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, RuntimeError, MemoryError),
+    *(struct.error, zlib.error),
+)
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -91,6 +91,16 @@ def check_frames(path: Path, count: int, is_animation: bool) -> None:
         )
 
 
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Raise ValueError unless a picture of (height, width) fits into a file of this name."""
+    file_format = _output_format(path)
+    longest = _LONGEST_SIDE.get(file_format)
+    if longest and max(size) > longest:
+        raise ValueError(
+            f"{path}: expected at most {longest} px a side in {file_format}, got {size[1]}x{size[0]} px; write PNG"
+        )
+
+
 def _output_format(path: Path) -> str:
     file_format = OUTPUT_FORMATS.get(path.suffix.lower())
     if file_format is None:
@@ -102,11 +112,7 @@ def _output_format(path: Path) -> str:
 def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Raster:
     """The samples and facts that a file of this name holds of a picture."""
     file_format, size = _output_format(path), picture.size
-    longest = _LONGEST_SIDE.get(file_format)
-    if longest and max(size) > longest:
-        raise ValueError(
-            f"{path}: expected at most {longest} px a side in {file_format}, got {size[0]}x{size[1]} px; write PNG"
-        )
+    check_size(path, size)
     first = next(picture.strips)
     strips: Iterator[Picture] = itertools.chain([first], picture.strips)
     has_alpha = first.alpha is not None and file_format not in _WITHOUT_ALPHA

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from gigasr import __version__
 from gigasr.files import hash_file
 from gigasr.handoff import Handoff
-from gigasr.image_writer import check_frames, write_frames
+from gigasr.image_writer import check_frames, check_size, write_frames
 from gigasr.images import read_frames, read_metadata
 from gigasr.picture import Picture, PictureStrips, Timing
 from gigasr.pipeline import SuperResolver, parse_size
@@ -172,6 +172,7 @@ class Worker:
             picture = replace(picture, bit_depth=has.bit_depth or picture.bit_depth)
             size = None if has.size is None else parse_size(has.size, picture.size)
             made = resolver.strips(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity)
+            check_size(work.job.target, made.size)
             yield from map(partial(Strip, number, made.size), made.strips)
 
     def write(self, work: Work, strips: Iterable[Strip]) -> None:

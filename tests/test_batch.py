@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from picture_files import by_file, make_images, png_bytes, random_samples, statuses
+from PIL import Image
 
 from gigasr.batch import Run
 from gigasr.devices import Place
@@ -277,3 +278,12 @@ def test_names_in_any_script_and_in_none_are_kept(enlarge, tmp_path: Path) -> No
     assert statuses(told) == ["done"] * len(names)
     assert {work.job.target.name for work in told} == {name.replace(".png", "_8x.png") for name in names}
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped"] * len(names)
+
+
+def test_a_result_too_large_for_its_format_fails_before_the_network_runs(tiny_weights: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (2048, 1)).save(tmp_path / "a.png")
+    told: list[Work] = []
+    Run(plan(tmp_path, suffix=".webp"), Settings(model=str(tiny_weights)), told.append).start()
+    assert statuses(told) == ["failed"]
+    assert told[0].fraction == 0
+    assert "expected at most 16383 px a side in WEBP, got 16384x8 px" in str(told[0].error)

@@ -93,7 +93,7 @@ def assert_picture_or_line(path: Path) -> None:
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "seeds").mkdir()
     seeds = make_seeds(tmp_path / "seeds")
-    for name, data in mutations(seeds, 170):
+    for name, data in mutations(seeds, 255):
         (tmp_path / name).write_bytes(data)
         assert_picture_or_line(tmp_path / name)
 

@@ -107,7 +107,7 @@ def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path)
 
 
 def test_a_side_too_long_for_the_format_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a.webp: expected at most 16383 px a side in WEBP, got 2x16384 px"):
+    with pytest.raises(ValueError, match="a.webp: expected at most 16383 px a side in WEBP, got 16384x2 px"):
         write_image(tmp_path / "a.webp", Picture(torch.zeros(3, 2, 16384)))
 
 

@@ -13,14 +13,20 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from picture_files import camera_exif, parse_exif, png_bytes, random_samples, vips_image
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from gigasr.batch import Run
+from gigasr.picture import Picture
+from gigasr.pipeline import SuperResolver
 from gigasr.plan import Outputs, find_images, plan_jobs
 from gigasr.rows import Rows
 from gigasr.worker import Settings, Work
+from gigasr.zoo import load_model
 
 P3 = pyvips.Operation.call("profile_load", "p3")
 CMYK = pyvips.Operation.call("profile_load", "cmyk")
@@ -303,3 +309,40 @@ def test_a_bit_depth_and_a_quality_are_honoured(enlarge, tmp_path: Path) -> None
     assert np.array_equal(deep, bigger(random_samples(3, 8)).astype(np.uint16) * 257)
     sizes = [enlarge(tmp_path / "b.png", ".jpg", quality=q, overwrite=True).record["bytes"] for q in (20, 95)]
     assert sizes[0] < sizes[1]
+
+
+SIDES = st.tuples(st.integers(1, 3000), st.integers(1, 7), st.booleans())
+
+
+@settings(max_examples=15, deadline=None)
+@given(SIDES, st.sampled_from([8, 16]), st.booleans())
+@example((1, 1, False), 8, True)
+@example((3000, 7, False), 16, True)
+@example((3000, 7, True), 8, True)
+def test_every_size_comes_out_with_its_values(sides: tuple[int, int, bool], bits: int, has_alpha: bool) -> None:
+    height, width = sides[:2] if sides[2] else sides[1::-1]
+    rgb = (torch.rand(3, height, width) * (2**bits - 1)).round() / (2**bits - 1)
+    picture = Picture(rgb, torch.full((1, height, width), 0.3) if has_alpha else None, bit_depth=bits)
+    result = SuperResolver(Nearest()).upscale(picture, fidelity=0)
+    expected = rgb.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert result.size == (8 * height, 8 * width)
+    assert (result.rgb - expected).abs().max() * (2**bits - 1) < 0.1
+    assert (result.alpha is not None) == has_alpha
+    assert result.alpha is None or bool((result.alpha == picture.alpha[0, 0, 0]).all())
+
+
+@pytest.fixture(scope="module")
+def resolver(tiny_weights: Path) -> SuperResolver:
+    return SuperResolver(load_model(str(tiny_weights)))
+
+
+@settings(max_examples=3, deadline=None)
+@given(SIDES)
+@example((1, 1, False))
+@example((3000, 7, False))
+@example((3000, 7, True))
+def test_a_network_takes_every_size(resolver: SuperResolver, sides: tuple[int, int, bool]) -> None:
+    height, width = sides[:2] if sides[2] else sides[1::-1]
+    result = resolver.upscale(Picture(torch.rand(3, height, width)))
+    assert result.size == (8 * height, 8 * width)
+    assert bool(result.rgb.isfinite().all())

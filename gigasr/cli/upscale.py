@@ -3,6 +3,7 @@
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,7 @@ def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
     \b
     Exit codes: 0 all went well, 1 something failed, 2 wrong options, 130 interrupted.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files have lines of their own
     if options["workers"] and not options["ray"]:
         raise click.UsageError("Option '--workers' needs '--ray'.")
     jobs = plan(options)
@@ -205,7 +207,9 @@ class Teller:
         if work.status == "failed":
             if self.is_debug:
                 click.echo("".join(traceback.format_exception(work.error)), err=True)
-            reason = " ".join(str(work.error).split()).removeprefix(f"{work.job.source.path}: ")
+            reason = " ".join((str(work.error) or type(work.error).__name__).split()).removeprefix(
+                f"{work.job.source.path}: "
+            )
             click.echo(f"{source}: failed: {reason}", err=True)
         elif work.status == "kept":
             click.echo(f"skipped: {work.error}", err=True)
