@@ -18,7 +18,7 @@ import gigasr.zoo
 import gigasr_base.zoo
 from gigasr.cli import main
 from gigasr.cli.upscale import Teller
-from gigasr.images import Frames, read_frames, read_metadata
+from gigasr.images import Frames, read_frames, read_image, read_metadata
 from gigasr.plan import Job, Source
 from gigasr.worker import Work
 
@@ -195,7 +195,30 @@ def test_usage_errors_exit_with_2(upscale, photo: Path) -> None:  # noqa: ANN001
     assert_fails(upscale(photo.with_name("absent.png")), "does not exist", code=2)
     assert_fails(upscale(photo, "--scale", "0"), "--scale", code=2)
     assert_fails(upscale(photo, "--fidelity", "2"), "--fidelity", code=2)
+    assert_fails(upscale(photo, "--quality", "0"), "--quality", code=2)
+    assert_fails(upscale(photo, "--shard", "3/2"), "expected i/n with i from 1 to n, got '3/2'", code=2)
+    assert_fails(upscale(photo, "--workers", "2"), "needs '--ray'", code=2)
     assert_fails(upscale(photo, "--scale", "2", "--size", "4k"), "exclude each other", code=2)
+
+
+def test_a_format_a_quality_and_a_bit_depth_are_honoured(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    assert upscale(photo, "--format", "TIF", "--bit-depth", 16).exit_code == 0
+    assert read_image(photo.with_name("photo_8x.tif")).bit_depth == 16
+    for name, quality in (("low", 10), ("high", 95)):
+        assert upscale(photo, "-o", tmp_path / f"{name}.avif", "--quality", quality).exit_code == 0
+    assert (tmp_path / "low.avif").stat().st_size < (tmp_path / "high.avif").stat().st_size
+    assert_fails(upscale(photo, "--format", "jpg", "--bit-depth", 16), "for 16 bit, got .jpg; choose another format")
+
+
+def test_the_shards_of_a_folder_do_it_all_and_each_keeps_a_report(upscale, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.new("L", (3, 2)).save(tmp_path / "in" / f"{number}.png")
+    for shard in ("1/2", "2/2"):
+        assert upscale(tmp_path / "in", "-o", tmp_path / "out", "--shard", shard).exit_code == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    assert len(list((tmp_path / "out").glob("gigasr-report-?-of-2.jsonl"))) == 2
+    assert upscale(tmp_path / "in", "-o", tmp_path / "out").stdout.endswith("0 done, 4 skipped, 0 failed\n")
 
 
 def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001
