@@ -1,9 +1,9 @@
 """Which images are meant, where each result goes, and whose turn each is: all that is settled before a run."""
 
 import glob
+import hashlib
 import itertools
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +131,8 @@ def _check_folder(folder: Path) -> None:
 
 def _is_in_shard(source: Source, shard: tuple[int, int]) -> bool:
     """A file's shard follows from its name alone, so that no file is lost when the shards see different folders."""
-    return zlib.crc32(os.fsencode(source.name.as_posix())) % shard[1] == shard[0] - 1
+    digest = hashlib.sha256(os.fsencode(source.name.as_posix())).digest()
+    return int.from_bytes(digest[:8], "big") % shard[1] == shard[0] - 1
 
 
 def _earlier_outputs(sources: list[Source]) -> set[Path]:

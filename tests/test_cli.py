@@ -212,13 +212,13 @@ def test_a_format_a_quality_and_a_bit_depth_are_honoured(upscale, photo: Path, t
 
 def test_the_shards_of_a_folder_do_it_all_and_each_keeps_a_report(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     (tmp_path / "in").mkdir()
-    for number in range(4):
+    for number in range(8):
         Image.new("L", (3, 2)).save(tmp_path / "in" / f"{number}.png")
     for shard in ("1/2", "2/2"):
         assert upscale(tmp_path / "in", "-o", tmp_path / "out", "--shard", shard).exit_code == 0
-    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    assert len(list((tmp_path / "out").glob("*.png"))) == 8
     assert len(list((tmp_path / "out").glob("gigasr-report-?-of-2.jsonl"))) == 2
-    assert upscale(tmp_path / "in", "-o", tmp_path / "out").stdout.endswith("0 done, 4 skipped, 0 failed\n")
+    assert upscale(tmp_path / "in", "-o", tmp_path / "out").stdout.endswith("0 done, 8 skipped, 0 failed\n")
 
 
 def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001
