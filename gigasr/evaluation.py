@@ -81,7 +81,7 @@ def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
 
 def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
     """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function."""
-    if Path(model).is_dir():
+    if any(is_image_file(path) for path in Path(model).rglob("*")):
         return partial(read_result, Path(model))
     if model in FILTERS:
         return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])

@@ -49,3 +49,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
     Path("page.py").write_text("\n".join(runs), encoding="utf-8")
     runpy.run_path("page.py")
     assert list(tmp_path.glob("photo_*.png"))
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_cli_docs.py"))
+    assert made["TARGET"].read_text(encoding="utf-8") == made["render"](), "run python scripts/make_cli_docs.py"

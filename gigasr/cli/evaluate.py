@@ -55,7 +55,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     """Compare models on images reduced to low-res inputs: a table of means.
 
-    MODELS are bundled names, files, lanczos or bicubic, or folders of results named as the images, made elsewhere; or
+    MODELS are models as of upscale, lanczos or bicubic, or folders of results named as the images, made elsewhere; or
     base models, which paint the images' captions. Time is the median, memory the peak above what was in use before.
     Needs the extra gigasr[eval].
 
