@@ -27,9 +27,9 @@ from gigasr.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 300 << 20  # most that a region takes on a CPU; larger ones save little
+REGION_BYTES = 200 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 200 << 20  # most that a patch of the tail takes on a CPU
-STRIP_BYTES = 40 << 20  # most that a strip of the result takes, in float32
+STRIP_BYTES = 32 << 20  # most that a strip of the result takes, in float32
 LEAST_ROWS = 64  # of a strip, low-res, where that many fit: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
 
