@@ -6,10 +6,18 @@ from typing import Literal
 
 from gigasr.aurasr import SIGNATURE, AuraConfig, AuraWeights
 from gigasr.aurasr_tiles import TileModel
-from gigasr.checkpoint import CONFIG, CheckpointError, load_weights, open_weights
+from gigasr.checkpoint import (
+    CONFIG,
+    CheckpointError,
+    load_weights,
+    open_weights,
+    save_folder,
+    save_pickled,
+    save_weights,
+)
 from gigasr.config import UpsamplerConfig, parse
 from gigasr.engine import Model, PromptedUpsampler
-from gigasr.foreign import AuraModel, load_spandrel
+from gigasr.foreign import AuraModel, SpandrelModel, load_spandrel
 from gigasr.hub import HubName, cached, choose_weights, fetch
 from gigasr.upsampler import Upsampler
 
@@ -56,6 +64,40 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
     if aurasr != "gigasr":
         raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
     return PromptedUpsampler(load_upsampler(name)) if "kind" in header else load_spandrel(tensors, str(path))
+
+
+def describe(path: Path) -> dict[str, str]:
+    """What a file of weights is, in words: kind, scale, parameters, size, and what its header notes."""
+    tensors, header = open_weights(path)
+    is_ours = "kind" in header and header["kind"] != "upsampler"  # a text tower or a base model
+    model = None if is_ours else load_model(str(path))
+    kind = f"gigasr {header['kind']}" if "kind" in header else "AuraSR"
+    if isinstance(model, SpandrelModel):
+        kind = f"{model.descriptor.architecture.name}, by spandrel"
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    notes = {name: text for name, text in header.items() if name not in ("format", "kind", "config")}
+    return {
+        "file": str(path),
+        "kind": kind,
+        **({} if model is None else {"scale": str(model.scale), "prompt": "yes" if model.takes_text else "no"}),
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        **notes,
+    }
+
+
+def convert(source: Path, target: Path) -> None:
+    """Save gigasr's weights as another kind of file: .safetensors, .pth with params_ema, or a folder for the Hub."""
+    tensors, header = open_weights(source)
+    if "kind" not in header:
+        raise ValueError(f"{source}: expected gigasr's own weights, got others; they run as they are")
+    savers = {".safetensors": save_weights, ".pth": save_pickled, "": save_folder}
+    if target.suffix not in savers:
+        raise ValueError(f"{target}: expected .safetensors, .pth or a folder's name, got {target.suffix}; choose one")
+    state = dict(tensors)
+    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    notes = {name: text for name, text in header.items() if name not in ("format", "kind", "config")}
+    savers[target.suffix](target, state, header["kind"], json.loads(header["config"]), dtype, **notes)
 
 
 def read_aura_config(path: Path) -> AuraConfig:

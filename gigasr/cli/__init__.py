@@ -3,7 +3,8 @@
 import click
 
 from gigasr import __version__
-from gigasr.cli.evaluate import bench, evaluate, models
+from gigasr.cli.evaluate import bench, evaluate
+from gigasr.cli.models import models
 from gigasr.cli.t2i import t2i
 from gigasr.cli.train import train
 from gigasr.cli.ui import ui

@@ -197,17 +197,6 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
 
 
 @click.command()
-def models() -> None:
-    """List the models that ship with the package."""
-    import gigasr.zoo
-    import gigasr_base.zoo
-
-    for zoo in (gigasr.zoo, gigasr_base.zoo):
-        for name in zoo.bundled():
-            click.echo(f"{name}  {(zoo.WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
-
-
-@click.command()
 @click.option("-g", "--device", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")

@@ -1,0 +1,94 @@
+"""gigasr models: which there are, what a file is, fetching, converting, publishing."""
+
+from pathlib import Path
+
+import click
+
+from gigasr.cli.common import clear_errors
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the models that ship with the package; or look at, fetch, convert or publish one.
+
+    \b
+    Examples:
+      gigasr models
+      gigasr models info 4x_something.pth
+      gigasr models fetch fal/AuraSR-v2
+      gigasr models convert upsampler_lite lite.pth
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(list_models)
+
+
+@models.command("list")
+@clear_errors
+def list_models() -> None:
+    """Names and sizes of the bundled models."""
+    import gigasr.zoo
+    import gigasr_base.zoo
+
+    for zoo in (gigasr.zoo, gigasr_base.zoo):
+        for name in zoo.bundled():
+            click.echo(f"{name}  {(zoo.WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
+
+
+@models.command()
+@click.argument("model")
+@clear_errors
+def info(model: str) -> None:
+    """What a model is: MODEL is a bundled name, a file, a folder or a Hugging Face id."""
+    from gigasr.zoo import describe
+
+    for name, text in describe(locate(model)).items():
+        click.echo(f"{name:<12}{text}")
+
+
+@models.command()
+@click.argument("name")
+@clear_errors
+def fetch(name: str) -> None:
+    """Download a model from the Hugging Face Hub, owner/name or owner/name@revision, so that it runs offline too."""
+    from gigasr.hub import HubName
+    from gigasr.hub import fetch as download
+
+    on_hub = HubName.parse(name)
+    if on_hub is None:
+        raise ValueError(f"name: expected owner/name or owner/name@revision, got '{name}'; check the spelling")
+    click.echo(download(on_hub))
+
+
+@models.command()
+@click.argument("model")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace a target that exists.")
+@clear_errors
+def convert(model: str, target: Path, overwrite: bool) -> None:
+    """Save gigasr's weights as .safetensors, as .pth with params_ema, or as a folder for the Hub."""
+    from gigasr.zoo import convert as save
+
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
+    save(locate(model), target)
+    click.echo(target)
+
+
+@models.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repository")
+@clear_errors
+def push(folder: Path, repository: str) -> None:
+    """Upload a folder that `convert` made to the Hugging Face Hub as owner/name; log in with `hf auth login` first."""
+    from gigasr.hub import push as upload
+
+    click.echo(upload(folder, repository))
+
+
+def locate(name: str) -> Path:
+    """The file of an upsampler, or of a bundled base model."""
+    import gigasr.zoo
+    import gigasr_base.zoo
+
+    return gigasr_base.zoo.find(name) if name in gigasr_base.zoo.bundled() else gigasr.zoo.find(name)
