@@ -104,7 +104,7 @@ def plan_jobs(sources: list[Source], outputs: Outputs) -> list[Job]:
             raise ValueError(f"{job.target}: expected one output per input, got {other} and {job.source.path}; rename")
         check_format(job.target, outputs.bit_depth)
     for folder in {job.target.absolute().parent for job in planned.values()}:
-        _check_folder(folder)
+        check_folder(folder)
     return [job for job in planned.values() if _is_in_shard(job.source, outputs.shard)]
 
 
@@ -123,7 +123,8 @@ def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
     return Job(source, target, None if is_single and not report.exists() else report)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless a folder, or the nearest one above it that exists, can be written to."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"{folder}: expected a writable folder, got {existing}; choose another -o")

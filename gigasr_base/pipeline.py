@@ -80,6 +80,8 @@ class TextToImage:
     ) -> Tensor:
         """Paint frames that lead from one prompt to another, and on the arc from one seed's z to another's.
 
+        From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap.
+
         to_seed: None = the same seed. With the same prompt twice and two seeds, only z changes.
         """
         if num_frames < 2:
@@ -89,7 +91,8 @@ class TextToImage:
         frames = []
         for share in (i / (num_frames - 1) for i in range(num_frames)):
             text = interpolate_text(a, b, share)
-            w = self.w(slerp(z, to_z, share), text, truncation)
+            between = slerp(z, to_z, share)
+            w = torch.lerp(self.w(between, a, truncation), self.w(between, b, truncation), share)
             frames.append(self.paint(self.everywhere(Condition(w, text))))
         return torch.cat(frames)
 

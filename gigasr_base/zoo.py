@@ -23,10 +23,8 @@ def find(name: str) -> Path:
         return path
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"
-    if name == DEFAULT:
-        raise ValueError(f"model: expected the weights of {name} in {WEIGHTS}, got none; give a weights file instead")
-    names = ", ".join(bundled()) or "none in this installation"
-    raise ValueError(f"model: expected a weights file or a bundled name ({names}), got '{name}'; check the spelling")
+    names = ", ".join(bundled())
+    raise ValueError(f"model: expected a weights file or one of {names}, got '{name}'; check the spelling")
 
 
 def load_base(name: str = DEFAULT) -> Generator:

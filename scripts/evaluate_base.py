@@ -5,6 +5,7 @@ python scripts/evaluate_base.py base_lite --data emoji128 --features squeezenet1
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def read_rows(data: Path) -> list[Row]:
     return [json.loads(line) for line in (data / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def concept(row: Row) -> str:
+    """What an icon shows: its name without the skin tone."""
+    return re.sub(r"[:,] (medium-)?(light|medium|dark) skin tone", "", row["name"])
+
+
 def embed(features: FrozenFeatures, images: Tensor) -> Tensor:
     """images: [N, 3, H, W] in [0, 1] -> [N, D]"""
     return torch.cat([features(part) for part in images.split(64)])
@@ -67,7 +73,7 @@ def paint(painter: TextToImage, rows: Sequence[Row], truncation: float) -> Tenso
 
 def judge_retrieval(fake: Tensor, rows: Sequence[Row], gallery: Tensor, names: Sequence[str]) -> str:
     """How often the nearest real icon, or one of the five nearest, has the prompt's concept; fake, gallery: features"""
-    found, wanted = nearest(fake, gallery, 5), [row["name"] for row in rows]
+    found, wanted = nearest(fake, gallery, 5), [concept(row) for row in rows]
     return f"first {hit_rate(found[:, :1], names, wanted):.1%}  first five {hit_rate(found, names, wanted):.1%}"
 
 
@@ -92,17 +98,14 @@ def judge_films(painter: TextToImage, truncation: float) -> str:
 
 
 def write_sheets(painter: TextToImage, data: Path, pairs: Sequence[Row], truncation: float, output: Path) -> None:
-    """Pictures to look at: known concepts in every style, synonyms, unseen pairs above the icons they stand for."""
+    """Pictures to look at: known concepts in every style, synonyms, unseen pairs and the icons they stand for."""
     prompts = [f"a {concept}, {style}" for style in STYLES for concept in CONCEPTS]
     known = painter.generate(prompts, [0] * len(prompts), truncation)
     save_image(known.view(5, 5, 8, *known.shape[1:]).transpose(0, 1).flatten(0, 2), output / "concepts.png", nrow=8)
     words = [f"a {word}, {style}" for style in STYLES for word in SYNONYMS]
     save_image(painter.generate(words, [0] * len(words), truncation), output / "synonyms.png", nrow=len(SYNONYMS))
-    rows = []
-    for start in range(0, 96, 16):
-        part = pairs[start : start + 16]
-        rows += [paint(painter, part, truncation), real_images(data, part, painter.size)]
-    save_image(torch.cat(rows), output / "unseen_pairs.png", nrow=16)
+    save_image(paint(painter, pairs[:96], truncation), output / "unseen_pairs.png", nrow=16)
+    save_image(real_images(data, pairs[:96], painter.size), output / "unseen_pairs_real.png", nrow=16)
 
 
 @click.command()
@@ -113,14 +116,20 @@ def write_sheets(painter: TextToImage, data: Path, pairs: Sequence[Row], truncat
 @click.option("--truncation", default=1.0, show_default=True)
 @click.option("--number", default=1000, show_default=True, help="Prompts of the training split.")
 def main(model: str, data: Path, features: Path, output: Path, truncation: float, number: int) -> None:
-    """Print retrieval, FID, mixing and interpolation of MODEL; write contact sheets."""
+    """Print retrieval, FID, mixing and interpolation of MODEL; write contact sheets.
+
+    The features of the icons are kept in the folder for the next time.
+    """
     output.mkdir(parents=True, exist_ok=True)
     painter, network = TextToImage.from_pretrained(model), FrozenFeatures(features)
     rows = read_rows(data)
     captions = " ".join(caption.lower() for row in rows for caption in row["captions"])
     if known := [word for word in SYNONYMS if word in captions.split()]:
         raise ValueError(f"SYNONYMS: expected words in no caption, got {', '.join(known)}")
-    gallery, names = embed(network, real_images(data, rows, painter.size)), [row["name"] for row in rows]
+    kept, names = output / f"icons_{painter.size}.pt", [concept(row) for row in rows]
+    if not kept.exists():
+        torch.save(embed(network, real_images(data, rows, painter.size)), kept)
+    gallery = torch.load(kept, weights_only=True)
     order = random.Random(0).sample(range(len(rows)), len(rows))
     is_train = [row["split"] == "train" for row in rows]
     groups = {

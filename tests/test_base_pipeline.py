@@ -11,7 +11,7 @@ from gigasr.pipeline import SuperResolver
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator
 from gigasr_base.pipeline import TextToImage, check_size, enlarge
-from gigasr_base.zoo import bundled, load_base
+from gigasr_base.zoo import load_base
 
 CONFIG = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
 A, B = "a red apple", "a small green pear on a table"
@@ -48,12 +48,16 @@ def test_saved_weights_paint_the_same_picture(painter: TextToImage, network: Gen
     assert torch.equal(loaded.generate([A], [3], 0.5), painter.generate([A], [3], 0.5))
 
 
-def test_an_unknown_name_and_missing_weights_are_said_plainly() -> None:
-    with pytest.raises(ValueError, match=r"expected a weights file or a bundled name .*, got 'nonsense'"):
+def test_an_unknown_name_is_answered_with_the_bundled_ones() -> None:
+    with pytest.raises(ValueError, match=r"expected a weights file or one of base_lite, got 'nonsense'"):
         load_base("nonsense")
-    if not bundled():
-        with pytest.raises(ValueError, match=r"expected the weights of base_lite in .*, got none; give a weights file"):
-            load_base()
+
+
+def test_the_bundled_model_paints_a_red_heart_on_white() -> None:
+    image = TextToImage.from_pretrained(device="cpu", precision="fp32").generate(["a red heart, flat style"], [0])[0]
+    red, green, blue = image[:, 28:36, 28:36].mean(dim=(1, 2))
+    assert red > 0.7 > 0.4 > max(green, blue)
+    assert image[:, :4, :4].min() > 0.9
 
 
 def test_weights_of_another_kind_or_shape_are_refused(network: Generator, tmp_path: Path) -> None:

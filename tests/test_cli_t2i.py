@@ -9,7 +9,6 @@ from PIL import Image
 
 from gigasr.cli import main
 from gigasr.images import read_metadata
-from gigasr_base.zoo import bundled
 
 Run = Callable[..., Result]
 
@@ -125,8 +124,11 @@ def test_an_existing_file_of_a_set_is_kept_and_nothing_is_painted(t2i: Run, tmp_
     [
         (["apple", "--size", "big"], "size: expected a side in px, 1k, 2k, 4k"),
         (["apple", "--size", "2k"], "expected at most 64 times 16x16 px, got 2048x2048"),
-        (["apple", "-n", "nonsense"], "model: expected a weights file or a bundled name"),
-        (["apple", "--size", "32", "--upsampler", "nonsense"], "model: expected a file or one of"),
+        (["apple", "-n", "nonsense"], "model: expected a weights file or one of base_lite"),
+        (
+            ["apple", "--size", "32", "--upsampler", "nonsense"],
+            "model: expected a file, a folder, a Hugging Face id or one of",
+        ),
         (["apple", "--format", "xyz"], "expected a name that ends in"),
         (["apple", "pear", "-o", "one.png"], "expected a folder for several prompts"),
         (["word " * 100], "prompt: expected at most 75 tokens, got 100"),
@@ -150,12 +152,6 @@ def test_a_bad_file_of_prompts_is_one_clear_line(t2i: Run, tmp_path: Path) -> No
     assert_fails(t2i("--prompts", "empty.txt"), "empty.txt: expected a prompt per line")
     (tmp_path / "latin.txt").write_bytes("Blüte".encode("latin-1"))
     assert_fails(t2i("--prompts", "latin.txt"), "latin.txt: expected text in UTF-8")
-
-
-@pytest.mark.skipif(bool(bundled()), reason="the default model is bundled")
-def test_without_the_default_models_weights_the_command_says_so(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["t2i", "an apple", "-o", str(tmp_path / "apple.png")])
-    assert_fails(result, "expected the weights of base_lite")
 
 
 def test_help_says_how_a_size_that_is_not_square_is_made() -> None:

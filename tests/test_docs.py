@@ -10,7 +10,6 @@ import torch
 
 from gigasr.image_writer import write_image
 from gigasr.images import Picture
-from gigasr_base.zoo import bundled
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -42,11 +41,9 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_image(Path("photo.jpg"), Picture(torch.rand(3, 16, 16)))
-    blocks = [
-        code for language, code in CODE.findall((ROOT / name).read_text(encoding="utf-8")) if language == "python"
-    ]
-    runs = [code for code in blocks if bundled() or "gigasr_base" not in code]
-    Path("page.py").write_text("\n".join(runs), encoding="utf-8")
+    blocks = CODE.findall((ROOT / name).read_text(encoding="utf-8"))
+    code = "\n".join(text for language, text in blocks if language == "python")
+    Path("page.py").write_text(code, encoding="utf-8")
     runpy.run_path("page.py")
     assert list(tmp_path.glob("photo_*.png"))
 

@@ -104,10 +104,10 @@ def is_base_model(name: str) -> bool:
     """Tell whether a name or file stands for a base model."""
     from safetensors import safe_open
 
-    from gigasr_base.zoo import DEFAULT, bundled
+    from gigasr_base.zoo import bundled
 
     if not (Path(name).is_file() and Path(name).suffix == ".safetensors"):
-        return name in (DEFAULT, *bundled())
+        return name in bundled()
     with safe_open(name, framework="pt") as file:
         return (file.metadata() or {}).get("kind") == "base"
 

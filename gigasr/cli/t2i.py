@@ -1,7 +1,6 @@
 """gigasr t2i: prompts in, pictures out."""
 
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,13 +135,12 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
 def check_target(target: Path, overwrite: bool) -> None:
     """Raise ValueError for a file that cannot be written or must not be replaced."""
     from gigasr.image_writer import check_format
+    from gigasr.plan import check_folder
 
     check_format(target)
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already; choose another -o, or add --overwrite")
-    folder = next(p for p in target.absolute().parents if p.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"{target}: expected a writable folder, got {folder}; choose another -o")
+    check_folder(target.absolute().parent)
 
 
 def check_prompts(prompts: list[str]) -> None:
