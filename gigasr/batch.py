@@ -70,11 +70,12 @@ class Run:
                     work = reading.result()
                     reading = next(submitted, None)
                     passed = Handoff[Strip]()
-                    writing = writer.submit(self.finish, work, passed)
-                    writing.add_done_callback(passed.close)
-                    for _ in self.worker.hand_over(work, passed):
-                        self.settle(is_waiting=False)
-                        self.notify(work)
+                    with passed.ended():
+                        writing = writer.submit(self.finish, work, passed)
+                        writing.add_done_callback(passed.close)
+                        for _ in self.worker.hand_over(work, passed):
+                            self.settle(is_waiting=False)
+                            self.notify(work)
                     self.settle(is_waiting=True)
                     self.writing = writing
             finally:

@@ -50,8 +50,13 @@ def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *setting
     return 2 * len(x) * positions * kernel.numel() * sum(needed[:2])
 
 
+ATEN = torch.ops.aten
 FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
-    torch.ops.aten.convolution_backward: convolution_backward_flops
+    ATEN.convolution_backward: convolution_backward_flops,
+    ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATEN._scaled_dot_product_flash_attention],
+    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        ATEN._scaled_dot_product_flash_attention_backward
+    ],
 }
 
 

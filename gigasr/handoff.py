@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -53,6 +54,16 @@ class Handoff(Generic[T]):
             if not self.is_finished:
                 self.is_finished, self.error = True, error
             self.changed.notify_all()
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Finish with the block, and with the error that ends it: the reader never waits for ever."""
+        try:
+            yield
+        except BaseException as error:
+            self.finish(error)
+            raise
+        self.finish()
 
     def close(self, _: object = None) -> None:
         """No more items are wanted; may be the callback of the reader's Future."""

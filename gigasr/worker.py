@@ -95,7 +95,7 @@ class Worker:
         work = self.read(job, known)
         if work.pictures is not None:
             passed = Handoff[Strip]()
-            with ThreadPoolExecutor(1) as writer:
+            with ThreadPoolExecutor(1) as writer, passed.ended():
                 writer.submit(self.write, work, passed).add_done_callback(passed.close)
                 with self.lock:
                     for _ in self.hand_over(work, passed):
@@ -138,23 +138,18 @@ class Worker:
 
     def hand_over(self, work: Work, passed: Handoff[Strip]) -> Iterator[None]:
         """Enlarge, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
-        try:
-            if work.pictures is not None:
-                self.load()  # what goes wrong here ends the run
-            began = time.perf_counter()
-            for strip in passed.feed(self.enlarge(work), ERRORS):
-                if strip.number == 0:
-                    work.size = strip.size
-                work.fraction += strip.picture.size[0] / strip.size[0] / work.count
-                work.pixels += strip.picture.size[0] * strip.picture.size[1]
-                del strip  # or it lives while the next one is made
-                yield
-            if work.pictures is not None:
-                work.record["seconds"] = round(time.perf_counter() - began, 3)
-            passed.finish()
-        except BaseException as error:
-            passed.finish(error)
-            raise
+        if work.pictures is not None:
+            self.load()  # what goes wrong here ends the run
+        began = time.perf_counter()
+        for strip in passed.feed(self.enlarge(work), ERRORS):
+            if strip.number == 0:
+                work.size = strip.size
+            work.fraction += strip.picture.size[0] / strip.size[0] / work.count
+            work.pixels += strip.picture.size[0] * strip.picture.size[1]
+            del strip  # or it lives while the next one is made
+            yield
+        if work.pictures is not None:
+            work.record["seconds"] = round(time.perf_counter() - began, 3)
 
     def load(self) -> SuperResolver:
         """The model, loaded once."""

@@ -49,3 +49,13 @@ def test_a_maker_that_waits_for_a_reader_that_is_gone_goes_on() -> None:
     with pytest.raises(ClosedError):
         handoff.put(2)
     assert list(handoff.feed(range(5), ())) == []
+
+
+def test_a_reader_meets_what_interrupts_the_maker() -> None:
+    handoff = Handoff[int]()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: list(handoff))
+        with pytest.raises(KeyboardInterrupt), handoff.ended():
+            handoff.put(1)
+            raise KeyboardInterrupt
+        assert isinstance(reading.exception(20), KeyboardInterrupt)

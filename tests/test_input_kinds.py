@@ -49,7 +49,7 @@ class Nearest:
 @pytest.fixture
 def enlarge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
     """Run over one file; the output's suffix and what became of it."""
-    monkeypatch.setattr("gigasr.worker.load_model", lambda name: Nearest())
+    monkeypatch.setattr("gigasr.worker.load_model", lambda *_: Nearest())
 
     def run(path: Path, suffix: str = "", **settings: object) -> Work:
         told: list[Work] = []
