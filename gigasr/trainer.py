@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.checkpoint import load_state, save_state, save_weights
+from gigasr.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
 from gigasr.config import DegradationConfig, PhaseConfig
 from gigasr.distributed import any_process, load_module_state, mean_over_processes, module_state
 from gigasr.files import remove_leftovers
@@ -175,3 +175,16 @@ class Trainer:
         for name in self.game.players.keys() & state["players"].keys():
             self.game.players[name].load(state["players"][name])
         self.images_seen, self.step = state["images_seen"], state["step"]
+
+    def start_from(self, path: Path) -> None:
+        """Let the generator and its average start from a file of weights; every other player starts anew.
+
+        Raises CheckpointError where they do not fit the config.
+        """
+        state = load_weights(path, self.game.kind)[0]
+        try:
+            for network in (self.game.generator, self.game.generator_ema):
+                load_module_state(network, state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"{path}: expected weights that fit the config, got: {reason}") from None

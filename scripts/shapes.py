@@ -4,10 +4,13 @@ python scripts/shapes.py draw runs/centred --centred
 gigasr train configs/shapes_base.toml --data runs/centred -o runs/shapes_base
 python scripts/shapes.py judge-base runs/shapes_base/model.safetensors
 
-The same without the matching-aware loss:
+A shorter run, and the same without the matching-aware loss, which then learns less:
 
-gigasr train configs/shapes_base.toml --data runs/centred -o runs/shapes_unmatched --set train.phases.0.loss.matching=0
-python scripts/shapes.py judge-base runs/shapes_unmatched/model.safetensors
+gigasr train configs/shapes_base.toml --data runs/centred -o runs/short --set train.phases.0.images=8000
+gigasr train configs/shapes_base.toml --data runs/centred -o runs/unmatched --set train.phases.0.images=8000 \
+    --set train.phases.0.loss.matching=0
+python scripts/shapes.py judge-base runs/short/model.safetensors
+python scripts/shapes.py judge-base runs/unmatched/model.safetensors
 
 The upsampler, which sees the colour in its low-res image and learns the shape from the caption:
 

@@ -218,3 +218,20 @@ def test_bf16_trains_and_keeps_its_weights_in_fp32(make: Make, tiny_config: Conf
     logs = run(trainer)
     assert len(logs) == 6
     assert {p.dtype for p in trainer.game.generator.parameters()} == {torch.float32}
+
+
+def test_a_run_can_start_from_the_weights_of_another(make: Make, tmp_path: Path) -> None:
+    first, second = make("first"), make("second")
+    run(first)
+    second.start_from(tmp_path / "first" / "model.safetensors")
+    trained = first.game.generator_ema.state_dict()
+    for network in (second.game.generator, second.game.generator_ema):
+        assert all(torch.equal(value, trained[key]) for key, value in network.state_dict().items())
+    assert second.images_seen == 0
+
+
+def test_weights_of_another_size_are_refused_as_a_start(make: Make, tiny_config: Config, tmp_path: Path) -> None:
+    run(make("first"))
+    wider = tiny_config.model_copy(update={"upsampler": tiny_config.upsampler.model_copy(update={"w_dim": 24})})
+    with pytest.raises(checkpoint.CheckpointError, match="expected weights that fit the config"):
+        make("second", wider).start_from(tmp_path / "first" / "model.safetensors")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--validation", help="The same for validation.  [default: the validation split of --data]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
+@click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name or a file.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last state.")
 @click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Of the dry run.")
@@ -51,6 +52,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
       gigasr train configs/upsampler_64_512.toml --dry-run --gpus 64 --days 7
       gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite
       gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite --resume
+      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/mine --init upsampler_lite
       gigasr train configs/upsampler_64_512.toml --data "shards/{00000..00999}.tar"
       accelerate launch -m gigasr train configs/base_64.toml --data "shards/{00000..00999}.tar"
     """
@@ -62,6 +64,8 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
         return click.echo(describe(budget, options["tflops"], options["days"]))
     if data is None:
         raise click.UsageError("Missing option '--data': the training images.")
+    if options["init"] and options["resume"]:
+        raise click.UsageError("Options '--init' and '--resume' exclude each other.")
     folder = options["output"] or Path("runs") / config.stem
     if (folder / "state.pt").exists() != options["resume"]:
         advice = "nothing to resume" if options["resume"] else "holds a run; add --resume or choose another -o"
@@ -161,6 +165,14 @@ def splits(folder: Path) -> set[str]:
     return {json.loads(line).get("split", "train") for line in lines if line.strip()}
 
 
+def find_weights(kind: str, name: str) -> Path:
+    """The file of a bundled name or path, for the kind of network that is trained."""
+    from gigasr import zoo
+    from gigasr_base import zoo as base_zoo
+
+    return (base_zoo if kind == "base" else zoo).find(name)
+
+
 def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
     """Train to the end, or until a signal asks to stop."""
     import torch
@@ -181,6 +193,8 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     trainer = Trainer(game, source, folder, accelerator, open_validation(data, options["validation"], settings))
     if options["resume"]:
         trainer.resume()
+    elif options["init"]:
+        trainer.start_from(find_weights(game.kind, options["init"]))
     with progress_bar(trainer.total_images, label, "image") as bar:
         bar.disable |= not accelerator.is_main_process
         bar.update(trainer.images_seen)
