@@ -50,14 +50,10 @@ def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *setting
     return 2 * len(x) * positions * kernel.numel() * sum(needed[:2])
 
 
-ATEN = torch.ops.aten
-FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
-    ATEN.convolution_backward: convolution_backward_flops,
-    ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATEN._scaled_dot_product_flash_attention],
-    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        ATEN._scaled_dot_product_flash_attention_backward
-    ],
-}
+ATEN, FLASH = torch.ops.aten, "_scaled_dot_product_flash_attention"
+FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {ATEN.convolution_backward: convolution_backward_flops}
+for end in ("", "_backward"):  # torch knows those of GPUs alone
+    FORMULAS[getattr(ATEN, f"{FLASH}_for_cpu{end}")] = flop_registry[getattr(ATEN, FLASH + end)]
 
 
 class Meter(TorchDispatchMode):
