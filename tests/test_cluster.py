@@ -46,7 +46,7 @@ def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes
             kill_a_worker()
 
     ClusterRun(plan(tmp_path / "in", tmp_path / "ray"), settings, notify, "local", 2).start()
-    assert sorted(statuses(told)) == ["done"] * 10 + ["failed"]
+    assert sorted(statuses(told)) == ["done"] * 10 + ["failed"], [str(work.error) for work in told]
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(read_reports(tmp_path / "ray")) == 10
 
