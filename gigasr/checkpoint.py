@@ -5,15 +5,16 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gigasr.files import replacing
 
+M = TypeVar("M", bound=nn.Module)
 FORMAT = "1"  # of the header
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
@@ -100,6 +101,16 @@ def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     with open_safetensors(path) as file:
         header = file.metadata() or {}
     return LazyTensors(path), header if "kind" in header else header | read_config(path.with_name(CONFIG))
+
+
+def ready(network: M, state: Mapping[str, Tensor], path: Path) -> M:
+    """Fill a network with the weights of a file, for inference; CheckpointError where they don't fit."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{path}: expected weights that fit its config, got: {reason}; save it again") from None
+    return network.eval().requires_grad_(False)
 
 
 def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was saved)

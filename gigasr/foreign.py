@@ -1,4 +1,4 @@
-"""Models that are not gigasr's own, as SuperResolver takes them: AuraSR, what spandrel knows, ONNX files."""
+"""Models that are not gigasr's own, as SuperResolver takes them: AuraSR, and what spandrel knows."""
 
 import copy
 import math

@@ -10,7 +10,7 @@ from gigasr.checkpoint import CONFIG, PICKLED
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".safetensors", ".onnx", *PICKLED)  # of weights, the preferred first
+SUFFIXES = (".safetensors", *PICKLED)  # of weights, the preferred first
 SHAPE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 

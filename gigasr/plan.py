@@ -48,11 +48,6 @@ class Outputs:
     shard: tuple[int, int] = field(default=(1, 1))  # the first of one: all
 
 
-def list_images(inputs: tuple[Path, ...]) -> list[Path]:
-    """Files as given; of a folder, its images."""
-    return [source.path for source in find_images(inputs)]
-
-
 def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output: Path | None = None) -> list[Source]:
     """Files as given; the images of a folder, or of all folders below it; what a pattern like `*.png` stands for.
 

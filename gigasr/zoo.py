@@ -11,6 +11,7 @@ from gigasr.checkpoint import (
     CheckpointError,
     load_weights,
     open_weights,
+    ready,
     save_folder,
     save_pickled,
     save_weights,
@@ -63,7 +64,16 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
         return AuraModel(weights) if aurasr == "gigasr" else TileModel(weights, aurasr == "overlapped")
     if aurasr != "gigasr":
         raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
-    return PromptedUpsampler(load_upsampler(name)) if "kind" in header else load_spandrel(tensors, str(path))
+    return PromptedUpsampler(load_upsampler(str(path))) if "kind" in header else load_spandrel(tensors, str(path))
+
+
+def model_scale(name: str) -> int:
+    """By how much a model enlarges; gigasr's own tell it without being built."""
+    path = find(name)
+    header = open_weights(path)[1]
+    if header.get("kind") == "upsampler":
+        return parse(UpsamplerConfig, json.loads(header["config"]), str(path)).scale
+    return load_model(str(path)).scale
 
 
 def describe(path: Path) -> dict[str, str]:
@@ -115,10 +125,4 @@ def load_upsampler(name: str = DEFAULT) -> Upsampler:
     """Build an upsampler from its weights, in fp32, on the CPU, ready for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "upsampler")
-    network = Upsampler(parse(UpsamplerConfig, config, str(path)))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{path}: expected weights that fit its config, got: {reason}; save it again") from None
-    return network.eval().requires_grad_(False)
+    return ready(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)

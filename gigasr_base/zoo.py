@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gigasr.checkpoint import CheckpointError, load_weights
+from gigasr.checkpoint import load_weights, ready
 from gigasr.config import parse
 from gigasr_base.config import GeneratorConfig
 from gigasr_base.generator import Generator
@@ -31,10 +31,4 @@ def load_base(name: str = DEFAULT) -> Generator:
     """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "base")
-    network = Generator(parse(GeneratorConfig, config, str(path)))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{path}: expected weights that fit its config, got: {reason}; save it again") from None
-    return network.eval().requires_grad_(False)
+    return ready(Generator(parse(GeneratorConfig, config, str(path))), state, path)

@@ -7,7 +7,7 @@ import pytest
 from picture_files import make_images
 from PIL import Image
 
-from gigasr.plan import Job, Outputs, find_images, list_images, plan_jobs
+from gigasr.plan import Job, Outputs, find_images, plan_jobs
 
 
 def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401
@@ -21,7 +21,7 @@ def found(*inputs: Path | str, recursive: bool = False) -> list[Path]:
 def test_a_folder_stands_for_its_images_in_order(tmp_path: Path) -> None:
     b, a = make_images(tmp_path, "b.png", "a.jpg")
     (tmp_path / "notes.txt").write_text("no image")
-    assert list_images((tmp_path, b)) == [a, b, b]
+    assert [source.path for source in find_images((tmp_path, b))] == [a, b, b]
 
 
 def test_folders_in_a_folder_count_only_when_asked_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from gigasr.checkpoint import CheckpointError, save_weights
 from gigasr.config import Config
-from gigasr.zoo import DEFAULT, bundled, load_upsampler
+from gigasr.zoo import DEFAULT, bundled, load_model, load_upsampler, model_scale
 
 
 def test_the_default_model_ships_with_the_package() -> None:
@@ -19,6 +19,11 @@ def test_the_default_model_ships_with_the_package() -> None:
 
 def test_a_file_is_loaded_by_its_path(tiny_weights: Path, tiny_config: Config) -> None:
     assert load_upsampler(str(tiny_weights)).config == tiny_config.upsampler
+
+
+def test_the_scale_is_known_without_the_network(tiny_weights: Path) -> None:
+    assert model_scale(DEFAULT) == load_model().scale
+    assert model_scale(str(tiny_weights)) == load_model(str(tiny_weights)).scale
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -120,7 +120,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     from gigasr.pipeline import parse_size
     from gigasr.plan import Outputs, find_images, plan_jobs
     from gigasr.prompts import assign_prompts, check_prompts
-    from gigasr.zoo import load_model
+    from gigasr.zoo import model_scale
 
     if options["size"] is not None:
         if options["scale"] is not None:
@@ -130,7 +130,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
         sources = find_images(options["inputs"], options["recursive"], options["output"])
     except FileNotFoundError as error:
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
-    label = options["size"] or f"{options['scale'] or load_model(options['model']).scale:g}x"
+    label = options["size"] or f"{options['scale'] or model_scale(options['model']):g}x"
     suffix = options["suffix"] and "." + options["suffix"].lstrip(".").lower()
     depth = options["bit_depth"] and int(options["bit_depth"])
     jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
