@@ -18,7 +18,7 @@ from gigasr.degradation import degrade
 from gigasr.discriminator import Discriminator
 from gigasr.distributed import gather, num_processes, shard
 from gigasr.metrics import Lpips, psnr_y
-from gigasr.player import Player, frozen, update_average
+from gigasr.player import Player, channels_last, frozen, update_average
 from gigasr.text import TextMemory, TokenFeatures, load_tower
 from gigasr.upsampler import Level, Upsampler
 from gigasr.vision import ImageTower, VisionDiscriminator
@@ -57,7 +57,7 @@ class Game:
         self.build_players()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         if "lpips" in self.terms:
-            self.lpips = Lpips("squeeze", features=lpips_features).to(device)
+            self.lpips = channels_last(Lpips("squeeze", features=lpips_features).to(device))
         if "clip" in self.terms:
             self.clip = self.contrastive_tower().to(device)
 
@@ -70,7 +70,7 @@ class Game:
             if isinstance(level, Level):
                 level.checkpointing = train.checkpointing
         self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        self.discriminator = Discriminator(self.config.discriminator).to(device)
+        self.discriminator = channels_last(Discriminator(self.config.discriminator).to(device))
         if sharded:
             for network in (self.generator, self.generator_ema):
                 shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
@@ -181,7 +181,8 @@ class Game:
                 values = [getattr(losses, name)(*pair) for pair in self.compared(batch, pyramid)]
                 terms[name] = torch.stack(values).mean()
         if weights.lpips:
-            terms["lpips"] = self.lpips(fake, batch.hr).mean()
+            with self.autocast():
+                terms["lpips"] = self.lpips(fake, batch.hr).float().mean()
         if weights.adversarial or weights.generator_matching:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:

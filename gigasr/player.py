@@ -19,6 +19,7 @@ from gigasr.distributed import (
 )
 
 B = TypeVar("B")
+N = TypeVar("N", bound=nn.Module)
 
 
 class Player:
@@ -84,6 +85,14 @@ def check_finite(log: dict[str, float]) -> None:
     for name, value in log.items():
         if not torch.isfinite(torch.tensor(value)):
             raise RuntimeError(f"{name}: expected a finite loss, got {value}")
+
+
+def channels_last(module: N) -> N:
+    """Lay out the kernels of a module, and with them its maps, as its convolutions and poolings run fastest."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 @contextmanager
