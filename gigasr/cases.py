@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 256  # px; of the crops
-INPUT, TRUTH = "input", "truth"  # crops beside those of the models
+INPUT, TRUTH = "input", "truth"  # crops beside those of the rows
 
 
 @dataclass
@@ -15,10 +15,10 @@ class Case:
     """Crops of one place of an image."""
 
     image: str
-    prompt: str
-    badness: float  # of the first model
+    prompt: str  # of the first row
+    badness: float  # of the first row
     corner: tuple[int, int]  # (top, left), px
-    crops: dict[str, Tensor]  # name -> uint8 [3, h, w]: the input (nearest neighbour), the truth, each model's
+    crops: dict[str, Tensor]  # name -> uint8 [3, h, w]: inputs (nearest neighbour), the truth, each row's result
 
 
 def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
@@ -36,29 +36,36 @@ def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
 
 
 class Worst:
-    """Keeps the images on which the first model does worst: by LPIPS, or by PSNR where there is no LPIPS."""
+    """Keeps the images on which the first row does worst: by LPIPS, or by PSNR where there is no LPIPS."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.cases: dict[str, Case] = {}
-        self.first: str | None = None  # the model whose figures decide
+        self.first: str | None = None  # the row whose figures decide
 
     def offer(
-        self, model: str, image: str, prompt: str, figures: dict[str, float], pictures: tuple[Tensor, Tensor, Tensor]
+        self,
+        row: str,
+        input_name: str,
+        image: str,
+        prompt: str,
+        figures: dict[str, float],
+        pictures: tuple[Tensor, Tensor, Tensor],
     ) -> None:
         """Take in a result; pictures are the result, the truth and the low-res image, [3, H, W] in [0, 1] each."""
         result, truth, low_res = pictures
-        self.first = self.first or model
-        if model == self.first:
+        self.first = self.first or row
+        if row == self.first:
             badness = figures["lpips"] if "lpips" in figures else -figures["psnr_y"]
-            case = Case(image, prompt, badness, worst_corner(result, truth), {})
-            enlarged = F.interpolate(low_res[None], truth.shape[1:], mode="nearest")[0]
-            case.crops |= {INPUT: cut(enlarged, case.corner), TRUTH: cut(truth, case.corner)}
-            self.cases[image] = case
+            self.cases[image] = Case(image, prompt, badness, worst_corner(result, truth), {})
             worst = sorted(self.cases.values(), key=lambda case: -case.badness)[: self.number]
             self.cases = {case.image: case for case in worst}
         if image in self.cases:
-            self.cases[image].crops[model] = cut(result, self.cases[image].corner)
+            case = self.cases[image]
+            enlarged = F.interpolate(low_res[None], truth.shape[1:], mode="nearest")[0]
+            case.crops.setdefault(input_name, cut(enlarged, case.corner))
+            case.crops.setdefault(TRUTH, cut(truth, case.corner))
+            case.crops[row] = cut(result, case.corner)
 
 
 def cut(image: Tensor, corner: tuple[int, int]) -> Tensor:

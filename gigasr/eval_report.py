@@ -36,6 +36,7 @@ FIGURES = {
     "patch_fid": Figure("patch-FID", 2, -1),
     "fid_squeeze": Figure("FID (squeeze)", 2, -1),
     "patch_fid_squeeze": Figure("patch-FID (squeeze)", 2, -1),
+    "inception_score": Figure("Inception Score", 1, 1),
     "retrieval": Figure("retrieval in 5", 3, 1),
     "seconds": Figure("seconds", 3, -1),
     "peak_mb": Figure("peak, MB", 0, -1),

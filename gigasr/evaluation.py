@@ -3,21 +3,24 @@
 import glob
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gigasr.cases import Case, Worst
+from gigasr.cases import INPUT, Case, Worst
 from gigasr.clip_score import ClipScore
 from gigasr.data import Sample
 from gigasr.frechet import FeatureSet, FrozenFeatures
+from gigasr.image_sets import load_square
 from gigasr.image_writer import write_image
 from gigasr.images import Picture, is_image_file, read_image
-from gigasr.low_res import Kind, make_low_res, reduce_matlab
+from gigasr.losses import derangement
+from gigasr.low_res import GROUPS, Kind, make_low_res, reduce_matlab
 from gigasr.meter import Meter
 from gigasr.metrics import (
     NIQE_BLOCK,
@@ -33,6 +36,7 @@ from gigasr.metrics import (
 from gigasr.pipeline import SuperResolver
 
 FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
+Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
 Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
 
 
@@ -42,7 +46,9 @@ class Protocol:
 
     scale: int = 8
     low_res: Kind = "bicubic"
-    seed: int = 0  # of the networks and of blind degradations
+    prompts: Prompts = "right"
+    square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
+    seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
     device: str = "auto"
     precision: str = "auto"
 
@@ -109,8 +115,27 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
     return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
 
 
+def load_truth(path: Path, protocol: Protocol) -> Tensor:
+    """The high-res image, a multiple of the scale: [3, H, W] in [0, 1]"""
+    image = read_image(path).rgb if protocol.square is None else load_square(path, protocol.square)
+    return crop_to_multiple(image, protocol.scale)
+
+
+def choose_prompts(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, str]:
+    """The prompt of every image."""
+    captions = [sample.captions[0] for sample in samples.values()]
+    if protocol.prompts == "none":
+        captions = [""] * len(captions)
+    elif protocol.prompts == "wrong":
+        order = derangement(captions, torch.Generator().manual_seed(protocol.seed)).tolist()
+        if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
+            raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
+        captions = [captions[i] for i in order]
+    return dict(zip(samples, captions, strict=True))
+
+
 def evaluate_pair(
-    result: Tensor, truth: Tensor, low_res: Tensor, protocol: Protocol, judges: Judges, prompt: str = ""
+    result: Tensor, truth: Tensor, low_res: Tensor, protocol: Protocol, judges: Judges, caption: str = ""
 ) -> dict[str, float]:
     """Give the figures of one result by name.
 
@@ -118,7 +143,7 @@ def evaluate_pair(
     truth:   [3, H, W]  the high-res image, in [0, 1]
     low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
     returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error,
-             lr_psnr (unless the input was degraded blindly), clip (where there is a prompt)
+             lr_psnr (unless the input was degraded), clip (where there is a caption)
     """
     scale = protocol.scale
     figures = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
@@ -127,17 +152,17 @@ def evaluate_pair(
     if judges.has_niqe and (result.shape[1] // NIQE_BLOCK) * (result.shape[2] // NIQE_BLOCK) >= 2:
         figures["niqe"] = niqe(result)
     figures["spectrum_error"] = spectrum_error(result, truth)
-    if protocol.low_res != "blind":
+    if protocol.low_res not in GROUPS:
         figures["lr_psnr"] = lr_psnr(result, low_res, scale, reduce_matlab if protocol.low_res == "matlab" else None)
-    if judges.clip is not None and prompt:
-        figures["clip"] = judges.clip(result, prompt)
+    if judges.clip is not None and caption:
+        figures["clip"] = judges.clip(result, caption)
     return figures
 
 
 def evaluate_models(
     models: Sequence[str],
     samples: Mapping[str, Sample],
-    protocol: Protocol,
+    protocols: Mapping[str, Protocol],
     judges: Judges,
     progress: Callable[[int], None],
     num_cases: int = 0,
@@ -145,31 +170,49 @@ def evaluate_models(
 ) -> Evaluation:
     """Evaluate every model on the same low-res inputs.
 
-    samples:   high-res images by name; the first caption of each is its prompt
+    samples:   high-res images by name; their first captions are the prompts
+    protocols: by the name that tells their rows apart, "" for a single one; they differ in low_res and prompts alone
     num_cases: how many of the first model's worst images are kept as crops
-    save:      folder for the results, as MODEL/NAME.png
+    save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png
     """
     found, worst = Evaluation(), Worst(num_cases)
     truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
+    total = len(models) * len(protocols) * len(samples)
     for model in models:
-        enlarge, meter = load_enlarger(model, protocol), Meter(protocol.device)
-        rows = found.images.setdefault(model, {})
-        results.clear()
-        for name, sample in samples.items():
-            truth = crop_to_multiple(read_image(sample.path).rgb, protocol.scale)
-            low_res = make_low_res(truth, protocol.scale, protocol.low_res, protocol.seed, name)
-            prompt = sample.captions[0]
-            result, cost = meter.run(partial(enlarge, name, low_res, prompt))
-            rows[name] = evaluate_pair(result, truth, low_res, protocol, judges, prompt) | cost
-            results.add(result)
-            if len(found.images) == 1:
-                truths.add(truth)
-            worst.offer(model, name, prompt, rows[name], (result, truth, low_res))
-            if save is not None:
-                target = (save / Path(model).stem / name).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_image(target, Picture(result))
-            progress(len(models) * len(samples))
-        found.sets[model] = results.distances(truths)
+        enlarge = load_enlarger(model, next(iter(protocols.values())))
+        for which, protocol in protocols.items():
+            rows = found.images.setdefault(label(model, which), {})
+            results.clear()
+            for name, prompt, pictures, cost in enlarge_all(enlarge, samples, protocol):
+                caption = samples[name].captions[0]
+                rows[name] = evaluate_pair(*pictures, protocol, judges, caption) | cost
+                results.add(pictures[0])
+                if len(found.images) == 1:
+                    truths.add(pictures[1])
+                worst.offer(label(model, which), label(INPUT, which), name, prompt, rows[name], pictures)
+                if save is not None:
+                    target = (save / Path(model).stem / which / name).with_suffix(".png")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_image(target, Picture(pictures[0]))
+                progress(total)
+            found.sets[label(model, which)] = results.distances(truths)
+    found.images = {row: found.images[row] for row in (label(model, which) for which in protocols for model in models)}
     found.cases = list(worst.cases.values())
     return found
+
+
+def label(name: str, which: str) -> str:
+    """A row's name in tables: of a model and a protocol, or of the model alone."""
+    return f"{name}, {which}" if which else name
+
+
+def enlarge_all(
+    enlarge: Enlarge, samples: Mapping[str, Sample], protocol: Protocol
+) -> Iterator[tuple[str, str, tuple[Tensor, Tensor, Tensor], dict[str, float]]]:
+    """Name, prompt, pictures (the result, the truth and the low-res input) and cost, image by image."""
+    prompts, meter = choose_prompts(samples, protocol), Meter(protocol.device)
+    for name, sample in samples.items():
+        truth = load_truth(sample.path, protocol)
+        low_res = make_low_res(truth, protocol.scale, protocol.low_res, protocol.seed, name)
+        result, cost = meter.run(partial(enlarge, name, low_res, prompts[name]))
+        yield name, prompts[name], (result, truth, low_res), cost

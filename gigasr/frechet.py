@@ -41,6 +41,11 @@ class FrozenFeatures(nn.Module):
             )
         self.requires_grad_(False).eval()
 
+    @property
+    def classifier(self) -> Tensor | None:
+        """What turns features into logits, without the bias: [1008, 2048] on the CPU; None where not Inception."""
+        return self.network.get_parameter("fc.weight").cpu() if self.name == "inception" else None
+
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] in [0, 1], rounded to 8 bit after the resize -> [B, D] on the CPU"""
@@ -76,6 +81,20 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(0.0, float(distance))
 
 
+def inception_score(logits: Tensor, num_splits: int = 10) -> float:
+    """Tell how sure a classifier is of each image, and how many classes there are in all.
+
+    logits:  [N, C]  without the bias, as the first implementation has it
+    returns: 1..C, the mean over the splits; of all at once where there are fewer images than splits
+
+    Source: Improved Techniques for Training GANs (arXiv:1606.03498).
+    """
+    scores = []
+    for part in logits.double().softmax(dim=1).tensor_split(num_splits if len(logits) >= num_splits else 1):
+        scores.append(torch.special.xlogy(part, part / part.mean(dim=0)).sum(dim=1).mean().exp())
+    return float(torch.stack(scores).mean())
+
+
 def patches(image: Tensor, side: int = PATCH) -> Tensor:
     """Cut an image into the squares that fit, from the top left.
 
@@ -108,13 +127,20 @@ class FeatureSet:
                 self.patches.append(self.features(patches(image)))
 
     def distances(self, truth: "FeatureSet") -> dict[str, float]:
-        """FID and patch-FID to another set, each where there are two images or more; the names say the features."""
+        """FID and patch-FID to another set, each where there are two images or more; the names say the features.
+
+        With Inception also the Inception Score of this set.
+        """
         if self.features is None:
             return {}
         suffix = "" if self.features.name == "inception" else f"_{self.features.name}"
         named = {f"fid{suffix}": (self.whole, truth.whole), f"patch_fid{suffix}": (self.patches, truth.patches)}
         pairs = {name: (torch.cat(x), torch.cat(y)) for name, (x, y) in named.items() if x}
-        return {name: frechet_distance(x, y) for name, (x, y) in pairs.items() if len(x) > 1}
+        found = {name: frechet_distance(x, y) for name, (x, y) in pairs.items() if len(x) > 1}
+        classifier = self.features.classifier
+        if found and classifier is not None:
+            found["inception_score"] = inception_score(torch.cat(self.whole) @ classifier.T)
+        return found
 
 
 def _factor(x: Tensor) -> Tensor:

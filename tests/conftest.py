@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +68,20 @@ def lpips_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lpips") / "features.pth"
     torch.save(torchvision.models.squeezenet1_1(weights=None).features.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model of open_clip and a local file of its weights, as --clip takes them."""
+    folder = tmp_path_factory.mktemp("clip")
+    path = folder / "gigasr-test-clip.json"
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8")
+    open_clip.add_model_config(path)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(path.stem).state_dict(), folder / "weights.pt")
+    return f"{path.stem}:{folder / 'weights.pt'}"
 
 
 @pytest.fixture(scope="session")

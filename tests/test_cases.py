@@ -19,7 +19,7 @@ def test_only_the_worst_are_kept_and_the_first_model_decides() -> None:
     pictures = (truth, truth, truth)
     for model, distances in (("a", {"x": 0.1, "y": 0.3, "z": 0.2}), ("b", {"x": 0.9, "y": 0.1, "z": 0.1})):
         for image, distance in distances.items():
-            worst.offer(model, image, "", {"lpips": distance}, pictures)
+            worst.offer(model, "input", image, "", {"lpips": distance}, pictures)
     assert [(case.image, list(case.crops)) for case in worst.cases.values()] == [
         (image, ["input", "truth", "a", "b"]) for image in ("y", "z")
     ]

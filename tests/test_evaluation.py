@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from gigasr.data import Sample
-from gigasr.evaluation import Evaluation, Judges, Protocol, evaluate_models, evaluate_pair, interpolate, summarise
+from gigasr.evaluation import (
+    Evaluation,
+    Judges,
+    Protocol,
+    choose_prompts,
+    evaluate_models,
+    evaluate_pair,
+    interpolate,
+    load_truth,
+    summarise,
+)
 from gigasr.frechet import FrozenFeatures
 from gigasr.image_writer import write_image
 from gigasr.images import Picture
@@ -26,7 +36,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
 
 
 def run(models: list[str], samples: dict[str, Sample], judges: Judges, **more: object) -> Evaluation:
-    return evaluate_models(models, samples, Protocol(2, device="cpu"), judges, lambda total: None, **more)  # type: ignore[arg-type]
+    return evaluate_models(models, samples, {"": Protocol(2, device="cpu")}, judges, lambda total: None, **more)  # type: ignore[arg-type]
 
 
 def test_interpolation_is_pils() -> None:
@@ -41,7 +51,7 @@ def test_every_model_is_judged_on_every_image_and_its_results_are_saved(
 ) -> None:
     seen: list[int] = []
     models = ("lanczos", str(tiny_weights))
-    found = evaluate_models(models, samples, Protocol(2), Judges(has_niqe=False), seen.append, save=tmp_path)
+    found = evaluate_models(models, samples, {"": Protocol(2)}, Judges(has_niqe=False), seen.append, save=tmp_path)
     assert {model: list(rows) for model, rows in found.images.items()} == dict.fromkeys(models, ["0.png", "1.png"])
     assert list(found.images["lanczos"]["0.png"]) == ["psnr_y", "ssim_y", "spectrum_error", "lr_psnr", *COSTS]
     assert seen == [4, 4, 4, 4]
@@ -96,3 +106,30 @@ def test_the_worst_image_of_the_first_model_is_kept_as_crops_of_all(samples: dic
     assert {name: tuple(crop.shape) for name, crop in case.crops.items()} == dict.fromkeys(
         ("input", "truth", "lanczos", "bicubic"), (3, 96, 192)
     )
+
+
+def test_protocols_have_rows_side_by_side_and_an_input_each(samples: dict[str, Sample]) -> None:
+    protocols = {kind: Protocol(2, kind, device="cpu") for kind in ("jpeg", "noise")}
+    models, judges = ["lanczos", "bicubic"], Judges(has_niqe=False)
+    found = evaluate_models(models, samples, protocols, judges, lambda total: None, num_cases=1)
+    names = ["lanczos, jpeg", "bicubic, jpeg", "lanczos, noise", "bicubic, noise"]
+    assert list(found.table()) == names
+    assert set(found.cases[0].crops) == {"input, jpeg", "input, noise", "truth", *names}
+    assert found.table()["lanczos, jpeg"]["psnr_y"] > found.table()["lanczos, noise"]["psnr_y"]
+
+
+def test_a_wrong_prompt_is_the_caption_of_another_image() -> None:
+    samples = {str(i): Sample(Path(), (f"caption {i % 3}",)) for i in range(9)}
+    chosen = {kind: choose_prompts(samples, Protocol(prompts=kind)) for kind in ("right", "none", "wrong")}
+    assert chosen["right"] == {name: sample.captions[0] for name, sample in samples.items()}
+    assert set(chosen["none"].values()) == {""}
+    assert sorted(chosen["wrong"].values()) == sorted(chosen["right"].values())
+    assert all(chosen["wrong"][name] != chosen["right"][name] for name in samples)
+    with pytest.raises(ValueError, match="prompts: expected captions that differ"):
+        choose_prompts({"a": samples["0"]}, Protocol(prompts="wrong"))
+
+
+def test_the_truth_may_be_the_middle_square(samples: dict[str, Sample]) -> None:
+    path = samples["0.png"].path
+    assert load_truth(path, Protocol(8)).shape == (3, 96, 192)
+    assert load_truth(path, Protocol(8, square=66)).shape == (3, 64, 64)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.frechet import FeatureSet, FrozenFeatures, frechet_distance, patches
+from gigasr.frechet import FeatureSet, FrozenFeatures, frechet_distance, inception_score, patches
+from gigasr.image_sets import gather, list_images
+from gigasr.image_writer import write_image
+from gigasr.images import Picture
 
 
 def normal(count: int, mean: float, std: float, seed: int, dim: int = 24) -> Tensor:
@@ -81,6 +84,32 @@ def test_an_inception_file_gives_the_features_of_torch_fidelity(inception_file: 
     expected = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(inception_file))(levels.byte())[0]
     assert features.name == "inception"
     torch.testing.assert_close(features(levels / 255), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_folders_have_the_distance_and_the_score_that_torch_fidelity_gives_them(
+    inception_file: Path, tmp_path: Path
+) -> None:
+    torch_fidelity = pytest.importorskip("torch_fidelity", reason="pip install 'gigasr[eval]'")
+    for name, low in (("a", 0.0), ("b", 0.3)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            rng = torch.Generator().manual_seed(i + 100 * (name == "b"))
+            write_image(tmp_path / name / f"{i}.png", Picture(torch.rand(3, 299, 299, generator=rng) * (1 - low) + low))
+    folders = [str(tmp_path / name) for name in "ab"]
+    more = {"feature_extractor_weights_path": str(inception_file), "cuda": False, "verbose": False, "cache": False}
+    more |= {"samples_shuffle": False, "save_cpu_ram": True, "isc_splits": 1}
+    expected = torch_fidelity.calculate_metrics(input1=folders[0], input2=folders[1], fid=True, isc=True, **more)
+    features = FrozenFeatures(inception_file)
+    a, b = (gather(sorted(list_images(Path(folder)), key=str), 299, features) for folder in folders)
+    found = a.distances(b)
+    assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
+    assert found["inception_score"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)
+
+
+def test_the_inception_score_of_sure_and_unsure_answers() -> None:
+    sure = torch.eye(5).repeat(4, 1) * 1000
+    assert inception_score(sure, 1) == pytest.approx(5)
+    assert inception_score(torch.zeros(20, 5)) == pytest.approx(1)
 
 
 def test_other_files_are_one_clear_line(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "frechet": 0,
         "clip_score": 3,
         "low_res": 2,
+        "image_sets": 3,
         "cases": 0,
         "eval_report": 1,
         "meter": 0,

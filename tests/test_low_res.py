@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.low_res import make_low_res, reduce_matlab
+from gigasr.low_res import GROUPS, Kind, make_low_res, reduce_matlab
 from gigasr.metrics import low_res_from, lr_psnr
 
 
@@ -37,11 +37,22 @@ def test_bicubic_is_the_benchmarks() -> None:
     assert torch.equal(make_low_res(photo(), 4, "bicubic", 0, "a"), low_res_from(photo(), 4))
 
 
-def test_blind_inputs_depend_on_the_seed_and_the_name_alone() -> None:
+@pytest.mark.parametrize("kind", GROUPS)
+def test_degraded_inputs_depend_on_the_seed_and_the_name_alone(kind: Kind) -> None:
     hr = photo()
-    low_res = make_low_res(hr, 4, "blind", 1, "a.png")
+    low_res = make_low_res(hr, 4, kind, 1, "a.png")
     assert low_res.shape == (3, 12, 16)
     torch.testing.assert_close(low_res * 255, (low_res * 255).round(), atol=1e-3, rtol=0)
-    assert torch.equal(low_res, make_low_res(hr, 4, "blind", 1, "a.png"))
-    assert not torch.equal(low_res, make_low_res(hr, 4, "blind", 2, "a.png"))
-    assert not torch.equal(low_res, make_low_res(hr, 4, "blind", 1, "b.png"))
+    assert torch.equal(low_res, make_low_res(hr, 4, kind, 1, "a.png"))
+    assert not torch.equal(low_res, make_low_res(hr, 4, kind, 2, "a.png"))
+    assert not torch.equal(low_res, make_low_res(hr, 4, kind, 1, "b.png"))
+
+
+def test_each_group_does_what_it_says() -> None:
+    flat, edge = torch.full((3, 64, 64), 0.5), torch.zeros(3, 64, 64)
+    edge[:, :, 33:] = 1  # not on the grid of the low-res pixels
+    for seed in range(8):
+        kept = [make_low_res(flat, 4, kind, seed, "a").sub(0.5).abs().max() for kind in ("blur", "resize", "jpeg")]
+        assert max(kept) <= 2 / 255 < make_low_res(flat, 4, "noise", seed, "a").std() * 3
+    steps = {kind: make_low_res(edge, 4, kind, 0, "a").diff(dim=2).max() for kind in ("bicubic", "blur", "resize")}
+    assert steps["blur"] < steps["bicubic"] and steps["resize"] < steps["bicubic"]

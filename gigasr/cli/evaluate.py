@@ -13,10 +13,28 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from gigasr.data import Sample
     from gigasr.eval_report import Report
-    from gigasr.evaluation import Judges
+    from gigasr.evaluation import Judges, Protocol
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
+DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
+LOW_RES = ("bicubic", "matlab", *DEGRADED)
+PROMPTS = ("right", "none", "wrong")
+
+
+class Several(click.ParamType):
+    """Words of a list, with commas between them; some words may stand for several."""
+
+    def __init__(self, words: tuple[str, ...], groups: dict[str, tuple[str, ...]] | None = None) -> None:
+        self.words, self.groups, self.name = words, groups or {}, "WORDS"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[str, ...]:
+        """'a,b' -> ('a', 'b'), each word once"""
+        found = [word for part in value.split(",") for word in self.groups.get(part, (part,))]
+        for word in found:
+            if word not in self.words:
+                self.fail(f"expected {', '.join((*self.words, *self.groups))}; got '{word}'", param, context)
+        return tuple(dict.fromkeys(found))
 
 
 @click.command("eval")
@@ -33,12 +51,25 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--lr",
     "low_res",
-    type=click.Choice(["bicubic", "matlab", "blind"]),
+    type=Several(LOW_RES, {"degraded": DEGRADED}),
     default="bicubic",
     show_default=True,
-    help="Low-res inputs: PIL's bicubic, MATLAB's, or unknown degradations by the seed.",
+    help=f"Low-res inputs: bicubic (PIL's), matlab, or by the seed {', '.join(DEGRADED)} (all of these, twice); "
+    "several with commas; degraded = these five.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the models and of blind degradations.")
+@click.option(
+    "--prompts",
+    type=Several(PROMPTS),
+    default="right",
+    show_default=True,
+    help="right (each image's first caption), none, wrong (another image's); several with commas.",
+)
+@click.option(
+    "--square",
+    type=click.IntRange(8),
+    help="Take the middle squares, reduced to this side in px; smaller images are left out.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the models, degradations and wrong prompts.")
 @click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
 @click.option("--lpips-features", type=FILE, help="Its backbone, torchvision's weights; else they are downloaded.")
 @click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a figure out.")
@@ -62,7 +93,8 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     \b
     Examples:
       gigasr eval upsampler_lite lanczos --data kodak24 --scale 8
-      gigasr eval upsampler_lite bicubic --data kodak24 --lr blind --seed 1 --report report.html
+      gigasr eval upsampler_lite lanczos --data kodak24 --lr degraded --report report.html
+      gigasr eval upsampler_lite --data photos --split val --prompts right,none,wrong
       gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
@@ -96,7 +128,8 @@ def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     from gigasr.config import DataConfig
     from gigasr.data import read_folder
 
-    samples = read_folder(options["data"], DataConfig(), options["split"])[:: options["every"]]
+    config = DataConfig(min_size=options["square"] or 0)
+    samples = read_folder(options["data"], config, options["split"])[:: options["every"]]
     return {sample.path.relative_to(options["data"]).as_posix(): sample for sample in samples}
 
 
@@ -135,15 +168,15 @@ def judge_upsamplers(
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
     from gigasr.eval_report import FIGURES, Report, plot
-    from gigasr.evaluation import Protocol, evaluate_models
+    from gigasr.evaluation import evaluate_models
 
-    names = ("scale", "low_res", "seed", "device", "precision")
-    protocol = Protocol(**{name: options[name] for name in names})
+    protocols = plan_protocols(options)
     num_cases = options["cases"] if options["report"] else 0
     judges = load_judges(options, is_base=False)
-    found = evaluate_models(models, samples, protocol, judges, progress, num_cases, options["save"])
+    found = evaluate_models(models, samples, protocols, judges, progress, num_cases, options["save"])
     table = found.table()
-    facts = describe(options, len(samples)) | {"scale": f"{protocol.scale}", "low-res inputs": protocol.low_res}
+    facts = describe(options, len(samples)) | {"scale": str(options["scale"])}
+    facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
     if judges.lpips is not None:
         facts["LPIPS"] = options["net"]
     plots = [
@@ -153,6 +186,21 @@ def judge_upsamplers(
     ]
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(title, facts, table, [each for each in plots if each], found.images, found.cases)
+
+
+def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
+    """What each row is measured with, by the words of --lr and --prompts that tell the rows apart."""
+    from gigasr.evaluation import Protocol
+
+    shared = {name: options[name] for name in ("scale", "square", "seed", "device", "precision")}
+    low_res, prompts = options["low_res"], options["prompts"]
+    return {
+        ", ".join([kind] * (len(low_res) > 1) + [f"{choice} prompt"] * (len(prompts) > 1)): Protocol(
+            low_res=kind, prompts=choice, **shared
+        )
+        for kind in low_res
+        for choice in prompts
+    }
 
 
 def judge_base_models(
@@ -192,7 +240,12 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {torch.get_num_threads()} threads"
     )
     facts = {"data": str(options["data"].name), "images": str(number), "seed": str(options["seed"]), "device": where}
-    asked = {"split": options["split"], "CLIP": options["clip"], "FID": options["fid"] and Path(options["fid"]).name}
+    asked = {
+        "split": options["split"],
+        "squares": options["square"] and f"{options['square']} px",
+        "CLIP": options["clip"],
+        "FID": options["fid"] and Path(options["fid"]).name,
+    }
     return facts | {name: value for name, value in asked.items() if value} | {"gigasr": __version__}
 
 
