@@ -4,6 +4,7 @@ The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubi
 and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -23,8 +24,36 @@ def reduce(y: Tensor, scale: int) -> Tensor:
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:
-    """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic"""
+    """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic
+
+    On the CPU, where no gradients are wanted, one axis after the other: four times as fast as torch's.
+    """
+    if x.is_cpu and x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad):
+        x = F.pad(x, (2, 2, 2, 2), mode="replicate")
+        return _enlarge_axis(_enlarge_axis(x, scale, 3), scale, 2)
     return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+
+
+def _enlarge_axis(x: Tensor, scale: int, dim: int) -> Tensor:
+    """Make `scale` samples from each one of an axis, whose two outer samples at either end are only margin."""
+    size = x.shape[dim] - 4
+    phases = []
+    for phase in range(scale):
+        offset = (phase + 0.5) / scale - 0.5  # of the new sample from the old one that it is made from
+        first = math.floor(offset) - 1
+        y = x.narrow(dim, first + 2, size) * cubic(offset - first)
+        for tap in range(first + 1, first + 4):
+            y.add_(x.narrow(dim, tap + 2, size), alpha=cubic(offset - tap))
+        phases.append(y)
+    return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+
+
+def cubic(distance: float) -> float:
+    """The weight of a sample at this distance, in samples: Keys' cubic convolution with a = -0.75, as torch's."""
+    d, a = abs(distance), -0.75
+    if d <= 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
 
 @cache

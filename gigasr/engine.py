@@ -28,7 +28,7 @@ from gigasr.upsampler import Upsampler
 logger = logging.getLogger(__name__)
 
 REGION_BYTES = 200 << 20  # most that a region takes on a CPU; larger ones save little
-PATCH_BYTES = 200 << 20  # most that a patch of the tail takes on a CPU
+PATCH_BYTES = 150 << 20  # the same of a patch of the tail: its maps stay below 32 MB, which malloc keeps for reuse
 STRIP_BYTES = 32 << 20  # most that a strip of the result takes, in float32
 LEAST_ROWS = 64  # of a strip, low-res, where that many fit: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory

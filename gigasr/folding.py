@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gigasr.attention import AttentionUnit
-from gigasr.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear
+from gigasr.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
 from gigasr.consistency import enlarge
 from gigasr.text import TextFeatures
 from gigasr.tiling import Margin, Tiling
@@ -38,6 +38,27 @@ class FoldedConv2d(nn.Conv2d):
         """x: [B, I, H, W] -> [B, O, H/stride, W/stride]"""
         y = super().forward(x)
         return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
+
+
+class FoldedUpBlock(nn.Module):
+    """An upsampling block whose channels are ordered by position first, so that shuffling moves whole runs of them."""
+
+    def __init__(self, block: UpBlock, w: Tensor, text: TextFeatures) -> None:
+        super().__init__()
+        self.conv0, self.conv1, self.skip = fold_leaves(block, w, text).children()
+        for conv in (self.conv0, self.skip):
+            for parameter in conv.parameters():
+                parameter.data = parameter.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]; w is accepted and ignored"""
+        return depth_to_space(self.skip(x)) + self.conv1(depth_to_space(self.conv0(x)))
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """x: [B, 4 C, H, W], channels by (row, column, channel) -> [B, C, 2 H, 2 W]; both channels_last"""
+    y = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3)  # [B, H, row, W, column, C]
+    return y.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class FoldedAttentionUnit(nn.Module):
@@ -78,6 +99,8 @@ def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | N
         return fold_linear(module)
     if isinstance(module, AttentionUnit):
         return FoldedAttentionUnit(module, w, text)
+    if isinstance(module, UpBlock) and module.upsample == "shuffle":
+        return FoldedUpBlock(module, w, text)
     return None
 
 

@@ -2,8 +2,10 @@
 
 import io
 import os
+import platform
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -270,3 +272,22 @@ def test_a_mistyped_setting_is_one_clear_line() -> None:
 
 def test_training_without_data_is_a_usage_error() -> None:
     assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG)]), "--data", code=2)
+
+
+PAGE_FAULTS = """
+import resource
+from gigasr.cli import keep_freed_memory
+keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(64 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_kept_for_reuse() -> None:
+    done = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert second < first / 10
