@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.rows import BLOCK, Rows, resize_rows
+from gigasr.rows import Rows, block_rows, resize_rows
 
 RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
 
@@ -105,13 +105,14 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
         yield from strips
         return
     height, width = lr.size
+    block = block_rows(width)
     y = Rows((height * scale, width * scale), strips)
     reduced = resize_rows(y.fork(), lr.size)
     residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
     top = 0
     for strip in y:
-        for start in range(0, strip.shape[2] // scale, BLOCK):
-            stop = min(start + BLOCK, strip.shape[2] // scale)
+        for start in range(0, strip.shape[2] // scale, block):
+            stop = min(start + block, strip.shape[2] // scale)
             first, last = max(top + start - 2, 0), min(top + stop + 2, height)
             change = enlarge(residual.read(first, last), scale)
             change = change[:, :, (top + start - first) * scale : (top + stop - first) * scale]
@@ -130,8 +131,8 @@ def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:
 
 def _invert_rows(residual: Rows, scale: int) -> Iterator[Tensor]:
     """`invert`, strip by strip."""
-    height = residual.size[0]
-    for top in range(0, height, BLOCK):
-        bottom = min(top + BLOCK, height)
+    height, block = residual.size[0], block_rows(residual.size[1])
+    for top in range(0, height, block):
+        bottom = min(top + block, height)
         first, last = max(top - RADIUS, 0), min(bottom + RADIUS, height)
         yield invert(residual.read(first, last), scale)[:, :, top - first : bottom - first]

@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 REGION_BYTES = 200 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 150 << 20  # the same of a patch of the tail: its maps stay below 32 MB, which malloc keeps for reuse
+BAND_BYTES = 256 << 20  # most that what a row of regions makes takes, where that leaves room for their overlap
 STRIP_BYTES = 32 << 20  # most that a strip of the result takes, in float32
-LEAST_ROWS = 64  # of a strip, low-res, where that many fit: its halo is computed twice
+LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
 
 
@@ -78,12 +79,14 @@ class RegionEngine:
 
     def plan(self, height: int, width: int) -> list[Region]:
         """Cut an image into regions: as the user or the network wants them, else as large as memory allows."""
-        rule, side = self.tiling, self.place.tile or self.tiling.side
+        rule, side, tallest = self.tiling, self.place.tile or self.tiling.side, None
         if not side:
             side = math.isqrt(memory_limit(self.place, REGION_BYTES) // rule.pixel_bytes)
             if height * width <= side * side:
                 side = max(height, width)
-        return plan_regions(height, width, max(side, rule.least), rule.overlap, rule.align)
+            elif rule.result_bytes:
+                tallest = max(BAND_BYTES // (rule.result_bytes * width), rule.least)
+        return plan_regions(height, width, max(side, rule.least), rule.overlap, rule.align, tallest)
 
     def run(self, x: Tensor, device: torch.device) -> Tensor:
         """One region, in smaller ones where memory doesn't suffice. x: [1, C, H, W] -> [1, C', H scale, W scale]"""
@@ -222,8 +225,8 @@ class BodyTailEngine:
         """Low-res rows of a strip of an image of this width."""
         if self.place.strip:
             return self.place.strip
-        least = min(LEAST_ROWS, math.isqrt(self.patch_pixels))
-        most = STRIP_BYTES // (12 * self.scale**2 * width)
+        least = min(LEAST_ROWS[0], math.isqrt(self.patch_pixels))
+        most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_ROWS[1], self.patch_pixels))
         return max(1, min(max(self.patch_pixels // width, least), most))
 
     def run(self, patch: Patch, device: torch.device) -> Tensor:

@@ -184,7 +184,8 @@ def plan_tiling(network: Upsampler, dtype: torch.dtype) -> Tiling:
     pixel_bytes = MAPS * dtype.itemsize * widest
     if config.window:
         window = config.window * multiple
-        return Tiling(window, window, multiple, network.smallest, pixel_bytes=pixel_bytes)
+        result_bytes = dtype.itemsize * config.levels[config.num_down].channels
+        return Tiling(window, window, multiple, network.smallest, 0, pixel_bytes, result_bytes)
     side = config.lr_size
     return Tiling(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
 

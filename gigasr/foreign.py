@@ -56,6 +56,7 @@ class SpandrelModel:
             has.size_requirements.multiple_of,
             side=0 if is_divisible else WHOLE,
             pixel_bytes=dtype.itemsize * (PIXEL_VALUES[0] + PIXEL_VALUES[1] * self.scale**2),
+            result_bytes=12 * self.scale**2,
         )
         return RegionEngine(calls, self.scale, tiling, place)
 

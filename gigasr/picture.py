@@ -1,7 +1,7 @@
 """Pictures: what is left of an image file in memory, and their transparent pixels."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -45,6 +45,24 @@ class PictureStrips(NamedTuple):
 
     size: tuple[int, int]  # (H, W) of the whole, px
     strips: Iterator[Picture]  # from top to bottom, of full width, alike in all but their rows
+
+    def join(self, progress: "Progress | None" = None) -> Picture:
+        """The picture as a whole; progress is called after every strip."""
+        rgb, alpha, top = torch.empty(3, *self.size), None, 0
+        for strip in self.strips:
+            bottom = top + strip.size[0]
+            rgb[:, top:bottom] = strip.rgb
+            if strip.alpha is not None:
+                alpha = torch.empty(1, *self.size) if alpha is None else alpha
+                alpha[:, top:bottom] = strip.alpha
+            like, top = replace(strip, rgb=strip.rgb[:, :0], alpha=None), bottom
+            del strip  # or it lives while the next one is made
+            if progress is not None:
+                progress(top, self.size[0])
+        return replace(like, rgb=rgb, alpha=alpha)
+
+
+Progress = Callable[[int, int], None]  # rows of the result done, rows in all
 
 
 class Timing(NamedTuple):

@@ -4,25 +4,26 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gigasr.columns import mirror, mirror_strips
 from gigasr.consistency import correct_strips
 from gigasr.devices import Place, choose_devices, choose_dtype
 from gigasr.engine import Engine, Model
-from gigasr.picture import Picture, PictureStrips, fill_transparent
+from gigasr.picture import Picture, PictureStrips, Progress, fill_transparent
 from gigasr.rows import Rows, resize_rows
 from gigasr.zoo import DEFAULT, load_model
 
 logger = logging.getLogger(__name__)
 
 MAX_SCALE = 64
+WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged lying on its side
 PART = 256  # rows of the input taken at a time
 SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
-Progress = Callable[[int, int], None]  # rows of the result done, rows in all
 
 
 class SuperResolver:
@@ -69,19 +70,7 @@ class SuperResolver:
         fidelity: 0..1, how far the result is corrected to give the input back when reduced
         progress: called after every strip
         """
-        stream = self.strips(picture, prompt, scale, size, seed, fidelity)
-        rgb = torch.empty(3, *stream.size)
-        alpha = None if picture.alpha is None else torch.empty(1, *stream.size)
-        top = 0
-        for strip in stream.strips:
-            bottom = top + strip.size[0]
-            rgb[:, top:bottom] = strip.rgb
-            if alpha is not None and strip.alpha is not None:
-                alpha[:, top:bottom] = strip.alpha
-            top = bottom
-            if progress is not None:
-                progress(top, stream.size[0])
-        return dataclasses.replace(picture, rgb=rgb, alpha=alpha, dpi=scale_dpi(picture, stream.size))
+        return self.strips(picture, prompt, scale, size, seed, fidelity).join(progress)
 
     def strips(
         self,
@@ -94,12 +83,18 @@ class SuperResolver:
     ) -> PictureStrips:
         """Enlarge a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
-        The arguments are those of `upscale`. Wrong ones are an error here, before the first strip.
+        The arguments are those of `upscale`. Wrong ones are an error here, before the first strip. As memory grows with
+        the width, a very wide picture is enlarged as its mirror image at the diagonal, and lies in a temporary file,
+        3 or 6 bytes a pixel, before the first strip comes.
         """
         target = target_size(picture.size, scale, size, self.model.scale)
         if not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
-        return PictureStrips(target, self._strips(picture, target, self.engine(prompt, seed), seed, fidelity))
+        engine = self.engine(prompt, seed)
+        if picture.size[1] <= max(picture.size[0], WIDEST):
+            return PictureStrips(target, self._strips(picture, target, engine, seed, fidelity))
+        mirrored = self._strips(mirror(picture), target[::-1], engine, seed, fidelity)
+        return PictureStrips(target, mirror_strips(PictureStrips(target[::-1], mirrored)))
 
     @torch.inference_mode()
     def engine(self, prompt: str, seed: int) -> Engine:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 16  # rows of a resized strip
+BLOCK = 16, 4  # rows of a strip of a few at a time: as a rule, and at least
+BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it has more than the least rows
 CUBIC = -0.5  # the cubic's parameter, as in PIL and in torch's antialiased bicubic
 
 
@@ -102,9 +103,15 @@ def _resize_width(strip: Tensor, width: int) -> Tensor:
     return F.interpolate(strip, (strip.shape[2], width), mode="bicubic", antialias=True, align_corners=False)
 
 
+def block_rows(width: int) -> int:
+    """Rows to work on at a time in an image of this width, px: fewer in a wide one."""
+    return max(BLOCK[1], min(BLOCK[0], BLOCK_PIXELS // width))
+
+
 def _resize_height(source: Rows, height: int) -> Iterator[Tensor]:
-    for top in range(0, height, BLOCK):
-        first, weights = cubic_weights(source.size[0], height, top, min(top + BLOCK, height))
+    rows_at_a_time = block_rows(source.size[1])
+    for top in range(0, height, rows_at_a_time):
+        first, weights = cubic_weights(source.size[0], height, top, min(top + rows_at_a_time, height))
         rows = source.read(first, first + weights.shape[1])
         yield weights.to(rows) @ rows
 

@@ -42,6 +42,7 @@ class Tiling:
     minimum: int = 1  # px; and at least this
     side: int = 0  # px; longest side of a region, 0 = as memory allows
     pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
+    result_bytes: int = 0  # that what the network makes of a px takes
 
     @property
     def least(self) -> int:
@@ -58,16 +59,19 @@ class Strip(NamedTuple):
     read_bottom: int
 
 
-def plan_regions(height: int, width: int, region: int, overlap: int, multiple: int) -> list[Region]:
+def plan_regions(
+    height: int, width: int, region: int, overlap: int, multiple: int, tallest: int | None = None
+) -> list[Region]:
     """Cover an image with as few overlapping regions as possible, in raster order.
 
     height, width: the image, px
     region:   longest side of a region, px; rounded down to `multiple` where one region doesn't do
     overlap:  least overlap of neighbours, px
     multiple: every origin, and every size but the last of a row or column, is a multiple of it
+    tallest:  greatest height of a region, px, where it is to be less than the longest side
     returns:  a full grid of regions; on each axis all have one size, and the last one ends at the image border
     """
-    rows = _plan_axis(height, region, overlap, multiple)
+    rows = _plan_axis(height, region if tallest is None else min(region, tallest), overlap, multiple)
     columns = _plan_axis(width, region, overlap, multiple)
     return [Region(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
 
@@ -150,22 +154,25 @@ def blend_strips(
     bands = [list(row) for _, row in itertools.groupby(regions, key=lambda region: region.top)]
     held: Tensor | None = None  # what the bands so far have put below the row that is next
     for i, band in enumerate(bands):
-        blended = _blend_band(process(band), band, weights, scale)
-        if held is not None:
-            blended[:, :, : held.shape[2]] += held
-        is_last = i + 1 == len(bands)
-        ready = blended.shape[2] if is_last else (bands[i + 1][0].top - band[0].top) * scale
-        held = None if is_last else blended[:, :, ready:].clone()
-        ready_part = blended[:, :, :ready]
-        del blended  # or it lives while the next band is made
+        blended = _blend_band(process(band), band, weights, scale, held)
+        if i + 1 == len(bands):
+            yield blended
+            return
+        ready = (bands[i + 1][0].top - band[0].top) * scale
+        held, ready_part = blended[:, :, ready:].clone(), blended[:, :, :ready].clone()
+        del blended  # as a part of it would hold all of it
         yield ready_part
         del ready_part
 
 
 def _blend_band(
-    pieces: Iterable[Tensor], band: list[Region], weights: dict[Region, tuple[Tensor, Tensor]], scale: int
+    pieces: Iterable[Tensor],
+    band: list[Region],
+    weights: dict[Region, tuple[Tensor, Tensor]],
+    scale: int,
+    held: Tensor | None,
 ) -> Tensor:
-    """Weigh the results of a row of regions and add them where they belong."""
+    """Weigh the results of a row of regions and add them where they belong, to what the row above has left there."""
     blended: Tensor | None = None
     for region, piece in zip(band, pieces, strict=True):
         height, width = region.height * scale, region.width * scale
@@ -181,6 +188,8 @@ def _blend_band(
             layout = torch.channels_last if is_nhwc else torch.contiguous_format
             shape = *piece.shape[:2], height, full_width
             blended = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout).zero_()
+            if held is not None:
+                blended[:, :, : held.shape[2]] = held
         down, across = weights[region]
         left = region.left * scale
         weight = (down * across).to(piece.device)

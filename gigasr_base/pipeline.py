@@ -1,14 +1,14 @@
 """Prompts in, pictures out: the base generator, and the chain through the upsampler to any size."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gigasr.devices import choose_device, choose_dtype
-from gigasr.images import Picture
-from gigasr.pipeline import Progress, SuperResolver, resize, target_size
+from gigasr.picture import Picture, PictureStrips, Progress
+from gigasr.pipeline import SuperResolver, resize, target_size
 from gigasr.text import TextFeatures, load_tower
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, interpolate_text, mix, prompt_mean, shift, slerp, truncate
@@ -155,19 +155,39 @@ def enlarge(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Picture:
+    """Bring a square image to a size, as a whole; the arguments are those of `enlarge_strips`."""
+    return enlarge_strips(image, size, resolver, prompt, seed).join(progress)
+
+
+def enlarge_strips(
+    image: Tensor, size: tuple[int, int], resolver: SuperResolver | None, prompt: str = "", seed: int = 0
+) -> PictureStrips:
     """Bring a square image to a size: it is enlarged until it covers the size, and the middle is cut out.
 
     image:    [3, S, S] in [0, 1]
     size:     (height, width), px; the longer side up to 64 S
     resolver: may be None for sizes up to S
-    prompt, seed, progress: for the resolver
+    prompt, seed: for the resolver
     """
     side = max(size)
-    if side > image.shape[1]:
-        if resolver is None:
-            raise ValueError(f"resolver: expected an upsampler for {side} px, got None; give one")
-        square = resolver.upscale(Picture(image), prompt, size=(side, side), seed=seed, progress=progress)
+    if side <= image.shape[1]:
+        square = iter([Picture(resize(image[None], (side, side))[0].clamp(0, 1))])
+    elif resolver is not None:
+        square = resolver.strips(Picture(image), prompt, size=(side, side), seed=seed).strips
     else:
-        square = Picture(resize(image[None], (side, side))[0].clamp(0, 1))
-    (height, width), (top, left) = size, ((side - length) // 2 for length in size)
-    return dataclasses.replace(square, rgb=square.rgb[:, top : top + height, left : left + width])
+        raise ValueError(f"resolver: expected an upsampler for {side} px, got None; give one")
+    return PictureStrips(size, cut_middle(square, side, size))
+
+
+def cut_middle(strips: Iterator[Picture], side: int, size: tuple[int, int]) -> Iterator[Picture]:
+    """Cut the middle out of a square that comes as strips; those below it are not made."""
+    (height, width), (first, left) = size, ((side - length) // 2 for length in size)
+    top = 0
+    for strip in strips:
+        start, stop = max(first - top, 0), min(first + height - top, strip.size[0])
+        if start < stop:
+            yield replace(strip, rgb=strip.rgb[:, start:stop, left : left + width])
+        top += strip.size[0]
+        del strip  # or it lives while the next one is made
+        if top >= first + height:
+            return

@@ -10,7 +10,7 @@ from gigasr.checkpoint import CheckpointError, save_weights
 from gigasr.pipeline import SuperResolver
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator
-from gigasr_base.pipeline import TextToImage, check_size, enlarge
+from gigasr_base.pipeline import TextToImage, check_size, enlarge, enlarge_strips
 from gigasr_base.zoo import load_base
 
 CONFIG = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
@@ -168,6 +168,9 @@ def test_a_larger_size_is_the_middle_of_the_square_that_covers_it(painter: TextT
     square = enlarge(image, (150, 150), resolver, A, seed=3).rgb
     assert square.shape == (3, 150, 150)
     assert torch.equal(enlarge(image, (60, 150), resolver, A, seed=3).rgb, square[:, 45:105])
+    strips = list(enlarge_strips(image, (60, 150), resolver, A, seed=3).strips)
+    assert torch.equal(torch.cat([strip.rgb for strip in strips], dim=1), square[:, 45:105])
+    assert len(strips) > 1
     assert torch.equal(enlarge(image, (150, 61), resolver, A, seed=3).rgb, square[:, :, 44:105])
 
 

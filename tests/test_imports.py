@@ -23,6 +23,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "exif": 0,
         "picture": 0,
         "colour": 0,
+        "columns": 1,
         "headers": 0,
         "decoding": 1,
         "images": 2,

@@ -1,5 +1,6 @@
 """A picture is enlarged to the size asked for, true to its input, the same for every way of cutting it."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
+from gigasr.columns import mirror
 from gigasr.devices import Place, choose_device, choose_dtype
 from gigasr.engine import RegionEngine
 from gigasr.images import Picture
@@ -58,6 +60,18 @@ def test_strip_height_does_not_change_the_picture(tiny_weights: Path) -> None:
     for strip in (1, 7, 20):
         result = SuperResolver(network, "cpu", "fp32", strip=strip).upscale(picture(50, 12)).rgb
         torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
+
+
+def test_a_very_wide_picture_is_the_mirror_image_of_a_tall_one(
+    resolver: SuperResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gigasr.pipeline.WIDEST", 20)
+    wide = dataclasses.replace(picture(6, 30), alpha=torch.rand(1, 6, 30), dpi=(300.0, 150.0))
+    result, tall = resolver.upscale(wide, size=(90, 300)), resolver.upscale(mirror(wide), size=(300, 90))
+    torch.testing.assert_close(result.rgb, tall.rgb.transpose(1, 2), atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(result.alpha, tall.alpha.transpose(1, 2), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert result.dpi == pytest.approx((3000, 2250))
+    assert resolver.upscale(picture(30, 30)).size == (240, 240)
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_does_not(resolver: SuperResolver) -> None:

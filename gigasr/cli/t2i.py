@@ -14,7 +14,7 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gigasr.images import Picture
+    from gigasr.picture import Picture, PictureStrips
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage
 
@@ -173,19 +173,23 @@ def paint(
     size: tuple[int, int],
     label: str,
     options: dict[str, Any],
-) -> "Iterator[tuple[Picture, dict[str, str]]]":
+) -> "Iterator[tuple[PictureStrips, dict[str, str]]]":
     """Paint the pictures of one prompt, each with its metadata."""
-    from gigasr_base.pipeline import enlarge
+    from gigasr.picture import PictureStrips
+    from gigasr_base.pipeline import enlarge_strips
 
     for image, text, seed in base_images(painter, prompt, options):
-        with progress_bar(0, label, "strip") as bar:
+        strips = show_progress(enlarge_strips(image, size, resolver, text, seed), label)
+        yield PictureStrips(size, strips), describe(prompt, seed, resolver is not None, options)
 
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
 
-            picture = enlarge(image, size, resolver, text, seed, progress)
-        yield picture, describe(prompt, seed, resolver is not None, options)
+def show_progress(picture: "PictureStrips", label: str) -> "Iterator[Picture]":
+    """The strips of a picture, as they come, with a bar."""
+    with progress_bar(picture.size[0], label, "row") as bar:
+        for strip in picture.strips:
+            bar.update(strip.size[0])
+            yield strip
+            del strip  # or it lives while the next one is made
 
 
 def base_images(painter: "TextToImage", prompt: str, options: dict[str, Any]) -> "Iterator[tuple[Tensor, str, int]]":
@@ -219,37 +223,52 @@ def describe(prompt: str, seed: int, is_enlarged: bool, options: dict[str, Any])
     return texts
 
 
-def write_set(pictures: "Iterator[tuple[Picture, dict[str, str]]]", targets: list[Path]) -> None:
+def write_set(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", targets: list[Path]) -> None:
     """Write pictures as they come and, where there is one target more, a contact sheet of them."""
     from torchvision.utils import make_grid
 
-    from gigasr.image_writer import write_image
-    from gigasr.images import Picture
-    from gigasr.pipeline import resize
+    from gigasr.image_writer import write_frames, write_image
+    from gigasr.picture import Picture, PictureStrips
 
     thumbnails, seeds = [], []
     targets[0].parent.mkdir(parents=True, exist_ok=True)
     for target, (picture, texts) in zip(targets, pictures, strict=False):
-        write_image(target, picture, texts)
+        reduced: list[Tensor] = []
+        strips = reduce_strips(picture, reduced) if len(targets) > 1 else picture.strips
+        write_frames(target, [PictureStrips(picture.size, strips)], None, texts)
         report(target, picture.size)
-        height, width = picture.size
-        factor = min(1.0, THUMBNAIL / max(height, width))
-        size = max(1, round(height * factor)), max(1, round(width * factor))
-        thumbnails.append(resize(picture.rgb[None], size)[0].clamp(0, 1))
+        thumbnails += reduced
         seeds.append(texts["Seed"])
-    if len(targets) > len(thumbnails):
+    if len(targets) > len(seeds):
         sheet = Picture(make_grid(thumbnails, nrow=math.ceil(math.sqrt(len(thumbnails))), pad_value=1.0))
         write_image(targets[-1], sheet, texts | {"Seed": f"{seeds[0]}-{seeds[-1]}"})
         report(targets[-1], sheet.size)
 
 
-def write_animation(pictures: "Iterator[tuple[Picture, dict[str, str]]]", targets: list[Path]) -> None:
+def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterator[Picture]":
+    """The strips of a picture; after the last one a small picture of them all, [3, h, w], is added to the list."""
+    import torch
+
+    from gigasr.pipeline import resize
+
+    height, width = picture.size
+    factor = min(1.0, THUMBNAIL / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    narrow = []
+    for strip in picture.strips:
+        narrow.append(resize(strip.rgb[None], (strip.size[0], size[1])))
+        yield strip
+        del strip  # or it lives while the next one is made
+    reduced.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
+
+
+def write_animation(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", targets: list[Path]) -> None:
     """Write pictures as one endless animation."""
     from gigasr.exif import exif_bytes, output_tags
     from gigasr.files import replacing
     from gigasr.image_writer import to_pil
 
-    frames, texts = zip(*((to_pil(picture), texts) for picture, texts in pictures), strict=True)
+    frames, texts = zip(*((to_pil(picture.join()), texts) for picture, texts in pictures), strict=True)
     size = frames[0].height, frames[0].width
     exif = exif_bytes(output_tags(None, size, texts[0]))
     more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_DURATION, "loop": 0}
