@@ -38,5 +38,5 @@ lint: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/.created
-	$(PIP) install --no-build-isolation --editable ".[dev,eval,ray,train,ui]"
+	$(PIP) install --no-build-isolation --editable ".[dev,eval,export,ray,train,ui]"
 	touch $@ .venv/.installed

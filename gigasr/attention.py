@@ -55,10 +55,10 @@ class SelfAttention(nn.Module):
         if not self.window:
             return self.attend(x.flatten(1, 2), None, token).view_as(x)
         side, (batch, height, width, channels) = self.window, x.shape
-        rows, columns = -(-height // side), -(-width // side)
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side  # ONNX rounds negative quotients up
         padding = (0, 0, 0, columns * side - width, 0, rows * side - height)
         mask = to_windows(F.pad(x.new_ones(1, height, width, 1), padding), side)[..., 0].bool().repeat(batch, 1)
-        token = None if token is None else token.repeat_interleave(rows * columns, dim=0)
+        token = None if token is None else token[:, None].expand(-1, rows * columns, -1, -1).flatten(0, 1)
         y = self.attend(to_windows(F.pad(x, padding), side), mask, token)
         y = y.view(batch, rows, columns, side, side, channels).transpose(2, 3)
         return y.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]

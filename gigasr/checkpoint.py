@@ -17,6 +17,7 @@ from gigasr.files import replacing
 M = TypeVar("M", bound=nn.Module)
 FORMAT = "1"  # of the header
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+ONNX = ".onnx"
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 HEADER = "gigasr"  # the header's key in what torch.save writes
 CONFIG = "config.json"  # beside model.safetensors
@@ -87,6 +88,11 @@ def open_safetensors(path: Path) -> Any:  # noqa: ANN401 (safetensors' handle ha
         raise CheckpointError(f"{path}: expected a safetensors file, got: {error}; download or save it again") from None
 
 
+def is_onnx(path: Path) -> bool:
+    """Tell by its name whether a file holds a whole network and not just weights."""
+    return path.suffix.lower() == ONNX
+
+
 def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     """The tensors of a file of weights, read lazily, and its header, empty where the file isn't gigasr's.
 
@@ -94,6 +100,8 @@ def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     (params_ema, G_ema, state_dict, ...) and "module." before names are taken off. A safetensors file without gigasr's
     header may have it in a config.json beside it, as in a folder from the Hugging Face Hub.
     """
+    if is_onnx(path):
+        raise CheckpointError(f"{path}: expected a file of weights, got an ONNX file; it can only be run as it is")
     is_zip = zipfile.is_zipfile(path)
     if is_zip or path.suffix.lower() in PICKLED:
         state = load_plain(path, is_zip)

@@ -76,8 +76,9 @@ class FoldedAttentionUnit(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, t_local: Tensor, mask: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, C, H, W]; the conditions are accepted and ignored"""
-        token, k, v = (constant.expand(len(x), *constant.shape[1:]) for constant in self.constants)
-        return self.unit.attend(x, token, k, v, self.mask.expand(len(x), -1))
+        batch = x.shape[0]  # not len(x), which would be fixed in an exported graph
+        token, k, v = (constant.expand(batch, *constant.shape[1:]) for constant in self.constants)
+        return self.unit.attend(x, token, k, v, self.mask.expand(batch, -1))
 
 
 def fold_linear(layer: EqualizedLinear) -> nn.Linear:

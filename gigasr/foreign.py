@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 32  # px; of the regions of a network whose reach is not known
 WHOLE = 1 << 20  # px; side of a region for networks that want the whole image
-PIXEL_VALUES = 1024, 192  # held at a time by such a network, per low-res px and per high-res px; a guess
+PIXEL_VALUES = 1024, 192  # held at a time, per low-res px and per high-res px; a guess
 
 
 class AuraModel:
@@ -55,10 +55,15 @@ class SpandrelModel:
             overlap,
             has.size_requirements.multiple_of,
             side=0 if is_divisible else WHOLE,
-            pixel_bytes=dtype.itemsize * (PIXEL_VALUES[0] + PIXEL_VALUES[1] * self.scale**2),
+            pixel_bytes=pixel_bytes(self.scale, dtype),
             result_bytes=12 * self.scale**2,
         )
         return RegionEngine(calls, self.scale, tiling, place)
+
+
+def pixel_bytes(scale: int, dtype: torch.dtype) -> int:
+    """Memory that a network of which nothing is known takes per low-res px; a guess."""
+    return dtype.itemsize * (PIXEL_VALUES[0] + PIXEL_VALUES[1] * scale**2)
 
 
 def unit_range(

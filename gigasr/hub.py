@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from gigasr.checkpoint import CONFIG, PICKLED
+from gigasr.checkpoint import CONFIG, ONNX, PICKLED
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".safetensors", *PICKLED)  # of weights, the preferred first
+SUFFIXES = (".safetensors", *PICKLED, ONNX)  # of weights, the preferred first
 SHAPE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 

@@ -9,6 +9,7 @@ from gigasr.aurasr_tiles import TileModel
 from gigasr.checkpoint import (
     CONFIG,
     CheckpointError,
+    is_onnx,
     load_weights,
     open_weights,
     ready,
@@ -20,6 +21,7 @@ from gigasr.config import UpsamplerConfig, parse
 from gigasr.engine import Model, PromptedUpsampler
 from gigasr.foreign import AuraModel, SpandrelModel, load_spandrel
 from gigasr.hub import HubName, cached, choose_weights, fetch
+from gigasr.onnx_model import describe_onnx, load_onnx
 from gigasr.upsampler import Upsampler
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -58,6 +60,8 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
     aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
     """
     path = find(name)
+    if is_onnx(path) and aurasr == "gigasr":
+        return load_onnx(path)
     tensors, header = open_weights(path)
     if all(key in tensors for key in SIGNATURE):
         weights = AuraWeights(tensors, read_aura_config(path), str(path))
@@ -70,7 +74,7 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
 def model_scale(name: str) -> int:
     """By how much a model enlarges; gigasr's own tell it without being built."""
     path = find(name)
-    header = open_weights(path)[1]
+    header = {} if is_onnx(path) else open_weights(path)[1]
     if header.get("kind") == "upsampler":
         return parse(UpsamplerConfig, json.loads(header["config"]), str(path)).scale
     return load_model(str(path)).scale
@@ -78,6 +82,8 @@ def model_scale(name: str) -> int:
 
 def describe(path: Path) -> dict[str, str]:
     """What a file of weights is, in words: kind, scale, parameters, size, and what its header notes."""
+    if is_onnx(path):
+        return describe_onnx(path)
     tensors, header = open_weights(path)
     is_ours = "kind" in header and header["kind"] != "upsampler"  # a text tower or a base model
     model = None if is_ours else load_model(str(path))

@@ -13,7 +13,9 @@ from PIL import Image
 from gigasr import metrics
 from gigasr.checkpoint import save_weights
 from gigasr.config import Config, load_config
+from gigasr.onnx_export import export
 from gigasr.upsampler import Upsampler
+from gigasr.zoo import load_model
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator
 
@@ -32,6 +34,14 @@ def tiny_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) 
     network = Upsampler(tiny_config.upsampler)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, network.state_dict(), "upsampler", tiny_config.upsampler.model_dump(mode="json"), torch.float32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny upsampler as an ONNX file, for the prompt "a dog" and the seed 3."""
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    export(load_model(str(tiny_weights)), "tiny.safetensors", path, "a dog", 3)
     return path
 
 

@@ -7,6 +7,7 @@ import click
 
 from gigasr import __version__
 from gigasr.cli.evaluate import bench, evaluate
+from gigasr.cli.export import export
 from gigasr.cli.models import models
 from gigasr.cli.t2i import t2i
 from gigasr.cli.train import train
@@ -38,5 +39,5 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-for command in (upscale, t2i, train, evaluate, models, bench, ui):
+for command in (upscale, t2i, train, evaluate, models, export, bench, ui):
     main.add_command(command)

@@ -1,0 +1,39 @@
+"""gigasr export: a model as an ONNX file."""
+
+from pathlib import Path
+
+import click
+
+from gigasr.cli.common import clear_errors
+
+
+@click.command()
+@click.argument("model")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-p", "--prompt", default="", help="What the images show that it will enlarge.")
+@click.option("--seed", default=0, show_default=True, help="Of z, as of upscale.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@clear_errors
+def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) -> None:
+    """Save a model as ONNX for one prompt and seed.
+
+    MODEL is gigasr's or AuraSR's, named as for upscale; TARGET ends in .onnx. The file takes images of any batch,
+    height and width, runs wherever ONNX does, and is itself a model for upscale and eval. Needs
+    the extra gigasr[export].
+
+    \b
+    Examples:
+      gigasr export upsampler_lite lite.onnx --prompt "a stone arch"
+      gigasr upscale photo.jpg --model lite.onnx
+    """
+    from gigasr.onnx_export import export as save
+    from gigasr.prompts import check_prompts
+    from gigasr.zoo import load_model
+
+    if target.suffix.lower() != ".onnx" or not target.absolute().parent.is_dir():
+        raise ValueError(f"{target}: expected a file that ends in .onnx, in a folder that exists; choose another name")
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
+    check_prompts([prompt])
+    save(load_model(model), Path(model).name, target, prompt, seed)
+    click.echo(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
