@@ -42,11 +42,16 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, (a & b).sum(dim=(1, 2)) / union.clamp(min=1), 1.0)
 
 
+def frame_steps(frames: Tensor) -> Tensor:
+    """frames: [N, 3, H, W] -> [N - 1] root mean square difference of each from the one before"""
+    return (frames[1:] - frames[:-1]).square().mean(dim=(1, 2, 3)).sqrt()
+
+
 def largest_jump(frames: Tensor) -> float:
     """Compare the largest step from frame to frame with the median one.
 
     frames:  [N, 3, H, W], N at least 3
     returns: largest / median of the root mean square differences; 1 = all steps are alike
     """
-    steps = (frames[1:] - frames[:-1]).square().mean(dim=(1, 2, 3)).sqrt()
+    steps = frame_steps(frames)
     return float(steps.max() / steps.median())

@@ -5,6 +5,7 @@ Pure functions after GigaGAN (arXiv:2303.05511); TextToImage strings them togeth
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,6 +103,21 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     to_a = torch.where(is_straight, 1 - share, ((1 - share) * angle).sin() / sine)
     to_b = torch.where(is_straight, share, (share * angle).sin() / sine)
     return to_a * a + to_b * b
+
+
+def even_shares(steps: Tensor, count: int) -> list[float]:
+    """Choose where to stop on a way so that the stops lie equally far apart.
+
+    steps:   [N] lengths of the N equal shares of the way, as they were found, at least 0
+    count:   of the stops, both ends among them, at least 2
+    returns: rising shares, the first 0, the last 1; equally spaced where there is no way to go
+    """
+    total = float(steps.sum())
+    if not total:
+        return [i / (count - 1) for i in range(count)]
+    gone = F.pad(steps.double().cumsum(dim=0) / total, (1, 0))
+    shares = np.interp(np.linspace(0, 1, count), gone.numpy(), np.linspace(0, 1, len(gone)))
+    return [float(share) for share in shares]
 
 
 def shift(w: Tensor, plus: Tensor, minus: Tensor, strength: float = 1.0) -> Tensor:

@@ -10,8 +10,9 @@ from gigasr.devices import choose_device, choose_dtype
 from gigasr.picture import Picture, PictureStrips, Progress
 from gigasr.pipeline import SuperResolver, resize, target_size
 from gigasr.text import TextFeatures, load_tower
+from gigasr_base.figures import frame_steps
 from gigasr_base.generator import Condition, Generator
-from gigasr_base.latents import draw_z, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
 from gigasr_base.zoo import DEFAULT, load_base
 
 
@@ -80,7 +81,8 @@ class TextToImage:
     ) -> Tensor:
         """Paint frames that lead from one prompt to another, and on the arc from one seed's z to another's.
 
-        From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap.
+        From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap. Where
+        the picture changes fast the frames lie closer: the way is painted twice, the first time to measure it.
 
         to_seed: None = the same seed. With the same prompt twice and two seeds, only z changes.
         """
@@ -88,13 +90,17 @@ class TextToImage:
             raise ValueError(f"num_frames: expected at least 2, got {num_frames}; the prompts themselves are two")
         a, b = self.text(prompt), self.text(to_prompt)
         z, to_z = self.z(seed), self.z(seed if to_seed is None else to_seed)
-        frames = []
-        for share in (i / (num_frames - 1) for i in range(num_frames)):
-            text = interpolate_text(a, b, share)
-            between = slerp(z, to_z, share)
-            w = torch.lerp(self.w(between, a, truncation), self.w(between, b, truncation), share)
-            frames.append(self.paint(self.everywhere(Condition(w, text))))
-        return torch.cat(frames)
+
+        def paint(shares: Sequence[float]) -> Tensor:
+            frames = []
+            for share in shares:
+                between = slerp(z, to_z, share)
+                w = torch.lerp(self.w(between, a, truncation), self.w(between, b, truncation), share)
+                frames.append(self.paint(self.everywhere(Condition(w, interpolate_text(a, b, share)))))
+            return torch.cat(frames)
+
+        steps = frame_steps(paint([i / (num_frames - 1) for i in range(num_frames)]))
+        return paint(even_shares(steps, num_frames))
 
     @torch.inference_mode()
     def shift(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from gigasr.attention import CrossAttention
 from gigasr.blocks import MappingNetwork
 from gigasr.text import TextFeatures
 from gigasr_base.generator import Condition
-from gigasr_base.latents import draw_z, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +137,17 @@ def test_a_small_step_between_prompts_of_different_length_is_a_small_change() ->
     for share in (0.0, 0.5, 0.999):
         near = attend(interpolate_text(a, b, share)) - attend(interpolate_text(a, b, share + 0.001))
         assert near.abs().max() < 0.02
+
+
+# frames
+
+
+def test_stops_lie_equally_far_apart_on_a_way_of_unequal_steps() -> None:
+    steps = torch.tensor([1.0, 3.0, 0.0, 4.0])
+    gone = torch.tensor([0.0, 1, 4, 4, 8])
+    reached = np.interp(even_shares(steps, 5), [0, 0.25, 0.5, 0.75, 1], gone)
+    np.testing.assert_allclose(reached, [0, 2, 4, 6, 8])
+
+
+def test_stops_are_equally_spaced_where_there_is_no_way_to_go() -> None:
+    assert even_shares(torch.zeros(7), 3) == [0, 0.5, 1]
