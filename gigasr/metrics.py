@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, Self
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ class Lpips(nn.Module):
     """Learned perceptual distance, frozen: a figure, and a loss with gradients to the images.
 
     `Lpips(features="squeezenet1_1_features.pth")` works offline: the file holds torchvision's weights of the backbone,
-    the whole network's or those of its `features` alone. Without a file torchvision downloads them.
+    the whole network's or those of its `features` alone. Without a file torchvision downloads them; raises
+    ConnectionError where it can't.
 
     Source: The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (arXiv:1801.03924), version 0.1.
     """
@@ -41,7 +43,13 @@ class Lpips(nn.Module):
         lpips = _import("lpips", "the package lpips", "run pip install lpips")
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
-            self.network = lpips.LPIPS(net=net, pnet_rand=features is not None, verbose=False)
+            try:
+                self.network = lpips.LPIPS(net=net, pnet_rand=features is not None, verbose=False)
+            except URLError as error:
+                raise ConnectionError(
+                    f"metrics.Lpips: expected torchvision's weights of {net} for download, got '{error.reason}'; "
+                    "go online, or give their file with --lpips-features"
+                ) from None
         if features is not None:
             _load_features(self.network.net, features)
         self.requires_grad_(False).eval()

@@ -180,6 +180,13 @@ def test_lpips_equals_the_package(net: str, tmp_path: Path) -> None:
     assert distance == pytest.approx(package(x[None] * 2 - 1, y[None] * 2 - 1).item(), rel=1e-5) != 0
 
 
+def test_without_a_file_and_offline_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(ConnectionError, match=r"expected torchvision's weights of squeeze .* --lpips-features"):
+        metrics.Lpips()
+
+
 def test_lpips_refuses_the_file_of_another_network(random_features: Path) -> None:
     with pytest.raises(ValueError, match=r"metrics.Lpips: features: expected .* got no '10.bias'"):
         metrics.Lpips("alex", random_features)
