@@ -159,7 +159,8 @@ def save_folder(
     save_weights(path / "model.safetensors", state, kind, config, dtype, **notes)
     with replacing(path / CONFIG) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "kind": kind, "config": config}, indent=1), encoding="utf-8")
-    front = {"library_name": "gigasr", "license": notes.get("licence", "").lower(), "pipeline_tag": "image-to-image"}
+    licence = notes.get("licence", "").partition(";")[0].lower()
+    front = {"library_name": "gigasr", "license": licence, "pipeline_tag": "image-to-image"}
     lines = ["---", *(f"{key}: {value}" for key, value in front.items() if value), "---", "", f"A gigasr {kind}."]
     with replacing(path / "README.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -63,24 +64,20 @@ def fetch(name: HubName) -> Path:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     shown = "@".join(part for part in name if part)
-    try:
+    wanted = "it in the cache or the Hugging Face Hub within reach"
+    with one_line(shown, wanted, "fetch it on a connected machine (gigasr models fetch), or give a file"):
         api = HfApi()
-        info = api.model_info(name.repository, revision=name.revision, files_metadata=True)
+        try:
+            info = api.model_info(name.repository, revision=name.revision, files_metadata=True)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise ValueError(
+                f"model: expected a model of the Hugging Face Hub, got '{shown}'; check the name"
+            ) from None
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         chosen = [file for file in (CONFIG, choose_weights(sizes, shown)) if file in sizes]
         megabytes = sum(sizes[file] for file in chosen) / 1e6
         logger.warning("%s: fetching %s, %.1f MB, from %s", shown, " and ".join(chosen), megabytes, api.endpoint)
         paths = [Path(hf_hub_download(name.repository, file, revision=name.revision)) for file in chosen]
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise ValueError(f"model: expected a model of the Hugging Face Hub, got '{shown}'; check the name") from None
-    except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith(("http", "huggingface_hub")):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise ConnectionError(
-            f"{shown}: expected it in the cache or the Hugging Face Hub within reach, got: {reason}; "
-            "fetch it on a connected machine (gigasr models fetch), or give a file"
-        ) from None
     return paths[-1]
 
 
@@ -88,6 +85,20 @@ def push(folder: Path, repository: str) -> str:
     """Upload a folder with config.json, model.safetensors and README.md as a model; returns where it lies."""
     from huggingface_hub import HfApi
 
-    api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="gigasr model"))
+    wanted = "the Hugging Face Hub within reach and a token that may write there"
+    with one_line(repository, wanted, "log in with hf auth login"):
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="gigasr model"))
+
+
+@contextmanager
+def one_line(shown: str, wanted: str, advice: str) -> Iterator[None]:
+    """Turn what the Hub's client raises, of several packages, into a ConnectionError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("http", "huggingface_hub")):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ConnectionError(f"{shown}: expected {wanted}, got: {reason}; {advice}") from None
