@@ -5,41 +5,104 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from spandrel import ModelLoader
+from torch import Tensor
 
 from gigasr.checkpoint import CheckpointError, load_weights
+from gigasr.cli import main
 from gigasr.devices import Place
-from gigasr.foreign import SpandrelModel
-from gigasr.rows import Rows
+from gigasr.images import read_image
 from gigasr.zoo import convert, find, load_model
 
-NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
+WINDOWS = {
+    "img_size": 16,
+    "embed_dim": 12,
+    "num_heads": [2],
+    "window_size": 4,
+    "upscale": 2,
+    "upsampler": "pixelshuffle",
+}
+NETWORKS: list[tuple[str, str, dict[str, Any]]] = [  # spandrel's module, its class, small dimensions
     ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1}),
     ("Compact", "Compact", {"num_feat": 8, "num_conv": 2}),
     ("SPAN", "SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8}),
     ("PLKSR", "PLKSR", {"dim": 16, "n_blocks": 2}),
     ("RealCUGAN", "UpCunet2x", {}),
     ("SAFMN", "SAFMN", {"dim": 8, "n_blocks": 1}),
+    ("SwinIR", "SwinIR", WINDOWS),
+    ("HAT", "HAT", WINDOWS | {"compress_ratio": 3, "squeeze_factor": 3}),
+    (
+        "DAT",
+        "DAT",
+        SMALL | {"embed_dim": 32, "split_size": [4, 4], "depth": [2]},
+    ),
+    ("OmniSR", "OmniSR", {"num_feat": 8, "block_num": 1, "res_num": 1, "up_scale": 2, "window_size": 4}),
+    ("ATD", "ATD", WINDOWS | {"category_size": 16, "num_tokens": 8, "reducted_dim": 4}),
+    ("DRCT", "DRCT", WINDOWS | {"gc": 4}),
+    ("SCUNet", "SCUNet", {"config": [1] * 7}),
+    ("RCAN", "RCAN", {"n_feats": 8, "n_resblocks": 1, "n_resgroups": 1, "scale": 2, "reduction": 2}),
 ]
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize(("module", "name", "options"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
-def test_a_network_gives_what_spandrel_makes_of_it(
-    module: str, name: str, options: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """131x93 px"""
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 11, 3), dtype=np.uint8))
+    small.resize((131, 93), Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def save_network(path: Path, module: str, name: str, options: dict[str, Any]) -> Path:
+    """Save an untrained network of spandrel's as others save theirs."""
     torch.manual_seed(0)
     state = getattr(import_module(f"spandrel.architectures.{module}"), name)(**options).state_dict()
-    path = tmp_path / "model.pth"
     torch.save({"params_ema": state}, path)
-    image = torch.rand(1, 3, 33, 47)
-    expected = ModelLoader().load_from_file(path)(image)
-    model = load_model(str(path))
-    assert isinstance(model, SpandrelModel)
-    result = torch.cat(list(model.engine("", 0, Place()).strips(Rows.of(image * 2 - 1), 0)), dim=2)
-    torch.testing.assert_close(result / 2 + 0.5, expected, atol=1e-5, rtol=0)
+    return path
+
+
+@torch.inference_mode()
+def results(photo: Path, model: Path, *options: str) -> tuple[Tensor, Tensor]:
+    """What the command makes of a photo, and what spandrel makes of it."""
+    target = photo.with_name("large.png")
+    exact = ("--fidelity", "0", "--fp32", "--bit-depth", "16")
+    run = CliRunner().invoke(main, ["upscale", str(photo), "-o", str(target), "-n", str(model), *exact, *options])
+    assert run.exit_code == 0, run.output
+    return read_image(target).rgb, ModelLoader().load_from_file(model)(read_image(photo).rgb[None])[0]
+
+
+@pytest.mark.parametrize(("module", "name", "options"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
+def test_upscale_gives_what_spandrel_makes_of_a_network(
+    module: str, name: str, options: dict[str, Any], photo: Path, tmp_path: Path
+) -> None:
+    with Image.open(photo) as image:
+        image.crop((40, 30, 87, 63)).save(photo)
+    result, expected = results(photo, save_network(tmp_path / "model.pth", module, name, options))
+    assert expected.std() > 0.01
+    torch.testing.assert_close(result, expected, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("module", "name", "options"), NETWORKS[:3], ids=[name for _, name, _ in NETWORKS[:3]])
+def test_of_regions_that_are_blended_nothing_is_seen_where_the_network_does_not_look_far(
+    module: str, name: str, options: dict[str, Any], photo: Path, tmp_path: Path
+) -> None:
+    result, expected = results(photo, save_network(tmp_path / "model.pth", module, name, options), "--tile", "64")
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
+def test_a_network_that_may_not_be_cut_gets_the_whole_image(tmp_path: Path) -> None:
+    model = load_model(str(save_network(tmp_path / "model.pth", *NETWORKS[6])))
+    assert len(model.engine("", 0, Place()).plan(3000, 2000)) == 1
+
+
+def test_weights_over_which_spandrel_stumbles_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = save_network(tmp_path / "odd.pth", "HAT", "HAT", WINDOWS)  # it divides by a number of channels that is 0
+    with pytest.raises(CheckpointError, match="odd.pth: expected complete weights, got: .*division.* by zero"):
+        load_model(str(path))
 
 
 class Evil:
