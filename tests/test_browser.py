@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from gigasr.cases import Case
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
+from gigasr.enlarger import Limits
 from gigasr.eval_report import Report, to_html
 from gigasr.image_writer import write_image
 from gigasr.images import Picture
-from gigasr.ui import Limits, launch_options
+from gigasr.ui import launch_options
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
@@ -37,7 +38,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: ANN401
     """A window; an error of a script, or a request to another host, fails the test."""
     window = browser.new_page(viewport=WIDE)
-    window.set_default_timeout(120_000)
+    window.set_default_timeout(60_000)
     wrong: list[str] = []
     own = ("http://127.0.0.1", "http://localhost", "file:", "data:", "blob:")
     window.on("request", lambda sent: wrong.append(sent.url) if not sent.url.startswith(own) else None)
@@ -54,6 +55,14 @@ def address(tiny_weights: Path, base_weights: Path, tmp_path_factory: pytest.Tem
         app = make_page([str(tiny_weights)], str(base_weights), Limits(), "cpu", "fp32")
         yield app.launch(prevent_thread_lock=True, quiet=True, **launch_options(Limits()))[1]
         app.close()
+
+
+@pytest.fixture(scope="module")
+def large_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that takes minutes at 64 times."""
+    path = tmp_path_factory.mktemp("photo") / "meadow.png"
+    write_image(path, Picture(torch.rand(3, 240, 240)))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_a_photo_is_enlarged_and_its_download_is_the_command_lines_file(
     page.get_by_label("Prompt").first.fill("a leaf")
     page.get_by_label("or size").fill("96x80")
     page.get_by_role("button", name="Enlarge").click()
-    page.wait_for_selector("text=96×80 px")
+    page.wait_for_selector("text=/96×80 px, .* MB/")
     options = ["-p", "a leaf", "--size", "96x80", "-n", str(tiny_weights), "-g", "cpu", "-o", str(tmp_path / "b.png")]
     assert CliRunner().invoke(main, ["upscale", str(photo), *options, "--fp32"]).exit_code == 0
     assert download(page, tmp_path / "a.png", "leaf_96x80.png") == (tmp_path / "b.png").read_bytes()
@@ -89,7 +98,7 @@ def test_the_slider_moves_the_border_between_before_and_after(page: Page, addres
     page.goto(address)
     page.set_input_files("input[type=file]", photo)
     page.get_by_role("button", name="Enlarge").click()
-    page.wait_for_selector("text=192×160 px")
+    page.wait_for_selector("text=/192×160 px, .* MB/")
     handle = page.locator("[role=none].outer, .outer").first
     before = handle.bounding_box()
     page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
@@ -118,15 +127,49 @@ def test_the_text_tab_paints_a_picture(page: Page, address: str, tmp_path: Path)
 
 def test_two_windows_at_once_both_finish(page: Page, browser: Any, address: str, photo: Path) -> None:  # noqa: ANN401
     other = browser.new_page(viewport=WIDE)
-    other.set_default_timeout(120_000)
+    other.set_default_timeout(60_000)
     for window in (page, other):
         window.goto(address)
         window.set_input_files("input[type=file]", photo)
     for window in (page, other):
         window.get_by_role("button", name="Enlarge").click()
     for window in (page, other):
-        window.wait_for_selector("text=192×160 px")
+        window.wait_for_selector("text=/192×160 px, .* MB/")
     other.close()
+
+
+def start_long_work(page: Page, address: str, photo: Path) -> None:
+    """Ask for more than anyone would wait for, and wait until it runs."""
+    page.goto(address)
+    page.set_input_files("input[type=file]", photo)
+    page.get_by_label("or size").fill("8192x8192")
+    page.wait_for_selector("text=8192×8192 px")
+    page.get_by_role("button", name="Enlarge").click()
+    page.wait_for_selector("text=s left")
+
+
+def finish_short_work(page: Page, address: str, photo: Path) -> None:
+    """Work that comes to its end only when nothing else is running."""
+    page.goto(address)
+    page.set_input_files("input[type=file]", photo)
+    page.get_by_text("2×", exact=True).click()
+    page.wait_for_selector("text=48×40 px")
+    page.get_by_role("button", name="Enlarge").click()
+    page.wait_for_selector("text=/48×40 px, .* MB/", timeout=60_000)
+
+
+def test_cancel_frees_the_network_for_the_next(page: Page, address: str, photo: Path, large_photo: Path) -> None:
+    start_long_work(page, address, large_photo)
+    page.get_by_role("button", name="Cancel").first.click()
+    page.wait_for_selector("text=s left", state="hidden")
+    finish_short_work(page, address, photo)
+
+
+def test_a_closed_window_stops_its_work(page: Page, browser: Any, address: str, photo: Path, large_photo: Path) -> None:  # noqa: ANN401
+    other = browser.new_page(viewport=WIDE)
+    start_long_work(other, address, large_photo)
+    other.close()
+    finish_short_work(page, address, photo)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])

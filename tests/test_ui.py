@@ -1,5 +1,6 @@
 """The page's HTTP API: what it gives equals what the command line writes, and what it refuses it refuses clearly."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image
 
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
+from gigasr.enlarger import Limits
 from gigasr.image_writer import write_image
 from gigasr.images import Picture, read_image
-from gigasr.ui import Limits, launch_options
+from gigasr.ui import launch_options
 
 gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
 client = pytest.importorskip("gradio_client")
@@ -133,6 +135,17 @@ def test_two_users_at_once_both_finish(address: str, deep_photo: Path) -> None:
         first, second = pool.map(work, (1, 2))
     assert first != second
     assert [work(1), work(2)] == [first, second]
+
+
+def test_a_request_that_is_stopped_says_so_and_frees_the_network(user: Client, deep_photo: Path) -> None:
+    user.predict(api_name="/stop")  # nothing runs
+    job = user.submit("an apple", size="1k", count=16, api_name="/paint")
+    while "picture" not in str(job.status().progress_data):
+        time.sleep(0.05)
+    user.predict(api_name="/stop")
+    with pytest.raises(Exception, match="stopped"):
+        job.result(timeout=60)
+    assert upscale(user, deep_photo, scale=2)[1].startswith("48×40 px")
 
 
 def test_without_a_base_model_the_page_says_how_to_get_one(tiny_weights: Path) -> None:

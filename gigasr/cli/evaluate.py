@@ -19,7 +19,7 @@ Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
-PROMPTS = ("right", "none", "wrong")
+PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"}  # word -> in a row's name
 
 
 class Several(click.ParamType):
@@ -59,7 +59,7 @@ class Several(click.ParamType):
 )
 @click.option(
     "--prompts",
-    type=Several(PROMPTS),
+    type=Several(tuple(PROMPTS)),
     default="right",
     show_default=True,
     help="right (each image's first caption), none, wrong (another image's); several with commas.",
@@ -195,7 +195,7 @@ def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
     shared = {name: options[name] for name in ("scale", "square", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]
     return {
-        ", ".join([kind] * (len(low_res) > 1) + [f"{choice} prompt"] * (len(prompts) > 1)): Protocol(
+        ", ".join([kind] * (len(low_res) > 1) + [PROMPTS[choice]] * (len(prompts) > 1)): Protocol(
             low_res=kind, prompts=choice, **shared
         )
         for kind in low_res

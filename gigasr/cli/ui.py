@@ -11,7 +11,9 @@ from gigasr.cli.t2i import base_images, check_prompts, describe, parse_size, pla
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gigasr.ui import Enlarger, Limits, Notify, Paint
+    from gigasr.enlarger import Enlarger, Limits
+    from gigasr.jobs import Notify
+    from gigasr.ui_paint import Paint
 
 
 @click.command()
@@ -38,7 +40,8 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
       gigasr ui --open
       gigasr ui --host 0.0.0.0 --port 8000 --max-upload 16 --max-result 64
     """
-    from gigasr.ui import Limits, launch_options
+    from gigasr.enlarger import Limits
+    from gigasr.ui import launch_options
 
     limits = Limits(options["max_upload"], options["max_result"])
     page = make_page(models, base, limits, options["device"], options["precision"])
@@ -50,7 +53,8 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
 
 def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:  # noqa: ANN401
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
-    from gigasr.ui import Enlarger, build
+    from gigasr.enlarger import Enlarger
+    from gigasr.ui import build
     from gigasr.zoo import DEFAULT, bundled, find
     from gigasr_base.zoo import find as find_base
 
@@ -80,7 +84,6 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
         prompt, upsampler = options["prompt"], enlarger.models[0]
         size = parse_size(options["size"])
         check_prompts([prompt, *filter(None, (options["style_prompt"], options["to"]))])
-        notify(0.0, "preparing the model")
         painter = load()
         check_size(size, painter.size)
         resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
