@@ -19,14 +19,8 @@ from gigasr.devices import Place
 from gigasr.images import read_image
 from gigasr.zoo import convert, find, load_model
 
-WINDOWS = {
-    "img_size": 16,
-    "embed_dim": 12,
-    "num_heads": [2],
-    "window_size": 4,
-    "upscale": 2,
-    "upsampler": "pixelshuffle",
-}
+SMALL = {"img_size": 16, "embed_dim": 12, "num_heads": [2], "upscale": 2, "upsampler": "pixelshuffle"}
+WINDOWS = SMALL | {"window_size": 4, "depths": [2]}
 NETWORKS: list[tuple[str, str, dict[str, Any]]] = [  # spandrel's module, its class, small dimensions
     ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1}),
     ("Compact", "Compact", {"num_feat": 8, "num_conv": 2}),
@@ -36,11 +30,7 @@ NETWORKS: list[tuple[str, str, dict[str, Any]]] = [  # spandrel's module, its cl
     ("SAFMN", "SAFMN", {"dim": 8, "n_blocks": 1}),
     ("SwinIR", "SwinIR", WINDOWS),
     ("HAT", "HAT", WINDOWS | {"compress_ratio": 3, "squeeze_factor": 3}),
-    (
-        "DAT",
-        "DAT",
-        SMALL | {"embed_dim": 32, "split_size": [4, 4], "depth": [2]},
-    ),
+    ("DAT", "DAT", SMALL | {"embed_dim": 32, "split_size": [4, 4], "depth": [2]}),
     ("OmniSR", "OmniSR", {"num_feat": 8, "block_num": 1, "res_num": 1, "up_scale": 2, "window_size": 4}),
     ("ATD", "ATD", WINDOWS | {"category_size": 16, "num_tokens": 8, "reducted_dim": 4}),
     ("DRCT", "DRCT", WINDOWS | {"gc": 4}),
