@@ -231,7 +231,7 @@ def _to_samples(picture: Picture, dtype: type[np.uint8] | type[np.uint16]) -> np
     samples = np.empty((*picture.size, len(planes)), dtype)
     for i, plane in enumerate(planes):
         scaled = plane * limit
-        if not scaled.isfinite().all():
+        if not scaled.sum().isfinite():
             raise ValueError("picture: expected finite values, got NaN or infinity; compute in float32")
         samples[:, :, i] = scaled.round_().clamp_(0, limit).numpy()
     return samples
