@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from gigasr.colour import cmyk_to_srgb
 from gigasr.exif import INPUT_FORMATS, ORIENTATION, exif_bytes, portable_tags, read_exif
 from gigasr.headers import Header, is_tiff
 from gigasr.picture import Picture
+from gigasr.xmp import IPTC_TAG, read_iptc, read_xmp
 
 MAX_PIXELS = 178_956_970  # px; a file whose header claims more is refused as a decompression bomb (Pillow's own limit)
 
@@ -68,7 +70,9 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
             image = image.colourspace("rgb16")
         image = image.copy_memory().autorot()
         samples = image.numpy()
-        icc_profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+        icc_profile, xmp = (
+            image.get(name) if image.get_typeof(name) else None for name in ("icc-profile-data", "xmp-data")
+        )
     except pyvips.Error as error:
         raise ValueError(error) from error
     if samples.dtype != np.uint16:
@@ -79,7 +83,7 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         file.seek(0)
         dpi = Image.open(file, formats=INPUT_FORMATS).info.get("dpi")  # here pyvips gives 72 for unknown
     tags = portable_tags(lambda: read_exif(file, header.offset))
-    return _to_picture(samples, header.white, icc_profile, tags, dpi)
+    return replace(_to_picture(samples, header.white, icc_profile, tags, dpi), xmp=xmp)
 
 
 def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture:
@@ -91,12 +95,13 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     mode: PIL mode to convert to; "" = the plain one that holds what is in it
     """
     image.load()
-    tags = portable_tags(image.getexif)
+    tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
     if tags.get(ORIENTATION) in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[tags[ORIENTATION]])
     samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
     white = np.iinfo(samples.dtype).max
-    return _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
+    picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
+    return replace(picture, xmp=xmp, iptc=picture.iptc or iptc)
 
 
 def plain_mode(image: Image.Image) -> str:
@@ -134,8 +139,9 @@ def _to_picture(
         is_gray=is_gray,
         bit_depth=8 * samples.dtype.itemsize,
         icc_profile=icc_profile if icc_profile and icc_profile[16:20] == space else None,
-        exif=exif_bytes({tag: value for tag, value in tags.items() if tag != ORIENTATION}),
+        exif=exif_bytes({tag: value for tag, value in tags.items() if tag not in (ORIENTATION, IPTC_TAG)}),
         dpi=_clean_dpi(dpi),
+        iptc=tags.get(IPTC_TAG),
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from gigasr.xmp import IPTC_TAG, iptc_of_tiff
+
 logger = logging.getLogger(__name__)
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
@@ -34,10 +36,12 @@ def read_exif(file: BinaryIO, offset: int = 0) -> Image.Exif:
 
 
 def portable_tags(load: Callable[[], Image.Exif]) -> dict[int, Any]:
-    """Return the tags worth keeping in another file, and the orientation; {} for a damaged EXIF block."""
+    """Return the tags worth keeping in another file, orientation and IPTC; {} for a damaged EXIF block."""
     try:
         exif = load()
         tags = {tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == ORIENTATION}
+        if iptc := iptc_of_tiff(exif):
+            tags[IPTC_TAG] = iptc
         for ifd in (EXIF_IFD, GPS_IFD):
             if nested := dict(exif.get_ifd(ifd)):
                 nested.pop(INTEROP_IFD, None)  # an offset into the old file

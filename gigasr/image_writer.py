@@ -17,6 +17,7 @@ from gigasr.files import replacing
 from gigasr.images import ANIMATED_FORMATS, OUTPUT_FORMATS
 from gigasr.picture import Picture, PictureStrips, Timing
 from gigasr.raster import Raster, write_png, write_tiff
+from gigasr.xmp import jpeg_segments, renew_xmp
 
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
 _DEEP_FORMATS = ("PNG", "TIFF")
@@ -124,7 +125,8 @@ def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Ras
         blocks, profile = map(partial(_to_srgb, profile=profile, path=path), blocks), None
     tags = output_tags(first.exif, size, {} if file_format == "PNG" else texts)
     channels = (1 if first.is_gray else 3) + has_alpha
-    return Raster(size, channels, np.dtype(dtype), blocks, profile, first.dpi, tags)
+    facts = profile, first.dpi, tags, renew_xmp(first.xmp, size), first.iptc
+    return Raster(size, channels, np.dtype(dtype), blocks, *facts)
 
 
 def _to_srgb(block: np.ndarray, profile: bytes, path: Path) -> np.ndarray:
@@ -151,6 +153,7 @@ def _write_pil(
     film = Film(_to_image(raster, file_format) for raster in itertools.chain([first], rasters))
     exif = jpeg_exif(first.tags) if file_format == "JPEG" else exif_bytes(first.tags)
     options = options | {"icc_profile": first.icc_profile, "dpi": first.dpi, "exif": exif}
+    options |= jpeg_segments(first.xmp, first.iptc) if file_format == "JPEG" else {"xmp": first.xmp}
     if timing is not None:
         film.n_frames, film.is_animated = len(timing.durations), True
         options |= {"save_all": True, **_timing_options(file_format, timing)}

@@ -20,6 +20,8 @@ class Picture:
     icc_profile: bytes | None = None  # of rgb or, in a gray picture, of gray; None = sRGB
     exif: bytes | None = None  # without orientation, thumbnail and resolution
     dpi: tuple[float, float] | None = None  # x, y
+    xmp: bytes | None = None  # as it was read; made true for the size when it is written
+    iptc: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.rgb.dim() != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype != torch.float32:

@@ -14,6 +14,7 @@ from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
 
 from gigasr.exif import exif_bytes
 from gigasr.picture import Timing
+from gigasr.xmp import IPTC_TAG, PNG_KEY, XMP_TAG
 
 _TIFF_STRIP_BYTES = 1 << 18
 _PNG_BLOCK_BYTES = 1 << 22
@@ -33,6 +34,8 @@ class Raster:
     icc_profile: bytes | None
     dpi: tuple[float, float] | None
     tags: dict[int, Any]  # of EXIF
+    xmp: bytes | None = None
+    iptc: bytes | None = None  # PNG has no place for it
 
     @property
     def num_bytes(self) -> int:
@@ -93,6 +96,8 @@ def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None
         PngImagePlugin.putchunk(file, b"pHYs", struct.pack(">2IB", *per_metre, 1))
     if exif := exif_bytes(raster.tags):
         PngImagePlugin.putchunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if raster.xmp:
+        PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)
     info = PngImagePlugin.PngInfo()
     for key, text in texts.items():
         info.add_text(key, text)
@@ -215,7 +220,8 @@ def _tiff_directory(
         directory[282], directory[283], directory[296] = (*raster.dpi, 2)
     if raster.icc_profile:
         directory[34675] = raster.icc_profile
-    for tag, value in raster.tags.items():
+    named = {XMP_TAG: raster.xmp, IPTC_TAG: raster.iptc}
+    for tag, value in (raster.tags | {tag: value for tag, value in named.items() if value}).items():
         directory[tag] = value
     written = bytearray(directory.tobytes(position))
     count_bytes, entry_bytes, letter = (8, 20, "Q") if is_big else (2, 12, "I")
