@@ -78,7 +78,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "evaluation": 10,
         "jobs": 0,
         "enlarger": 12,
-        "ui_parts": 4,
+        "ui_parts": 5,
         "ui_enlarge": 13,
         "ui_paint": 10,
         "ui": 14,
