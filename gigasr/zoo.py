@@ -59,6 +59,8 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
 
     aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
     """
+    from gigasr.spandrel_plugin import register
+
     path = find(name)
     if is_onnx(path) and aurasr == "gigasr":
         return load_onnx(path)
@@ -68,7 +70,10 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
         return AuraModel(weights) if aurasr == "gigasr" else TileModel(weights, aurasr == "overlapped")
     if aurasr != "gigasr":
         raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
-    return PromptedUpsampler(load_upsampler(str(path))) if "kind" in header else load_spandrel(tensors, str(path))
+    if "kind" in header:
+        return PromptedUpsampler(load_upsampler(str(path)))
+    register()
+    return load_spandrel(tensors, str(path))
 
 
 def model_scale(name: str) -> int:

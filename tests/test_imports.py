@@ -69,6 +69,7 @@ RANKS = {  # a module imports only from lower ranks of its package; gigasr_base 
         "foreign": 6,
         "onnx_model": 7,
         "onnx_export": 8,
+        "spandrel_plugin": 6,
         "hub": 2,
         "zoo": 8,
         "pipeline": 9,

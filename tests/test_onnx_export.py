@@ -102,7 +102,7 @@ def test_networks_of_others_are_not_exported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("a.txt", "expected a file that ends in .onnx"), ("no/a.onnx", "in a folder that exists"), ("b.onnx", "exists")],
+    [("a.txt", "expected a name in .onnx or .pth"), ("no/a.onnx", "in a folder that exists"), ("b.onnx", "exists")],
 )
 def test_a_wrong_target_is_told_before_anything_is_made(target: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "b.onnx").write_bytes(b"mine")

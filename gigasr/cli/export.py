@@ -1,4 +1,4 @@
-"""gigasr export: a model as an ONNX file."""
+"""gigasr export: a model for one prompt and seed, for other programs."""
 
 from pathlib import Path
 
@@ -15,25 +15,28 @@ from gigasr.cli.common import clear_errors
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @clear_errors
 def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) -> None:
-    """Save a model as ONNX for one prompt and seed.
+    """Save a model for one prompt and seed.
 
-    MODEL is gigasr's or AuraSR's, named as for upscale; TARGET ends in .onnx. The file takes images of any batch,
-    height and width, runs wherever ONNX does, and is itself a model for upscale and eval. Needs
-    the extra gigasr[export].
+    MODEL is gigasr's or AuraSR's, named as for upscale. A TARGET that ends in .onnx takes images of any batch, height
+    and width, runs wherever ONNX does, and is itself a model for upscale and eval; it needs the extra gigasr[export].
+    One that ends in .pth, of gigasr's models alone, is for programs that use spandrel with gigasr's plug-in.
 
     \b
     Examples:
       gigasr export upsampler_lite lite.onnx --prompt "a stone arch"
       gigasr upscale photo.jpg --model lite.onnx
+      gigasr export upsampler_lite lite.pth --seed 3
     """
-    from gigasr.onnx_export import export as save
+    from gigasr.onnx_export import export as save_onnx
     from gigasr.prompts import check_prompts
+    from gigasr.spandrel_plugin import save as save_for_spandrel
     from gigasr.zoo import load_model
 
-    if target.suffix.lower() != ".onnx" or not target.absolute().parent.is_dir():
-        raise ValueError(f"{target}: expected a file that ends in .onnx, in a folder that exists; choose another name")
+    if target.suffix.lower() not in (".onnx", ".pth") or not target.absolute().parent.is_dir():
+        raise ValueError(f"{target}: expected a name in .onnx or .pth, in a folder that exists; choose another one")
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
     check_prompts([prompt])
+    save = save_onnx if target.suffix.lower() == ".onnx" else save_for_spandrel
     save(load_model(model), Path(model).name, target, prompt, seed)
     click.echo(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
