@@ -109,6 +109,7 @@ def to_html(report: Report) -> str:
     return page.render(
         report=report,
         figures=FIGURES,
+        figures_of=figures_of,
         names=_columns(report.table.values()),
         image_names=_columns(row for rows in figures_of.values() for row in rows.values()),
         case_data=[{"figures": _finite(figures_of[case.image])} for case in report.cases],

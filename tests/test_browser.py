@@ -191,9 +191,17 @@ def test_the_report_sorts_compares_and_zooms_offline(page: Page, tmp_path: Path,
     page.get_by_role("button", name="PSNR-Y").click()
     assert page.locator("#figures tbody tr td:first-child").all_inner_texts() == ["lanczos", "lite"]
     width = page.locator(".frame").first.bounding_box()["width"]
+    zoom = float(page.input_value("#zoom"))
     page.select_option("#zoom", "2")
-    assert page.locator(".frame").first.bounding_box()["width"] == 2 * width
+    assert page.locator(".frame").first.bounding_box()["width"] == 2 / zoom * width
     page.locator("input[type=range]").first.fill("80")
     assert page.locator(".frame").first.evaluate("frame => frame.style.getPropertyValue('--cut')") == "80%"
+    page.select_option("#zoom", "0.5")
+    box = page.locator(".frame").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 9)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 9)
+    page.mouse.up()
+    assert page.locator("input[type=range]").first.input_value() == "25"
     page.locator(".strip img[data-name=lanczos]").first.click()
-    assert page.locator("#right").input_value() == "lanczos"
+    assert page.locator("#right").input_value() == page.locator(".frame .right").first.inner_text() == "lanczos"
