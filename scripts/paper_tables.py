@@ -53,12 +53,14 @@ HEADINGS = {  # figure -> heading, digits
     "fid_squeeze": ("FID (squeeze)", 1),
     "patch_fid_squeeze": ("patch-FID (squeeze)", 1),
 }
+SQUEEZE = "_squeeze"  # ends the names of distances by other features than the paper's
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def show(table: str, name: str, figures: dict[str, float], count: int) -> None:
-    """Print a table with a row more; distances by other features than Inception's get columns of their own."""
-    columns = TABLES[table]["columns"] + [figure for figure in figures if figure.endswith("_squeeze")]
+    """Print a table with a row more; distances by other features than the paper's get columns of their own."""
+    columns = TABLES[table]["columns"]
+    columns = columns + [name for name in figures if name.endswith(SQUEEZE) and name.removesuffix(SQUEEZE) in columns]
     cells = [["", *(HEADINGS[column][0] for column in columns)]]
     for row in [*TABLES[table]["rows"], {"name": f"{name}, {count} images"} | figures]:
         shown = [f"{row[column]:.{HEADINGS[column][1]}f}" if column in row else "-" for column in columns]
