@@ -62,6 +62,16 @@ def test_strip_height_does_not_change_the_picture(tiny_weights: Path) -> None:
         torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
 
 
+def test_threads_do_not_change_the_picture(resolver: SuperResolver) -> None:
+    picture, threads, results = Picture(torch.rand(3, 40, 57)), torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        results.append(resolver.upscale(picture, scale=8).rgb)
+    torch.set_num_threads(threads)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], atol=1 / 255, rtol=0)
+
+
 def test_a_very_wide_picture_is_the_mirror_image_of_a_tall_one(
     resolver: SuperResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
