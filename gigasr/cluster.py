@@ -142,7 +142,8 @@ class ClusterRun:
             logger.warning("%s: its worker died; once more", job.source.path)
             self.waiting.append(job)
             return
-        work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({type(error).__name__})"))
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
         self.ledger.add(work)
         self.notify(work)
 

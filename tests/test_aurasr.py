@@ -120,6 +120,18 @@ def test_the_engine_gives_the_same_picture_in_strips_of_any_height(weights: Aura
     torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (32, 5), (33, 9)])
+@torch.inference_mode()
+def test_pictures_below_33_px_on_which_the_package_fails_are_enlarged(
+    weights: AuraWeights, size: tuple[int, int]
+) -> None:
+    result = torch.cat(
+        list(AuraModel(weights).engine("", 1, Place()).strips(Rows.of(torch.zeros(1, 3, *size)), 1)), dim=2
+    )
+    assert result.shape == (1, 3, 4 * size[0], 4 * size[1])
+    assert bool(result.isfinite().all())
+
+
 WRAPPERS: list[Callable[[dict[str, Tensor]], Any]] = [
     lambda state: state,
     lambda state: {"G": {}, "G_ema": state, "steps": 3},

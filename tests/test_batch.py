@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -259,6 +260,58 @@ def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["failed", "skipped"]
     monkeypatch.undo()
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "skipped"]
+
+
+def test_a_folder_that_cannot_be_made_costs_only_its_files(tiny_weights: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "in", "a.png", "sub/b.png", "z.png")
+    jobs, told = plan(tmp_path / "in", output=tmp_path / "out", recursive=True), list[Work]()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_bytes(b"in the way")
+    Run(jobs, Settings(model=str(tiny_weights)), told.append).start()
+    assert statuses(told) == ["done", "failed", "done"]
+    assert "out/sub" in str(by_file(told)[1].error)
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT, "sub", "z_8x.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no permissions of this kind there")
+def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, told = Path(name), list[Work]()
+        make_images(folder / "in", "a.png", "closed/b.png", "z.png")
+        jobs = plan(folder / "in", output=folder / "out", recursive=True)
+        run = Run(jobs, Settings(model=str(tiny_weights)), told.append)
+        run.worker.load()
+        (folder / "out" / "closed").mkdir()
+        for path, mode in {"": 0o755, "out": 0o777, f"out/{REPORT}": 0o666, "out/closed": 0o555}.items():
+            (folder / path).chmod(mode)
+        user = os.geteuid()
+        os.seteuid(user or 65_534)  # nothing is read-only for root
+        try:
+            run.start()
+        finally:
+            os.seteuid(user)
+        assert statuses(told) == ["done", "failed", "done"]
+        assert "Permission denied" in str(by_file(told)[1].error)
+        assert not os.listdir(folder / "out" / "closed")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
+def test_a_temporary_file_that_does_not_fit_costs_only_its_picture(
+    enlarge: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr("gigasr.pipeline.WIDEST", 100)
+    make_images(tmp_path / "in", "a.png", "c.png")
+    Image.new("RGB", (200, 9)).save(tmp_path / "in" / "b.png")  # black: 345,600 bytes that shrink to a few
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert statuses(told) == ["done", "failed", "done"]
+    assert "File too large" in str(told[1].error)
 
 
 def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001

@@ -2,10 +2,11 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from picture_files import make_images, statuses
+from picture_files import by_file, make_images, statuses
 
 from gigasr.batch import Run
 from gigasr.cluster import ATTEMPTS, ClusterRun
@@ -26,9 +27,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def kill_a_worker() -> None:
-    children = psutil.Process().children(recursive=True)
-    workers = [child for child in children if child.name().startswith("ray::Station")]
-    os.kill(workers[0].pid, signal.SIGKILL)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # Ray's other processes come and go
+            if child.name().startswith("ray::Station"):
+                return os.kill(child.pid, signal.SIGKILL)
+    pytest.fail("found no worker to kill")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -46,7 +49,9 @@ def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes
             kill_a_worker()
 
     ClusterRun(plan(tmp_path / "in", tmp_path / "ray"), settings, notify, "local", 2).start()
-    assert sorted(statuses(told)) == ["done"] * 10 + ["failed"], [str(work.error) for work in told]
+    found = [("done", "failed")["bad" in work.job.target.name] for work in by_file(told)]
+    told_as = [status.replace("skipped", "done") for status in statuses(told)]  # if written just before the worker died
+    assert told_as == found, [str(work.error) for work in told]
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(read_reports(tmp_path / "ray")) == 10
 
@@ -58,6 +63,7 @@ def test_a_file_whose_workers_die_is_given_up_and_told(tmp_path: Path, tiny_weig
     run = ClusterRun([job], Settings(model=str(tiny_weights)), told.append, "local", 1)
     for _ in range(ATTEMPTS):
         assert not told
-        run.retry(job, RuntimeError())
-    assert [(work.status, str(work.error)) for work in told] == [("failed", "its worker died 3 times (RuntimeError)")]
+        run.retry(job, RuntimeError("no\nmemory"))
+    message = "its worker died 3 times (RuntimeError: no memory)"
+    assert [(work.status, str(work.error)) for work in told] == [("failed", message)]
     assert list(run.waiting).count(job) == ATTEMPTS

@@ -104,6 +104,31 @@ def deep_gray_png(path: Path) -> np.ndarray:
     return samples
 
 
+def even_alpha(channels: int, bits: int, alpha: int) -> np.ndarray:
+    """Samples that are equally transparent everywhere."""
+    samples = random_samples(channels, bits)
+    samples[:, :, -1] = alpha
+    return samples
+
+
+def premultiplied_tiff(path: Path) -> np.ndarray:
+    samples = even_alpha(4, 8, 51)
+    stored = samples.copy()
+    stored[:, :, :3] = (samples[:, :, :3] / 5).round()
+    tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"])
+    return samples
+
+
+def transparent_palette_png(path: Path) -> np.ndarray:
+    opaque = palette_png(path)
+    data = path.read_bytes()
+    transparency = b"tRNS" + bytes([77] * 8)
+    chunk = struct.pack(">I", 8) + transparency + struct.pack(">I", zlib.crc32(transparency))
+    start = data.index(b"IDAT") - 4
+    path.write_bytes(data[:start] + chunk + data[start:])
+    return np.concatenate([opaque, np.full((9, 11, 1), 77, np.uint8)], axis=2)
+
+
 def palette_png(path: Path) -> np.ndarray:
     """Eight colours by index, by hand."""
     palette, indices = random_samples(3, 8)[0, :8], np.arange(99).reshape(9, 11) % 8
@@ -186,6 +211,13 @@ KINDS: dict[str, tuple[Make, int]] = {  # and by how many levels a file may be o
     "rgb.png": (by_vips(random_samples(3, 8), "srgb", interlace=True), 0),
     "rgb.tif": (by_tifffile(random_samples(3, 8), photometric="rgb", planarconfig="contig"), 0),
     "palette.png": (palette_png, 0),
+    "palette-alpha.png": (transparent_palette_png, 0),
+    "gray-alpha.png": (hand_png(even_alpha(2, 8, 200)), 0),
+    "16-bit-gray-alpha.png": (hand_png(even_alpha(2, 16, 300)), 0),
+    "16-bit-alpha.png": (hand_png(even_alpha(4, 16, 300)), 0),
+    "alpha.tif": (by_tifffile(even_alpha(4, 8, 9), **UNASSOCIATED), 0),
+    "premultiplied.tif": (premultiplied_tiff, 3),
+    "alpha.webp": (by_vips(even_alpha(4, 8, 9), "srgb", lossless=True, exact=True), 0),
     "rgb.bmp": (bmp, 0),
     "lossless.webp": (by_vips(random_samples(3, 8), "srgb", lossless=True), 0),
     "rgb.avif": (by_vips(random_samples(3, 8), "srgb", lossless=True), 2),
@@ -274,6 +306,31 @@ def test_an_animation_stays_one_of_its_kind(enlarge, tmp_path: Path, suffix: str
     result = pyvips.Image.new_from_file(str(work.job.target), n=-1)
     assert (work.job.target.name, result.get("delay"), work.pixels) == (f"a_8x.{suffix}", [70, 110], 2 * 72 * 88)
     assert np.array_equal(result.numpy()[:, :, :3], bigger(frames))
+
+
+def test_an_animated_png_stays_one(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    frames = [random_samples(3, 8, seed) for seed in range(3)]
+    first, *rest = map(Image.fromarray, frames)
+    first.save(tmp_path / "a.png", save_all=True, append_images=rest, duration=[70, 110, 40], loop=3)
+    with Image.open(enlarge(tmp_path / "a.png").job.target) as result:
+        assert (result.n_frames, result.info["loop"]) == (3, 3)
+        for index, (frame, duration) in enumerate(zip(frames, (70, 110, 40), strict=True)):
+            result.seek(index)
+            assert np.array_equal(np.asarray(result.convert("RGB")), bigger(frame))
+            assert result.info["duration"] == duration
+
+
+def test_each_file_of_a_folder_keeps_its_own_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gigasr.worker.load_model", lambda *_: Nearest())
+    (tmp_path / "in").mkdir()
+    for name in ("Ada", "Bo", "Cy"):
+        exif = Image.Exif()
+        exif[0x013B] = name
+        Image.new("RGB", (5, 4)).save(tmp_path / "in" / f"{name}.jpg", exif=exif)
+    jobs = plan_jobs(find_images([tmp_path / "in"]), Outputs(tmp_path / "out", suffix=".webp"))
+    Run(jobs, Settings(), lambda work: None).start()
+    artists = {path.stem: Image.open(path).getexif()[0x013B] for path in (tmp_path / "out").glob("*.webp")}
+    assert artists == {f"{name}_8x": name for name in ("Ada", "Bo", "Cy")}
 
 
 def test_the_pages_of_a_tiff_stay_pages(enlarge, tmp_path: Path) -> None:  # noqa: ANN001

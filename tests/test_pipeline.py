@@ -186,6 +186,12 @@ def test_impossible_requests_are_one_clear_error(
         resolver.upscale(picture(4, 4), **arguments)  # type: ignore[arg-type]
 
 
+def test_fp16_is_never_chosen_for_a_cpu() -> None:
+    assert choose_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match="precision: expected auto, fp32 or bf16, got 'fp16'"):
+        choose_dtype("fp16", torch.device("cpu"))
+
+
 def test_an_absent_device_and_an_unknown_precision_are_named() -> None:
     with pytest.raises(ValueError, match="device: expected auto, cpu, cuda, cuda:N or mps, got 'toaster'"):
         choose_device("toaster")
