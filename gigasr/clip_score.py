@@ -25,7 +25,13 @@ class ClipScore:
                 f"clip: expected MODEL:WEIGHTS with a model of open_clip, got '{source}'; e.g. ViT-B-32:openai"
             )
         self.device = torch.device(device)
-        self.model = create_clip(name, pretrained or None).to(self.device).eval().requires_grad_(False)
+        try:
+            model = create_clip(name, pretrained or None)
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"clip: expected the weights {source}, got '{error}'; go online, or give a file of them, {name}:FILE"
+            ) from None
+        self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenize = open_clip.get_tokenizer(name)
         self.prepare = image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
 

@@ -26,3 +26,9 @@ def test_a_prompt_too_long_is_cut_not_refused(tiny_clip: str) -> None:
 def test_an_unknown_model_is_one_clear_line() -> None:
     with pytest.raises(ValueError, match=r"clip: expected MODEL:WEIGHTS .* got 'nonsense:openai'"):
         ClipScore("nonsense:openai")
+
+
+def test_weights_that_cannot_be_fetched_are_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"clip: expected the weights RN50:yfcc15m, .* or give a file .* RN50:FILE"):
+        ClipScore("RN50:yfcc15m")
