@@ -3,19 +3,22 @@
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gigasr.aurasr import AuraConfig, AuraWeights
 from gigasr.config import load_config
 from gigasr.devices import Place, choose_device, choose_dtype
-from gigasr.engine import BodyTailEngine, PromptedUpsampler
+from gigasr.engine import Engine, Model, PromptedUpsampler
+from gigasr.foreign import AuraModel
 from gigasr.meter import Meter
 from gigasr.metrics import import_basicsr
 from gigasr.picture import Picture
@@ -23,11 +26,19 @@ from gigasr.pipeline import SuperResolver
 from gigasr.rows import Rows
 from gigasr.text import TokenFeatures
 from gigasr.upsampler import Upsampler
-from gigasr.zoo import DEFAULT, load_upsampler
+from gigasr.zoo import DEFAULT, load_model, load_upsampler
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL_SIDE = 2048
 PEER_SIDE = 128  # px; input of the peers, which enlarge 4 times
+AURASR: dict[str, Any] = {  # the public models' config.json
+    "style_network": {"dim_in": 128, "dim_out": 512, "depth": 4},
+    "dim": 64,
+    "image_size": 256,
+    "input_image_size": 64,
+    "unconditional": True,
+    "skip_connect_scale": 0.4,
+}
 
 
 @dataclass
@@ -38,6 +49,7 @@ class Case:
     run: Callable[[], object]
     pixels: int  # of the output
     convolutions: nn.Module | None = None  # whose convolutions are timed alone too
+    is_counted: bool = True  # whether torch sees its operations, and counting them is worth one more run
     seconds: list[float] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
 
@@ -51,12 +63,24 @@ class Plan:
     repeats: int = 3
     clock: str = "wall"  # or "cpu": seconds of all the process's threads, for a machine with other work
     configs: tuple[Path, ...] = ()  # of more networks of ours, built with random weights: times are the same
+    models: tuple[str, ...] = ()  # more models, by name
+    has_aurasr: bool = False  # compare AuraSR with its own package
 
 
-def plan(device: str, precision: str, side: int, repeats: int, clock: str, configs: Iterable[Path]) -> Plan:
+def plan(
+    device: str,
+    precision: str,
+    side: int,
+    repeats: int,
+    clock: str,
+    configs: Iterable[Path],
+    models: Iterable[str] = (),
+    has_aurasr: bool = False,
+) -> Plan:
     """A plan from options."""
     home = choose_device(device)
-    return Plan(Place((home,), choose_dtype(precision, home)), side, repeats, clock, tuple(configs))
+    place = Place((home,), choose_dtype(precision, home))
+    return Plan(place, side, repeats, clock, tuple(configs), tuple(models), has_aurasr)
 
 
 def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline: bool) -> list[Case]:
@@ -89,8 +113,40 @@ def run_pipeline(resolver: SuperResolver, picture: Picture) -> None:
         del strip
 
 
-def run_engine(engine: BodyTailEngine, lr: Tensor) -> None:
-    """Run body and tail."""
+def model_case(name: str, plan: Plan) -> Case:
+    """Another model, in its engine."""
+    model, lr = load_model(name), torch.rand(1, 3, plan.side, plan.side).to(plan.place.home) * 2 - 1
+    engine = model.engine("", 0, plan.place)
+    pixels = (plan.side * model.scale) ** 2
+    return Case(Path(name).name, partial(run_engine, engine, lr), pixels, is_counted=False)
+
+
+def aurasr_cases(place: Place) -> list[Case]:
+    """AuraSR at the public size with random weights, from 256 px, folding included; and what its package does."""
+    try:
+        from aura_sr import AuraSR
+    except ImportError as error:
+        raise ImportError(f"aurasr: expected its package, got '{error}'; pip install aura-sr") from None
+    package = AuraSR(AURASR, device=str(place.home))
+    package.upsampler.eval().requires_grad_(False)
+    side, scale = PEER_SIDE * 2, AURASR["image_size"] // AURASR["input_image_size"]
+    model = AuraModel(AuraWeights(package.upsampler.state_dict(), AuraConfig.model_validate(AURASR), "random"))
+    lr, pixels = torch.rand(1, 3, side, side) * 2 - 1, (side * scale) ** 2
+    runs = {
+        f"AuraSR, {str(dtype).removeprefix('torch.')}": partial(run_model, model, lr, replace(place, dtype=dtype))
+        for dtype in (torch.float32, place.dtype)
+    }
+    runs["AuraSR, its package"] = partial(package.upscale_4x, Image.new("RGB", (side, side), "gray"))
+    return [Case(name, run, pixels, is_counted=False) for name, run in runs.items()]
+
+
+def run_model(model: Model, lr: Tensor, place: Place) -> None:
+    """Make an engine and run it."""
+    run_engine(model.engine("", 0, place), lr.to(place.home))
+
+
+def run_engine(engine: Engine, lr: Tensor) -> None:
+    """Run a network in its pieces."""
     for strip in engine.strips(Rows.of(lr), 0):
         del strip
 
@@ -172,6 +228,8 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> 
     for path in plan.configs:
         network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
         cases += our_cases(network, path.stem, plan, network.config.lr_size, has_pipeline=False)
+    cases += [model_case(name, plan) for name in plan.models]
+    cases += aurasr_cases(plan.place) if plan.has_aurasr else []
     cases += peer_cases(plan.place)
     for repeat in range(plan.repeats + 1):
         for case in cases:
@@ -182,9 +240,11 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> 
                 case.facts["peak_mb"] = Meter(plan.place.home.type).run(case.run)[1]["peak_mb"]
     peak = matmul_peak(plan)
     for case in cases:
-        median, flops = statistics.median(case.seconds), count_flops(case.run)
-        case.facts |= {"seconds_per_mp": median / case.pixels * 1e6, "gflop_per_mp": flops / case.pixels / 1e3}
-        case.facts["share_of_matmul_peak"] = flops / median / peak
+        median = statistics.median(case.seconds)
+        case.facts["seconds_per_mp"] = median / case.pixels * 1e6
+        if case.is_counted:
+            flops = count_flops(case.run)
+            case.facts |= {"gflop_per_mp": flops / case.pixels / 1e3, "share_of_matmul_peak": flops / median / peak}
         if case.convolutions is not None:
             case.facts["share_of_convolution_peak"] = bare_convolutions(case, plan)[1] / median
     names = {"device": describe(plan.place.home), "dtype": str(plan.place.dtype).removeprefix("torch.")}
@@ -200,18 +260,20 @@ def describe(device: torch.device) -> str:
     return f"{device.type}, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
+def cell(value: float | None, width: int, digits: int = 0, percent: bool = False) -> str:
+    """A number in a column, blank where there is none."""
+    return " " * width if value is None else f"{value * (100 if percent else 1):>{width}.{digits}f}"
+
+
 def format_table(result: dict[str, Any]) -> str:
     """The result of `measure` for people: a row per case, its time also as a share of each peer's."""
     peers = result["cases"][-2:]
     head = f"{'':<34}{'s / MP':>9}{'GFLOP / MP':>12}{'% matmul':>10}{'% conv':>8}{'peak MB':>9}"
     lines = [head + "".join(f"{'/ ' + peer['name'].split('(')[0]:>18}" for peer in peers)]
     for case in result["cases"]:
-        share = case.get("share_of_convolution_peak")
-        line = f"{case['name']:<34}{case['seconds_per_mp']:>9.3f}{case['gflop_per_mp']:>12.1f}"
-        line += f"{100 * case['share_of_matmul_peak']:>10.0f}" + (
-            f"{'':>8}" if share is None else f"{100 * share:>8.0f}"
-        )
-        line += f"{case['peak_mb']:>9.0f}"
+        line = f"{case['name']:<34}{case['seconds_per_mp']:>9.3f}{cell(case.get('gflop_per_mp'), 12, 1)}"
+        line += cell(case.get("share_of_matmul_peak"), 10, percent=True)
+        line += cell(case.get("share_of_convolution_peak"), 8, percent=True) + f"{case['peak_mb']:>9.0f}"
         lines.append(line + "".join(f"{case['seconds_per_mp'] / peer['seconds_per_mp']:>18.3f}" for peer in peers))
     what = f"{result['device']}, {result['dtype']}, {result['threads']} threads, {result['clock']} time"
     return "\n".join([*lines, f"{what}; matmul {result['matmul_gflops']:.0f} GFLOP/s, torch {result['torch']}"])

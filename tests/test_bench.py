@@ -1,5 +1,6 @@
 """The benchmark times all networks in turn and gives each a row with its figures."""
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -32,14 +33,32 @@ def test_the_bare_convolutions_are_all_of_the_networks(basicsr: ModuleType) -> N
     assert seconds > 0
 
 
-def test_every_network_has_a_row_with_its_figures(basicsr: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_network_has_a_row_with_its_figures(
+    basicsr: ModuleType, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench, "PEER_SIDE", 8)
     monkeypatch.setattr(bench, "MATMUL_SIDE", 64)
-    result = bench.measure(bench.plan("cpu", "fp32", 8, 1, "wall", ()))
+    result = bench.measure(bench.plan("cpu", "fp32", 8, 1, "wall", (), (str(tiny_onnx),)))
     names = [case["name"] for case in result["cases"]]
     assert names[:2] == ["upsampler_lite, pipeline", "upsampler_lite, folded"]
-    assert names[-2:] == ["SRVGGNetCompact(64, 32)", "RRDBNet-23"]
-    assert all(case["seconds_per_mp"] > 0 and case["gflop_per_mp"] > 0 for case in result["cases"])
+    assert names[-3:] == ["tiny.onnx", "SRVGGNetCompact(64, 32)", "RRDBNet-23"]
+    assert all(case["seconds_per_mp"] > 0 for case in result["cases"])
+    assert [case["name"] for case in result["cases"] if "gflop_per_mp" not in case] == ["tiny.onnx"]
     lines = bench.format_table(result).splitlines()
     assert len(lines) == len(names) + 2
     assert lines[-2].split()[-1] == "1.000"
+    assert lines[-4][43:73].strip() == ""  # torch does not see what onnxruntime computes
+
+
+def test_aurasr_is_compared_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
+    small = {"dim": 4, "self_attn_heads": 2, "self_attn_dim_head": 4}
+    monkeypatch.setattr(bench, "PEER_SIDE", 32)
+    monkeypatch.setattr(bench, "AURASR", bench.AURASR | small)
+    cases = bench.aurasr_cases(Place(dtype=torch.bfloat16))
+    assert [case.name for case in cases] == ["AuraSR, float32", "AuraSR, bfloat16", "AuraSR, its package"]
+    with torch.inference_mode():
+        for case in cases:
+            case.run()
+    assert cases[-1].run().size == (256, 256)
+    assert {case.pixels for case in cases} == {256 * 256}

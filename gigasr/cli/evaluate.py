@@ -261,6 +261,8 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Of one more network of ours, with random weights; may be given several times.",
 )
+@click.option("-n", "--model", "models", multiple=True, help="One more model; may be given several times.")
+@click.option("--aurasr", "has_aurasr", is_flag=True, help="AuraSR, here and in its package, with random weights.")
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
