@@ -76,7 +76,6 @@ def trace(network: BodyTail) -> "tuple[ModelProto, ModelProto]":
     height, width = (max(rule.minimum // rule.multiple, 1) * rule.multiple * times for times in (3, 4))
     image = torch.rand(2, 3, height, width)
     features = Body(network)(image)
-    Tail(network)(features, image)  # keeps what is computed once and must not be computed while it is traced
     batch, rows, columns = (torch.export.Dim(each) for each in ("batch", "height", "width"))
     whole = {0: batch, 2: rows, 3: columns}
     parts = (

@@ -1,7 +1,8 @@
 """ONNX files as models: gigasr's own, of which body and tail are run apart, and others from image to larger image."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -75,18 +76,26 @@ class Session:
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # errors come as exceptions
         source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
-        self.device = device
-        self.session: InferenceSession = runtime.InferenceSession(source, options, providers=[provider(device)])
+        self.device, providers = device, [provider(device)]
+        with clear_errors():
+            self.session: InferenceSession = runtime.InferenceSession(source, options, providers=providers)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """inputs: in the order of the graph's and in their dtype"""
         names = [each.name for each in self.session.get_inputs()]
         feed = {name: x.contiguous().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
-        try:
+        with clear_errors():
             result = self.session.run(None, feed)[0]
-        except Exception as error:  # onnxruntime's errors have no base class of their own
-            raise RuntimeError(f"onnxruntime: {error}") from None
         return torch.from_numpy(result).to(self.device)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn onnxruntime's errors, which have no base class of their own, into RuntimeErrors."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"onnxruntime: {error}") from None
 
 
 def provider(device: torch.device) -> Any:  # noqa: ANN401 (a name, or a name and its options)

@@ -87,6 +87,16 @@ def test_what_is_no_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None
         load_model(str(tmp_path / "a.onnx"))
 
 
+def test_a_file_that_onnxruntime_cannot_run_ends_in_one_line(tmp_path: Path) -> None:
+    path = nearest(tmp_path / "odd.onnx")
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Enlarge"
+    onnx.save(model, path)
+    result = CliRunner().invoke(main, ["models", "info", str(path)])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("Error: onnxruntime: ")
+
+
 def test_a_file_with_a_damaged_header_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_onnx)
     onnx.helper.set_model_props(model, {"gigasr": "2", "scale": "8"})
