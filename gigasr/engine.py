@@ -27,8 +27,8 @@ from gigasr.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 200 << 20  # most that a region takes on a CPU; larger ones save little
-PATCH_BYTES = 150 << 20  # the same of a patch of the tail: its maps stay below 32 MB, which malloc keeps for reuse
+REGION_BYTES = 100 << 20  # most that a region takes on a CPU; larger ones save little
+PATCH_BYTES = 100 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
 BAND_BYTES = 256 << 20  # most that what a row of regions makes takes, where that leaves room for their overlap
 STRIP_BYTES = 32 << 20  # most that a strip of the result takes, in float32
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice

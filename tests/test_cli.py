@@ -280,7 +280,7 @@ from gigasr.cli import keep_freed_memory
 keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    bytearray(64 << 20)
+    bytearray(48 << 20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(faults(), faults())
 """

@@ -29,14 +29,14 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse freed blocks of any size: it hands those above 32 MB back and clears new ones page by page.
+    """Let glibc reuse freed blocks up to 64 MB: it hands those above 32 MB, or less, back and clears new ones by pages.
 
     A network's maps are that large, and clearing them takes longer than filling them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and no need of it
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(M_MMAP_THRESHOLD, 64 << 20)
+        mallopt(M_TRIM_THRESHOLD, 128 << 20)
 
 
 for command in (upscale, t2i, train, evaluate, models, export, bench, ui):
