@@ -6,11 +6,16 @@ __version__ = "0.1.0"
 __all__ = ["Picture", "SuperResolver", "read_image", "write_image"]
 
 if TYPE_CHECKING:
-    from gigasr.image_writer import write_image
-    from gigasr.images import Picture, read_image
+    from gigasr.files.image_writer import write_image
+    from gigasr.files.images import Picture, read_image
     from gigasr.pipeline import SuperResolver
 
-HOMES = {"SuperResolver": "pipeline", "Picture": "images", "read_image": "images", "write_image": "image_writer"}
+HOMES = {
+    "SuperResolver": "pipeline",
+    "Picture": "files.images",
+    "read_image": "files.images",
+    "write_image": "files.image_writer",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

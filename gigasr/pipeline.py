@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.columns import mirror, mirror_strips
-from gigasr.consistency import correct_strips
-from gigasr.devices import Place, choose_devices, choose_dtype
-from gigasr.engine import Engine, Model
-from gigasr.picture import Picture, PictureStrips, Progress, fill_transparent
-from gigasr.rows import Rows, resize_rows
-from gigasr.zoo import DEFAULT, load_model
+from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent
+from gigasr.inference.columns import mirror, mirror_strips
+from gigasr.inference.consistency import correct_strips
+from gigasr.inference.devices import Place, choose_devices, choose_dtype
+from gigasr.inference.engine import Engine, Model
+from gigasr.inference.rows import Rows, resize_rows
+from gigasr.models.zoo import DEFAULT, load_model
 
 logger = logging.getLogger(__name__)
 

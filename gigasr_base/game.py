@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config import DegradationConfig
-from gigasr.game import Batch, Game, reductions
-from gigasr.losses import per_sample
+from gigasr.training.game import Batch, Game, reductions
+from gigasr.training.losses import per_sample
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gigasr.blocks import MappingNetwork, ToRGB, scale_styles
-from gigasr.ops import upsample2d
-from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
-from gigasr.upsampler import Level
+from gigasr.networks.blocks import MappingNetwork, ToRGB, scale_styles
+from gigasr.networks.ops import upsample2d
+from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
+from gigasr.networks.upsampler import Level
 from gigasr_base.config import CONSTANT, GeneratorConfig
 
 W_AVERAGE = 0.995  # kept of the running mean of w at each step of training

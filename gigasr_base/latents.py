@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.text import TextFeatures
+from gigasr.networks.text import TextFeatures
 from gigasr_base.config import CONSTANT
 from gigasr_base.generator import Condition
 

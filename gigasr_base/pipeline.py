@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gigasr.devices import choose_device, choose_dtype
-from gigasr.picture import Picture, PictureStrips, Progress
+from gigasr.files.picture import Picture, PictureStrips, Progress
+from gigasr.inference.devices import choose_device, choose_dtype
+from gigasr.networks.text import TextFeatures, load_tower
 from gigasr.pipeline import SuperResolver, resize, target_size
-from gigasr.text import TextFeatures, load_tower
 from gigasr_base.figures import frame_steps
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate

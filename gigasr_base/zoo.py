@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gigasr.checkpoint import load_weights, ready
 from gigasr.config import parse
+from gigasr.models.checkpoint import load_weights, ready
 from gigasr_base.config import GeneratorConfig
 from gigasr_base.generator import Generator
 

@@ -6,7 +6,7 @@ import click
 from PIL import Image, ImageDraw
 
 from gigasr import Picture, SuperResolver, read_image
-from gigasr.image_writer import to_pil
+from gigasr.files.image_writer import to_pil
 from gigasr_base.pipeline import TextToImage, enlarge
 
 ROOT = Path(__file__).parents[1]

@@ -16,22 +16,22 @@ import click
 import torch
 from tqdm import tqdm
 
-import gigasr.zoo
+import gigasr.models.zoo
 import gigasr_base.zoo
-from gigasr.checkpoint import open_weights
 from gigasr.cli.common import clear_errors
-from gigasr.clip_score import ClipScore
 from gigasr.config import DataConfig
-from gigasr.data import Sample, read_folder
-from gigasr.devices import choose_device
-from gigasr.evaluation import Judges, Protocol, evaluate_models
-from gigasr.files import hash_file
-from gigasr.frechet import FrozenFeatures
-from gigasr.image_sets import gather, list_images, load_square
-from gigasr.image_writer import write_image
-from gigasr.images import Picture
+from gigasr.evaluation.clip_score import ClipScore
+from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
+from gigasr.evaluation.frechet import FrozenFeatures
+from gigasr.evaluation.image_sets import gather, list_images, load_square
+from gigasr.files.atomic import hash_file
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture
+from gigasr.inference.devices import choose_device
 from gigasr.metrics import Lpips
+from gigasr.models.checkpoint import open_weights
 from gigasr.pipeline import SuperResolver
+from gigasr.training.data import Sample, read_folder
 from gigasr_base.pipeline import TextToImage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -110,7 +110,7 @@ def judge_text(table: str, base: str, upsampler: str | None, size: int, options:
         image = painter.generate([caption], [seed], options["truncation"])[0]
         return Picture(image) if resolver is None else resolver.upscale(Picture(image), caption, seed=seed)
 
-    weights = [gigasr_base.zoo.find(base), *([gigasr.zoo.find(upsampler)] if upsampler else [])]
+    weights = [gigasr_base.zoo.find(base), *([gigasr.models.zoo.find(upsampler)] if upsampler else [])]
     recipe = {"models": list(map(hash_file, weights)), "seed": options["seed"], "truncation": options["truncation"]}
     recipe["captions"] = [sample.captions[0] for sample in samples]
     painted = paint_missing(paint, options["images"], recipe)
@@ -163,7 +163,8 @@ def judge_upsampler(table: str, model: str, protocol: Protocol, options: dict[st
     named = {str(i): sample for i, sample in enumerate(samples)}
     bar = tqdm(total=len(named), desc="enlarge", unit="image", disable=None)
     (figures,) = evaluate_models([model], named, {"": protocol}, judges, lambda _: bar.update()).table().values()
-    show(table, Path(model).stem, figures | {"parameters": count_parameters(gigasr.zoo.find(model))}, len(samples))
+    figures |= {"parameters": count_parameters(gigasr.models.zoo.find(model))}
+    show(table, Path(model).stem, figures, len(samples))
 
 
 OPTIONS = {  # shared by several tables

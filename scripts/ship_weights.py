@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 import torch
 
-import gigasr.zoo
+import gigasr.models.zoo
 import gigasr_base.zoo
-from gigasr.checkpoint import load_weights, save_weights
+from gigasr.models.checkpoint import load_weights, save_weights
 
 KINDS = {  # first part of a model's name -> where it ships, what it was trained on
-    "upsampler": (gigasr.zoo.WEIGHTS, "photographs"),
+    "upsampler": (gigasr.models.zoo.WEIGHTS, "photographs"),
     "base": (gigasr_base.zoo.WEIGHTS, "icons"),
 }
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from gigasr.config import DegradationConfig
-from gigasr.degradation import degrade
-from gigasr.images import is_image_file
+from gigasr.files.images import is_image_file
+from gigasr.training.degradation import degrade
 
 CAPTION = 24  # px
 PLAIN, CAMERA, STRONG = DegradationConfig(), DegradationConfig(camera=1.0), DegradationConfig(second_order=1.0)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gigasr.batch import Run
-from gigasr.bench import CLOCKS, run_pipeline
-from gigasr.images import read_image
-from gigasr.plan import Outputs, find_images, plan_jobs
-from gigasr.worker import Settings
+from gigasr.evaluation.bench import CLOCKS, run_pipeline
+from gigasr.files.images import read_image
+from gigasr.folders.batch import Run
+from gigasr.folders.plan import Outputs, find_images, plan_jobs
+from gigasr.folders.worker import Settings
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from gigasr.text import LiteTower, clip_tokenizer, load_lite_tower, tokenize
+from gigasr.networks.text import LiteTower, clip_tokenizer, load_lite_tower, tokenize
 
 CONFIG = {"width": 256, "depth": 3, "num_heads": 4, "embedding_dim": 64, "sentence_dim": 384}
 TEMPERATURE = 0.05  # of the relational term

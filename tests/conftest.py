@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from gigasr import metrics
-from gigasr.checkpoint import save_weights
 from gigasr.config import Config, load_config
-from gigasr.onnx_export import export
-from gigasr.upsampler import Upsampler
-from gigasr.zoo import load_model
+from gigasr.models.checkpoint import save_weights
+from gigasr.models.onnx_export import export
+from gigasr.models.zoo import load_model
+from gigasr.networks.upsampler import Upsampler
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator
 

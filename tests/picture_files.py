@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from gigasr.picture import Picture
-from gigasr.worker import Work
+from gigasr.files.picture import Picture
+from gigasr.folders.worker import Work
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}

@@ -11,9 +11,9 @@ import torch
 from picture_files import SRGB, camera_exif, random_picture, samples_of
 from PIL import Image
 
-from gigasr.image_writer import check_frames, write_frames
-from gigasr.images import read_frames
-from gigasr.picture import Picture, PictureStrips, Timing
+from gigasr.files.image_writer import check_frames, write_frames
+from gigasr.files.images import read_frames
+from gigasr.files.picture import Picture, PictureStrips, Timing
 
 TIMING = Timing((40, 1000 / 60, 2500), plays=3)
 

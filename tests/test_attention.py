@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.attention import AttentionUnit, ChannelNorm, CrossAttention, FeedForward, SelfAttention
+from gigasr.networks.attention import AttentionUnit, ChannelNorm, CrossAttention, FeedForward, SelfAttention
 
 
 @pytest.fixture(autouse=True)

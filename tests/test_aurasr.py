@@ -12,16 +12,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gigasr.aurasr import AuraConfig, AuraWeights
-from gigasr.aurasr_tiles import TileModel, upscale_tiles
-from gigasr.checkpoint import CheckpointError
-from gigasr.devices import Place
-from gigasr.foreign import AuraModel
-from gigasr.picture import Picture
+from gigasr.files.picture import Picture
+from gigasr.inference.devices import Place
+from gigasr.inference.rows import Rows
+from gigasr.inference.tiling import Margin
+from gigasr.models.aurasr import AuraConfig, AuraWeights
+from gigasr.models.aurasr_tiles import TileModel, upscale_tiles
+from gigasr.models.checkpoint import CheckpointError
+from gigasr.models.foreign import AuraModel
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
-from gigasr.rows import Rows
-from gigasr.tiling import Margin
-from gigasr.zoo import load_model
 
 aura_sr = pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
 CONFIG = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gigasr.config import DegradationConfig, LossConfig
-from gigasr.game import Batch
-from gigasr.text import TextMemory
+from gigasr.networks.text import TextMemory
+from gigasr.training.game import Batch
 from gigasr_base.config import load_base_config
 from gigasr_base.game import BaseGame
 

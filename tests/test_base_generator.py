@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gigasr.discriminator import Discriminator
-from gigasr.ops import upsample2d
-from gigasr.text import TextFeatures, TokenFeatures
+from gigasr.networks.discriminator import Discriminator
+from gigasr.networks.ops import upsample2d
+from gigasr.networks.text import TextFeatures, TokenFeatures
 from gigasr_base.config import BaseConfig, GeneratorConfig, load_base_config
 from gigasr_base.generator import Condition, Generator
 

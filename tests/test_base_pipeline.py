@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.checkpoint import CheckpointError, save_weights
+from gigasr.models.checkpoint import CheckpointError, save_weights
 from gigasr.pipeline import SuperResolver
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator

@@ -14,16 +14,16 @@ import pytest
 from picture_files import by_file, make_images, png_bytes, random_samples, statuses
 from PIL import Image
 
-from gigasr.batch import Run
-from gigasr.devices import Place
-from gigasr.engine import BodyTailEngine, PromptedUpsampler
-from gigasr.image_writer import write_frames
-from gigasr.images import Frames, read_frames, read_image, read_metadata
+from gigasr.files.image_writer import write_frames
+from gigasr.files.images import Frames, read_frames, read_image, read_metadata
+from gigasr.folders.batch import Run
+from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.folders.report import REPORT, append_record
+from gigasr.folders.worker import Settings, Work
+from gigasr.inference.devices import Place
+from gigasr.inference.engine import BodyTailEngine, PromptedUpsampler
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
-from gigasr.plan import Job, Outputs, find_images, plan_jobs
-from gigasr.report import REPORT, append_record
-from gigasr.worker import Settings, Work
-from gigasr.zoo import load_model
 
 
 def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401
@@ -170,8 +170,8 @@ class Stations:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held, self.most, self.waits = 0, 0, []
         self.events = {name: threading.Event() for name in ("b is read", "b is enlarged")}
-        monkeypatch.setattr("gigasr.worker.read_frames", self.read)
-        monkeypatch.setattr("gigasr.worker.write_frames", self.write)
+        monkeypatch.setattr("gigasr.folders.worker.read_frames", self.read)
+        monkeypatch.setattr("gigasr.folders.worker.write_frames", self.write)
 
     def read(self, path: Path) -> Frames:
         self.held += 1
@@ -253,7 +253,7 @@ def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
         append_record(path, record)
 
     make_images(tmp_path / "in", "a.png", "b.png")
-    monkeypatch.setattr("gigasr.batch.append_record", full)
+    monkeypatch.setattr("gigasr.folders.batch.append_record", full)
     told = enlarge(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["failed", "done"]
     assert "No space left" in str(told[0].error)

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from gigasr import bench
-from gigasr.devices import Place
+from gigasr.evaluation import bench
+from gigasr.inference.devices import Place
 
 
 def test_the_peers_are_real_esrgans_networks(basicsr: ModuleType) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.blocks import (
+from gigasr.networks.blocks import (
     AdaptiveConv2d,
     DownBlock,
     EqualizedConv2d,
@@ -17,7 +17,7 @@ from gigasr.blocks import (
     UpBlock,
     scale_styles,
 )
-from gigasr.ops import conv2d_per_sample
+from gigasr.networks.ops import conv2d_per_sample
 
 SQRT2 = math.sqrt(2)
 

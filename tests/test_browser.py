@@ -9,14 +9,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from gigasr.cases import Case
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
-from gigasr.enlarger import Limits
-from gigasr.eval_report import Report, to_html
-from gigasr.image_writer import write_image
-from gigasr.images import Picture
-from gigasr.ui import launch_options
+from gigasr.evaluation.cases import Case
+from gigasr.evaluation.report import Report, to_html
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture
+from gigasr.ui.enlarger import Limits
+from gigasr.ui.page import launch_options
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")

@@ -10,7 +10,11 @@ from click.testing import CliRunner
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gigasr.budget import (
+from gigasr.cli import main
+from gigasr.cli.train import describe
+from gigasr.config import Config, LossConfig, PhaseConfig
+from gigasr.networks.ops import conv2d_per_sample
+from gigasr.training.budget import (
     Budget,
     Measure,
     Meter,
@@ -23,11 +27,7 @@ from gigasr.budget import (
     play,
     step_flops,
 )
-from gigasr.cli import main
-from gigasr.cli.train import describe
-from gigasr.config import Config, LossConfig, PhaseConfig
-from gigasr.game import Game
-from gigasr.ops import conv2d_per_sample
+from gigasr.training.game import Game
 
 L1 = LossConfig(l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0)
 CONFIGS = Path(__file__).parents[1] / "configs"

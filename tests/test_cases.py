@@ -2,7 +2,7 @@
 
 import torch
 
-from gigasr.cases import SIDE, Worst, worst_corner
+from gigasr.evaluation.cases import SIDE, Worst, worst_corner
 
 
 def test_the_crop_lies_where_the_error_is_largest() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gigasr.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
+from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
 
 STATE = {"a.weight": torch.randn(3, 4), "count": torch.tensor(3)}
 

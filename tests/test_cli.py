@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tqdm import tqdm
 
-import gigasr.zoo
+import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli import main
 from gigasr.cli.upscale import Teller
-from gigasr.images import Frames, read_frames, read_image, read_metadata
-from gigasr.plan import Job, Source
-from gigasr.worker import Work
+from gigasr.files.images import Frames, read_frames, read_image, read_metadata
+from gigasr.folders.plan import Job, Source
+from gigasr.folders.worker import Work
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 
@@ -145,7 +145,7 @@ def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
             os.kill(os.getpid(), signal.SIGINT)
         return read_frames(path)
 
-    monkeypatch.setattr("gigasr.worker.read_frames", interrupt)
+    monkeypatch.setattr("gigasr.folders.worker.read_frames", interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
     try:
         result = upscale(tmp_path, "-o", tmp_path / "out")
@@ -255,7 +255,7 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_models_are_the_bundled_ones_of_both_kinds() -> None:
     lines = CliRunner().invoke(main, ["models"]).output.splitlines()
-    assert [line.split()[0] for line in lines] == [*gigasr.zoo.bundled(), *gigasr_base.zoo.bundled()]
+    assert [line.split()[0] for line in lines] == [*gigasr.models.zoo.bundled(), *gigasr_base.zoo.bundled()]
 
 
 def test_a_dry_run_prints_the_parameters_of_every_part() -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from gigasr.cli import main
-from gigasr.images import read_metadata
+from gigasr.files.images import read_metadata
 
 Run = Callable[..., Result]
 

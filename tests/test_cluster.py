@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from picture_files import by_file, make_images, statuses
 
-from gigasr.batch import Run
-from gigasr.cluster import ATTEMPTS, ClusterRun
-from gigasr.plan import Job, Outputs, find_images, plan_jobs
-from gigasr.report import REPORT, read_reports
-from gigasr.worker import Settings, Work
+from gigasr.folders.batch import Run
+from gigasr.folders.cluster import ATTEMPTS, ClusterRun
+from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.folders.report import REPORT, read_reports
+from gigasr.folders.worker import Settings, Work
 
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("ray")

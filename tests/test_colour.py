@@ -9,10 +9,10 @@ import torch
 from picture_files import SRGB, random_samples, samples_of, vips_image
 from PIL import Image, ImageCms
 
-from gigasr.colour import to_srgb
-from gigasr.image_writer import write_image
-from gigasr.images import read_image
-from gigasr.picture import Picture
+from gigasr.files.colour import to_srgb
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import read_image
+from gigasr.files.picture import Picture
 
 
 def cmyk_profile() -> bytes:

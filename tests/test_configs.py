@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from gigasr.budget import count_parameters
 from gigasr.cli.train import game_class, read_config
 from gigasr.config import Config, DegradationConfig, LossConfig
-from gigasr.discriminator import Discriminator
-from gigasr.game import Game
+from gigasr.networks.discriminator import Discriminator
+from gigasr.training.budget import count_parameters
+from gigasr.training.game import Game
 from gigasr_base.config import BaseConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"

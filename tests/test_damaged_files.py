@@ -14,7 +14,7 @@ import tifffile
 from picture_files import SRGB, camera_exif, png_bytes, random_samples, vips_image
 from PIL import Image, ImageCms
 
-from gigasr.images import read_frames
+from gigasr.files.images import read_frames
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".png", ".jpg", ".webp", ".tif", ".bmp", ".gif", ".avif")

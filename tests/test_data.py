@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from gigasr.config import DataConfig
-from gigasr.data import Crops, Cutter, FolderSource, LoadedBatch, Sample, load_rgb, read_folder, sample_rng
+from gigasr.training.data import Crops, Cutter, FolderSource, LoadedBatch, Sample, load_rgb, read_folder, sample_rng
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from gigasr import second_order as so
 from gigasr.config import DegradationConfig
-from gigasr.degradation import bicubic, camera, degrade, round_to_8_bit
+from gigasr.training import second_order as so
+from gigasr.training.degradation import bicubic, camera, degrade, round_to_8_bit
 
 WAYS = {
     "camera": DegradationConfig(camera=1.0),

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr import losses
 from gigasr.config import Config, DiscriminatorConfig, StageConfig
-from gigasr.discriminator import Discriminator, Predictor, Stage, minibatch_std
-from gigasr.text import TokenFeatures
+from gigasr.networks.discriminator import Discriminator, Predictor, Stage, minibatch_std
+from gigasr.networks.text import TokenFeatures
+from gigasr.training import losses
 
 LEVELS = 3
 KEYS = (

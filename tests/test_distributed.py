@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.checkpoint import load_state, load_weights
+from gigasr.models.checkpoint import load_state, load_weights
 
 ROOT = Path(__file__).parents[1]
 OVERRIDES = (  # what looks across a batch sees only its own process's part of it

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import pytest
 import torch
 
-from gigasr.image_writer import write_image
-from gigasr.images import Picture
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gigasr.cli import main
-from gigasr.images import Picture, read_image, read_metadata
+from gigasr.files.images import Picture, read_image, read_metadata
 from gigasr.metrics import lr_psnr
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
-from gigasr.zoo import load_model
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "colosseum.png"

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.devices import Place
-from gigasr.engine import LEAST_ROWS, BodyTailEngine, PromptedUpsampler, RegionEngine
-from gigasr.rows import Rows
-from gigasr.tiling import Tiling
-from gigasr.zoo import load_upsampler
+from gigasr.inference.devices import Place
+from gigasr.inference.engine import LEAST_ROWS, BodyTailEngine, PromptedUpsampler, RegionEngine
+from gigasr.inference.rows import Rows
+from gigasr.inference.tiling import Tiling
+from gigasr.models.zoo import load_upsampler
 
 CPU = torch.device("cpu")
 
@@ -114,11 +114,11 @@ def test_wide_images_are_cut_into_columns_too(model: PromptedUpsampler) -> None:
 def test_the_pieces_of_a_wide_image_are_low(model: PromptedUpsampler, monkeypatch: pytest.MonkeyPatch) -> None:
     lr, engine = smooth(150, 200), model.engine("", 0, Place())
     whole = run(engine, lr)
-    monkeypatch.setattr("gigasr.engine.STRIP_BYTES", 1)
+    monkeypatch.setattr("gigasr.inference.engine.STRIP_BYTES", 1)
     assert engine.rows(200) == LEAST_ROWS[1]
     row_bytes = engine.body.tiling.result_bytes * 200
-    monkeypatch.setattr("gigasr.engine.BAND_BYTES", 80 * row_bytes)
-    monkeypatch.setattr("gigasr.engine.REGION_BYTES", 128**2 * engine.body.tiling.pixel_bytes)
+    monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * row_bytes)
+    monkeypatch.setattr("gigasr.inference.engine.REGION_BYTES", 128**2 * engine.body.tiling.pixel_bytes)
     assert max(region.height for region in engine.body.plan(150, 200)) <= 80
     assert max(region.width for region in engine.body.plan(150, 200)) > 80
     assert (run(engine, lr) - whole).abs().mean() < 2 / 255

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from gigasr.cases import Case
-from gigasr.eval_report import Report, best_rows, format_table, plot, to_html, to_json
+from gigasr.evaluation.cases import Case
+from gigasr.evaluation.report import Report, best_rows, format_table, plot, to_html, to_json
 
 TABLE = {
     "lite": {"psnr_y": 25.0, "lpips": 0.2, "seconds": 1.5},

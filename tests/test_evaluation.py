@@ -7,8 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gigasr.data import Sample
-from gigasr.evaluation import (
+from gigasr.evaluation.evaluate import (
     Evaluation,
     Judges,
     Protocol,
@@ -19,10 +18,11 @@ from gigasr.evaluation import (
     load_truth,
     summarise,
 )
-from gigasr.frechet import FrozenFeatures
-from gigasr.image_writer import write_image
-from gigasr.images import Picture
+from gigasr.evaluation.frechet import FrozenFeatures
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture
 from gigasr.metrics import Lpips, low_res_from
+from gigasr.training.data import Sample
 
 COSTS = ["seconds", "peak_mb"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gigasr.files import remove_leftovers, replacing
+from gigasr.files.atomic import remove_leftovers, replacing
 
 
 def test_the_target_appears_whole(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     target.write_text("old")
     script = f"""
 import os, pathlib, signal
-from gigasr.files import remove_leftovers, replacing
+from gigasr.files.atomic import remove_leftovers, replacing
 with replacing(pathlib.Path({str(target)!r})) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +48,7 @@ with replacing(pathlib.Path({str(target)!r})) as temporary:
 def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal
-from gigasr.files import remove_leftovers, replacing
+from gigasr.files.atomic import remove_leftovers, replacing
 with replacing(pathlib.Path({str(tmp_path / "a.txt")!r})) as temporary:
     os.kill(os.getpid(), signal.SIGKILL)
 """

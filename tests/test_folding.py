@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gigasr.blocks import AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork
 from gigasr.config import LevelConfig, UpsamplerConfig, load_config
-from gigasr.folding import fold
-from gigasr.text import TextFeatures, TextTransformer, TokenFeatures
-from gigasr.tiling import Margin
-from gigasr.upsampler import Upsampler
+from gigasr.inference.folding import fold
+from gigasr.inference.tiling import Margin
+from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork
+from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
+from gigasr.networks.upsampler import Upsampler
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

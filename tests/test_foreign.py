@@ -13,11 +13,11 @@ from PIL import Image
 from spandrel import ModelLoader
 from torch import Tensor
 
-from gigasr.checkpoint import CheckpointError, load_weights
 from gigasr.cli import main
-from gigasr.devices import Place
-from gigasr.images import read_image
-from gigasr.zoo import convert, find, load_model
+from gigasr.files.images import read_image
+from gigasr.inference.devices import Place
+from gigasr.models.checkpoint import CheckpointError, load_weights
+from gigasr.models.zoo import convert, find, load_model
 
 SMALL = {"img_size": 16, "embed_dim": 12, "num_heads": [2], "upscale": 2, "upsampler": "pixelshuffle"}
 WINDOWS = SMALL | {"window_size": 4, "depths": [2]}

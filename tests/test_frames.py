@@ -12,9 +12,9 @@ import torch
 from picture_files import parse_exif, random_samples, samples_of, to_integers
 from PIL import Image
 
-from gigasr import images
-from gigasr.headers import read_headers
-from gigasr.images import read_frames, read_image
+from gigasr.files import images
+from gigasr.files.headers import read_headers
+from gigasr.files.images import read_frames, read_image
 
 DURATIONS = [30, 50, 40]  # ms
 

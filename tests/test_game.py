@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gigasr.config import Config, DegradationConfig
-from gigasr.game import Batch, Game
+from gigasr.training.game import Batch, Game
 
 
 @pytest.fixture

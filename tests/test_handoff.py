@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gigasr.handoff import ClosedError, Handoff
+from gigasr.folders.handoff import ClosedError, Handoff
 
 
 def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:

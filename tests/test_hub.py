@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gigasr.hub import HubName, choose_weights
-from gigasr.zoo import convert, find
+from gigasr.models.hub import HubName, choose_weights
+from gigasr.models.zoo import convert, find
 
 ROOT = Path(__file__).parents[1]
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}

@@ -8,10 +8,10 @@ import torch
 from picture_files import TEXTS, random_picture, samples_of, vips_samples
 from PIL import Image
 
-from gigasr import raster
-from gigasr.image_writer import check_format, write_image
-from gigasr.images import OUTPUT_FORMATS, read_image, read_metadata
-from gigasr.picture import Picture
+from gigasr.files import raster
+from gigasr.files.image_writer import check_format, write_image
+from gigasr.files.images import OUTPUT_FORMATS, read_image, read_metadata
+from gigasr.files.picture import Picture
 
 
 @pytest.mark.parametrize("bits", [8, 16])

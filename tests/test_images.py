@@ -23,9 +23,9 @@ from picture_files import (
 )
 from PIL import Image, ImageOps
 
-from gigasr.image_writer import to_pil, write_image
-from gigasr.images import from_pil, is_image_file, read_image, read_metadata
-from gigasr.picture import Picture
+from gigasr.files.image_writer import to_pil, write_image
+from gigasr.files.images import from_pil, is_image_file, read_image, read_metadata
+from gigasr.files.picture import Picture
 
 # Reading values
 

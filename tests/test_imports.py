@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,81 +13,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("gigasr", "gigasr_base")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("**/*.py"))
 
-RANKS = {  # a module imports only from lower ranks of its package; gigasr_base may import all of gigasr but cli
+RANKS = {  # folders and modules import from lower ranks of their package; gigasr_base may import all of gigasr but cli
     "gigasr": {
         "config": 0,
-        "ops": 0,
-        "tiling": 0,
-        "rows": 0,
-        "consistency": 1,
-        "devices": 0,
-        "exif": 1,
-        "picture": 0,
-        "xmp": 0,
-        "colour": 0,
-        "columns": 1,
-        "headers": 0,
-        "decoding": 2,
-        "images": 3,
-        "raster": 2,
-        "image_writer": 4,
-        "report": 0,
-        "plan": 5,
-        "losses": 0,
-        "metrics": 0,
         "files": 0,
-        "handoff": 0,
-        "checkpoint": 1,
-        "blocks": 1,
-        "second_order": 0,
-        "degradation": 1,
-        "attention": 2,
-        "text": 2,
-        "prompts": 3,
-        "data": 2,
-        "shards": 3,
-        "upsampler": 3,
-        "discriminator": 3,
-        "vision": 3,
-        "folding": 4,
-        "run_log": 0,
-        "distributed": 0,
-        "player": 1,
-        "game": 4,
-        "budget": 5,
-        "trainer": 5,
-        "frechet": 0,
-        "clip_score": 3,
-        "low_res": 2,
-        "image_sets": 3,
-        "cases": 0,
-        "eval_report": 1,
-        "meter": 0,
-        "engine": 5,
-        "aurasr_layers": 1,
-        "aurasr": 5,
-        "aurasr_tiles": 6,
-        "foreign": 6,
-        "onnx_model": 7,
-        "onnx_export": 8,
-        "spandrel_plugin": 6,
-        "hub": 2,
-        "zoo": 8,
-        "pipeline": 9,
-        "worker": 10,
-        "batch": 11,
-        "cluster": 12,
-        "evaluation": 10,
-        "jobs": 0,
-        "enlarger": 12,
-        "ui_parts": 5,
-        "ui_enlarge": 13,
-        "ui_paint": 10,
-        "ui": 14,
-        "bench": 10,
-        "cli": 15,
-        "__init__": 16,
-        "__main__": 16,
+        "metrics": 0,
+        "networks": 1,
+        "inference": 2,
+        "models": 3,
+        "training": 4,
+        "pipeline": 4,
+        "folders": 5,
+        "evaluation": 5,
+        "ui": 6,
+        "cli": 7,
+        "__init__": 8,
+        "__main__": 8,
     },
     "gigasr_base": {
         "config": 0,
@@ -152,6 +94,17 @@ def test_a_module_imports_only_from_lower_ranks(path: Path) -> None:
     assert not too_high, f"{package}.{module} (rank {ranks[module]}) imports {too_high}"
 
 
+@pytest.mark.parametrize("folder", sorted(path.parent for path in FILES if path.name == "__init__.py"), ids=str)
+def test_no_circle_of_imports_within_a_folder(folder: Path) -> None:
+    name = ".".join(folder.relative_to(ROOT).parts)
+    modules = {f"{name}.{path.stem}": path for path in folder.glob("*.py")}
+    imports = {
+        module: {".".join(other.split(".")[: name.count(".") + 2]) for other in imported_names(parse(path), name)}
+        for module, path in modules.items()
+    }
+    TopologicalSorter({module: others & modules.keys() for module, others in imports.items()}).prepare()
+
+
 def test_only_the_command_line_knows_both_packages() -> None:
     crossings = {
         (owner(path), (package, module))
@@ -169,7 +122,7 @@ def test_importing_gigasr_loads_no_heavy_optional_package() -> None:
 
 
 def test_counting_a_prompts_tokens_loads_no_more_than_torch() -> None:
-    code = "from gigasr.text import count_tokens; assert count_tokens('a red apple') == 5"
+    code = "from gigasr.networks.text import count_tokens; assert count_tokens('a red apple') == 5"
     assert modules_loaded_by("-c", code).isdisjoint({"open_clip", "timm", "torchvision", "sympy", "kornia", "lpips"})
 
 

@@ -20,13 +20,13 @@ from picture_files import camera_exif, parse_exif, png_bytes, random_samples, vi
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from gigasr.batch import Run
-from gigasr.picture import Picture
+from gigasr.files.picture import Picture
+from gigasr.folders.batch import Run
+from gigasr.folders.plan import Outputs, find_images, plan_jobs
+from gigasr.folders.worker import Settings, Work
+from gigasr.inference.rows import Rows
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
-from gigasr.plan import Outputs, find_images, plan_jobs
-from gigasr.rows import Rows
-from gigasr.worker import Settings, Work
-from gigasr.zoo import load_model
 
 P3 = pyvips.Operation.call("profile_load", "p3")
 CMYK = pyvips.Operation.call("profile_load", "cmyk")
@@ -49,7 +49,7 @@ class Nearest:
 @pytest.fixture
 def enlarge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
     """Run over one file; the output's suffix and what became of it."""
-    monkeypatch.setattr("gigasr.worker.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.folders.worker.load_model", lambda *_: Nearest())
 
     def run(path: Path, suffix: str = "", **settings: object) -> Work:
         told: list[Work] = []
@@ -321,7 +321,7 @@ def test_an_animated_png_stays_one(enlarge, tmp_path: Path) -> None:  # noqa: AN
 
 
 def test_each_file_of_a_folder_keeps_its_own_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gigasr.worker.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.folders.worker.load_model", lambda *_: Nearest())
     (tmp_path / "in").mkdir()
     for name in ("Ada", "Bo", "Cy"):
         exif = Image.Exif()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gigasr.jobs import Jobs, Notify
+from gigasr.ui.jobs import Jobs, Notify
 
 
 def endless(started: threading.Event, ended: threading.Event) -> Callable[[Notify], None]:

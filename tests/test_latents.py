@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.attention import CrossAttention
-from gigasr.blocks import MappingNetwork
-from gigasr.text import TextFeatures
+from gigasr.networks.attention import CrossAttention
+from gigasr.networks.blocks import MappingNetwork
+from gigasr.networks.text import TextFeatures
 from gigasr_base.generator import Condition
 from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.losses import (
+from gigasr.training.losses import (
     adversarial,
     charbonnier,
     clip_contrastive,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.low_res import GROUPS, Kind, make_low_res, reduce_matlab
+from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
 from gigasr.metrics import low_res_from, lr_psnr
 
 

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from gigasr.meter import Meter
+from gigasr.evaluation.meter import Meter
 
 
 def test_the_result_comes_back_with_its_time() -> None:

@@ -13,15 +13,15 @@ from test_aurasr import aura_sr
 from test_folding import CONFIGS
 from torch import Tensor, nn
 
-from gigasr.aurasr import AuraConfig, AuraWeights
 from gigasr.cli import main
 from gigasr.config import LevelConfig, UpsamplerConfig, load_config
-from gigasr.devices import Place
-from gigasr.engine import BodyTailEngine, Model, PromptedUpsampler
-from gigasr.foreign import AuraModel
-from gigasr.onnx_export import export
-from gigasr.upsampler import Upsampler
-from gigasr.zoo import load_model
+from gigasr.inference.devices import Place
+from gigasr.inference.engine import BodyTailEngine, Model, PromptedUpsampler
+from gigasr.models.aurasr import AuraConfig, AuraWeights
+from gigasr.models.foreign import AuraModel
+from gigasr.models.onnx_export import export
+from gigasr.models.zoo import load_model
+from gigasr.networks.upsampler import Upsampler
 
 
 class Exported(NamedTuple):

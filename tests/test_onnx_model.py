@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 from PIL import Image
 
-from gigasr.checkpoint import CheckpointError
 from gigasr.cli import main
-from gigasr.onnx_model import ForeignOnnxModel, OnnxModel
-from gigasr.picture import Picture
+from gigasr.files.picture import Picture
+from gigasr.models.checkpoint import CheckpointError
+from gigasr.models.onnx_model import ForeignOnnxModel, OnnxModel
+from gigasr.models.zoo import describe, load_model, load_upsampler, model_scale
 from gigasr.pipeline import SuperResolver
-from gigasr.zoo import describe, load_model, load_upsampler, model_scale
 
 
 def nearest(path: Path, side: int | str = "side", scale: float = 2, kind: int = 1, inputs: int = 1) -> Path:

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr.ops import (
+from gigasr.networks.ops import (
     blur_kernel,
     conv2d_per_sample,
     demodulate,
+    enlarge,
     l2_attention,
     modulate,
     select_kernel,
@@ -176,3 +177,15 @@ def test_l2_attention_is_twice_differentiable(mask: Tensor | None) -> None:
         assert has_first_and_second_derivatives(
             lambda q, k, v: l2_attention(q, k, v, mask), doubles(2, 1, 3, 2), doubles(2, 1, 7, 2), doubles(2, 1, 7, 2)
         )
+
+
+# resampling
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (7, 3), (40, 33)])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_enlarge_equals_torch_with_and_without_gradients(scale: int, height: int, width: int) -> None:
+    x = 2 * torch.rand(1, 3, height, width) - 1
+    expected = F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(enlarge(x, scale), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(enlarge(x.requires_grad_(), scale), expected, atol=0, rtol=0)

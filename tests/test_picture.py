@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.picture import Picture, fill_transparent
+from gigasr.files.picture import Picture, fill_transparent
 
 
 def test_a_picture_gives_its_size_as_height_and_width() -> None:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from gigasr.columns import mirror
-from gigasr.devices import Place, choose_device, choose_dtype
-from gigasr.engine import RegionEngine
-from gigasr.images import Picture
+from gigasr.files.images import Picture
+from gigasr.inference.columns import mirror
+from gigasr.inference.devices import Place, choose_device, choose_dtype
+from gigasr.inference.engine import RegionEngine
+from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver, parse_size, plan_passes, resize, target_size
-from gigasr.tiling import Tiling
-from gigasr.zoo import load_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from picture_files import make_images
 from PIL import Image
 
-from gigasr.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 
 
 def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401

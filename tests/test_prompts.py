@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gigasr.prompts import assign_prompts, check_prompts
+from gigasr.folders.prompts import assign_prompts, check_prompts
 
 
 def files(folder: Path, *names: str) -> dict[Path, Path]:

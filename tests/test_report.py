@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gigasr.report import REPORT, absolute, append_record, read_reports, report_name
+from gigasr.folders.report import REPORT, absolute, append_record, read_reports, report_name
 
 
 def test_records_are_lines(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 from picture_files import statuses
 from PIL import Image
 
-from gigasr.batch import Run
-from gigasr.plan import Job, Outputs, find_images, plan_jobs
-from gigasr.report import REPORT
-from gigasr.worker import Settings, Work
+from gigasr.folders.batch import Run
+from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
+from gigasr.folders.report import REPORT
+from gigasr.folders.worker import Settings, Work
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.rows import Rows, resize_rows
+from gigasr.inference.rows import Rows, resize_rows
 
 
 def image(height: int, width: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from gigasr.run_log import CAPTION_HEIGHT, RunLog, draw_grid, stop_requests
+from gigasr.training.run_log import CAPTION_HEIGHT, RunLog, draw_grid, stop_requests
 
 
 def test_rare_terms_are_logged_with_the_mean_of_the_steps_that_had_them(tmp_path: Path) -> None:

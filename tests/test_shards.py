@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from gigasr.config import DataConfig
-from gigasr.data import Cutter, FolderSource, LoadedBatch
-from gigasr.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
+from gigasr.training.data import Cutter, FolderSource, LoadedBatch
+from gigasr.training.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
 

@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
 
 from gigasr.cli import main
-from gigasr.devices import Place
-from gigasr.foreign import load_spandrel
-from gigasr.picture import Picture
+from gigasr.files.picture import Picture
+from gigasr.inference.devices import Place
+from gigasr.inference.rows import Rows
+from gigasr.models.foreign import load_spandrel
+from gigasr.models.spandrel_plugin import register, save
+from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
-from gigasr.rows import Rows
-from gigasr.spandrel_plugin import register, save
-from gigasr.zoo import load_model
 
 
 @pytest.fixture

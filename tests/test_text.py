@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.text import (
+from gigasr.networks.text import (
     CONTEXT_LENGTH,
     WEIGHTS,
     LiteTower,
@@ -67,7 +67,7 @@ def best(lite: LiteTower, prompt: str, others: list[str]) -> str:
 
 
 def test_importing_the_module_does_not_import_open_clip() -> None:
-    code = "import sys, gigasr.text; sys.exit('open_clip' in sys.modules)"
+    code = "import sys, gigasr.networks.text; sys.exit('open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0
 
 

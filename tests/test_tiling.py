@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gigasr.tiling import (
+from gigasr.inference.tiling import (
     Region,
     axis_ramps,
     blend_strips,

@@ -14,12 +14,12 @@ import torch
 from accelerate import Accelerator
 from test_shards import broken_samples, write_shard
 
-from gigasr import checkpoint
 from gigasr.config import Config
-from gigasr.game import Game
-from gigasr.shards import open_source
-from gigasr.trainer import Trainer
-from gigasr.zoo import load_upsampler
+from gigasr.models import checkpoint
+from gigasr.models.zoo import load_upsampler
+from gigasr.training.game import Game
+from gigasr.training.shards import open_source
+from gigasr.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 

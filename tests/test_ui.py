@@ -13,10 +13,10 @@ from PIL import Image
 
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
-from gigasr.enlarger import Limits
-from gigasr.image_writer import write_image
-from gigasr.images import Picture, read_image
-from gigasr.ui import launch_options
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture, read_image
+from gigasr.ui.enlarger import Limits
+from gigasr.ui.page import launch_options
 
 gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
 client = pytest.importorskip("gradio_client")

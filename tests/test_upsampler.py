@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gigasr.config import Config, LevelConfig, UpsamplerConfig, load_config
-from gigasr.consistency import enlarge
-from gigasr.text import TokenFeatures
-from gigasr.tiling import plan_strips
-from gigasr.upsampler import Upsampler
+from gigasr.inference.tiling import plan_strips
+from gigasr.networks.ops import enlarge
+from gigasr.networks.text import TokenFeatures
+from gigasr.networks.upsampler import Upsampler
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PARTS = {

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from gigasr.config import TextConfig, VisionConfig
-from gigasr.losses import adversarial
-from gigasr.text import TokenFeatures
-from gigasr.vision import ImageTower, VisionDiscriminator, create_vit
+from gigasr.networks.text import TokenFeatures
+from gigasr.networks.vision import ImageTower, VisionDiscriminator, create_vit
+from gigasr.training.losses import adversarial
 
 SIZE, WIDTH = 32, 32
 TEXT = TextConfig(tower_width=24, dim=16, depth=1, num_heads=2)

@@ -10,9 +10,9 @@ import tifffile
 from picture_files import random_samples, vips_image
 from PIL import Image
 
-from gigasr.image_writer import write_image
-from gigasr.images import read_image
-from gigasr.xmp import renew_xmp
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import read_image
+from gigasr.files.xmp import renew_xmp
 
 HEAD = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gigasr.checkpoint import CheckpointError, save_weights
 from gigasr.config import Config
-from gigasr.zoo import DEFAULT, bundled, load_model, load_upsampler, model_scale
+from gigasr.models.checkpoint import CheckpointError, save_weights
+from gigasr.models.zoo import DEFAULT, bundled, load_model, load_upsampler, model_scale
 
 
 def test_the_default_model_ships_with_the_package() -> None:

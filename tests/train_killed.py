@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from gigasr import checkpoint
 from gigasr.config import load_config
-from gigasr.game import Game
-from gigasr.shards import open_source
-from gigasr.trainer import Trainer
+from gigasr.models import checkpoint
+from gigasr.training.game import Game
+from gigasr.training.shards import open_source
+from gigasr.training.trainer import Trainer
 
 config_path, data, folder, lpips = sys.argv[1:]
 config = load_config(Path(config_path))

@@ -9,9 +9,9 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from gigasr.config import load_config
-from gigasr.game import Game
-from gigasr.shards import open_source
-from gigasr.trainer import Trainer
+from gigasr.training.game import Game
+from gigasr.training.shards import open_source
+from gigasr.training.trainer import Trainer
 
 config_path, data, folder, lpips, steps, resume, *overrides = sys.argv[1:]
 config = load_config(Path(config_path), tuple(overrides))

@@ -11,9 +11,9 @@ import click
 from gigasr.cli.common import clear_errors, progress_bar
 
 if TYPE_CHECKING:
-    from gigasr.data import Sample
-    from gigasr.eval_report import Report
-    from gigasr.evaluation import Judges, Protocol
+    from gigasr.evaluation.evaluate import Judges, Protocol
+    from gigasr.evaluation.report import Report
+    from gigasr.training.data import Sample
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -98,7 +98,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
       gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
-    from gigasr.eval_report import format_table, to_html, to_json
+    from gigasr.evaluation.report import format_table, to_html, to_json
 
     samples = list_samples(options)
     is_base = [is_base_model(model) for model in models]
@@ -126,7 +126,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     """The images of the data folder by their names below it."""
     from gigasr.config import DataConfig
-    from gigasr.data import read_folder
+    from gigasr.training.data import read_folder
 
     config = DataConfig(min_size=options["square"] or 0)
     samples = read_folder(options["data"], config, options["split"])[:: options["every"]]
@@ -147,10 +147,10 @@ def is_base_model(name: str) -> bool:
 
 def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     """The networks that judge, on the device."""
-    from gigasr.clip_score import ClipScore
-    from gigasr.devices import choose_device
-    from gigasr.evaluation import Judges
-    from gigasr.frechet import FrozenFeatures
+    from gigasr.evaluation.clip_score import ClipScore
+    from gigasr.evaluation.evaluate import Judges
+    from gigasr.evaluation.frechet import FrozenFeatures
+    from gigasr.inference.devices import choose_device
     from gigasr.metrics import Lpips
 
     device = choose_device(options["device"])
@@ -167,8 +167,8 @@ def judge_upsamplers(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
-    from gigasr.eval_report import FIGURES, Report, plot
-    from gigasr.evaluation import evaluate_models
+    from gigasr.evaluation.evaluate import evaluate_models
+    from gigasr.evaluation.report import FIGURES, Report, plot
 
     protocols = plan_protocols(options)
     num_cases = options["cases"] if options["report"] else 0
@@ -190,7 +190,7 @@ def judge_upsamplers(
 
 def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
     """What each row is measured with, by the words of --lr and --prompts that tell the rows apart."""
-    from gigasr.evaluation import Protocol
+    from gigasr.evaluation.evaluate import Protocol
 
     shared = {name: options[name] for name in ("scale", "square", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]
@@ -207,7 +207,7 @@ def judge_base_models(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate base models over truncations."""
-    from gigasr.eval_report import Report, plot
+    from gigasr.evaluation.report import Report, plot
     from gigasr_base.evaluation import evaluate_base
     from gigasr_base.pipeline import TextToImage
 
@@ -233,7 +233,7 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
     import torch
 
     from gigasr import __version__
-    from gigasr.devices import choose_device
+    from gigasr.inference.devices import choose_device
 
     device = choose_device(options["device"])
     where = (
@@ -278,7 +278,7 @@ def bench(as_json: bool, **options: Any) -> None:  # noqa: ANN401
     The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
     take when they run alone. Needs the extra gigasr[eval].
     """
-    from gigasr.bench import format_table, measure, plan
+    from gigasr.evaluation.bench import format_table, measure, plan
 
     result = measure(plan(**options), lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
     click.echo(json.dumps(result, indent=2) if as_json else format_table(result))

@@ -27,10 +27,10 @@ def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) ->
       gigasr upscale photo.jpg --model lite.onnx
       gigasr export upsampler_lite lite.pth --seed 3
     """
-    from gigasr.onnx_export import export as save_onnx
-    from gigasr.prompts import check_prompts
-    from gigasr.spandrel_plugin import save as save_for_spandrel
-    from gigasr.zoo import load_model
+    from gigasr.folders.prompts import check_prompts
+    from gigasr.models.onnx_export import export as save_onnx
+    from gigasr.models.spandrel_plugin import save as save_for_spandrel
+    from gigasr.models.zoo import load_model
 
     if target.suffix.lower() not in (".onnx", ".pth") or not target.absolute().parent.is_dir():
         raise ValueError(f"{target}: expected a name in .onnx or .pth, in a folder that exists; choose another one")

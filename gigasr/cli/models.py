@@ -27,10 +27,10 @@ def models(context: click.Context) -> None:
 @clear_errors
 def list_models() -> None:
     """Names and sizes of the bundled models."""
-    import gigasr.zoo
+    import gigasr.models.zoo
     import gigasr_base.zoo
 
-    for zoo in (gigasr.zoo, gigasr_base.zoo):
+    for zoo in (gigasr.models.zoo, gigasr_base.zoo):
         for name in zoo.bundled():
             click.echo(f"{name}  {(zoo.WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
 
@@ -40,7 +40,7 @@ def list_models() -> None:
 @clear_errors
 def info(model: str) -> None:
     """What a model is: MODEL is a bundled name, a file, a folder or a Hugging Face id."""
-    from gigasr.zoo import describe
+    from gigasr.models.zoo import describe
 
     for name, text in describe(locate(model)).items():
         click.echo(f"{name:<12}{text}")
@@ -51,8 +51,8 @@ def info(model: str) -> None:
 @clear_errors
 def fetch(name: str) -> None:
     """Download a model from the Hugging Face Hub, owner/name or owner/name@revision, so that it runs offline too."""
-    from gigasr.hub import HubName
-    from gigasr.hub import fetch as download
+    from gigasr.models.hub import HubName
+    from gigasr.models.hub import fetch as download
 
     on_hub = HubName.parse(name)
     if on_hub is None:
@@ -67,7 +67,7 @@ def fetch(name: str) -> None:
 @clear_errors
 def convert(model: str, target: Path, overwrite: bool) -> None:
     """Save gigasr's weights as .safetensors, as .pth with params_ema, or as a folder for the Hub."""
-    from gigasr.zoo import convert as save
+    from gigasr.models.zoo import convert as save
 
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
@@ -81,14 +81,14 @@ def convert(model: str, target: Path, overwrite: bool) -> None:
 @clear_errors
 def push(folder: Path, repository: str) -> None:
     """Upload a folder that `convert` made to the Hugging Face Hub as owner/name; log in with `hf auth login` first."""
-    from gigasr.hub import push as upload
+    from gigasr.models.hub import push as upload
 
     click.echo(upload(folder, repository))
 
 
 def locate(name: str) -> Path:
     """The file of an upsampler, or of a bundled base model."""
-    import gigasr.zoo
+    import gigasr.models.zoo
     import gigasr_base.zoo
 
-    return gigasr_base.zoo.find(name) if name in gigasr_base.zoo.bundled() else gigasr.zoo.find(name)
+    return gigasr_base.zoo.find(name) if name in gigasr_base.zoo.bundled() else gigasr.models.zoo.find(name)

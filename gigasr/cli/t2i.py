@@ -14,7 +14,7 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gigasr.picture import Picture, PictureStrips
+    from gigasr.files.picture import Picture, PictureStrips
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage
 
@@ -134,8 +134,8 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Raise ValueError for a file that cannot be written or must not be replaced."""
-    from gigasr.image_writer import check_format
-    from gigasr.plan import check_folder
+    from gigasr.files.image_writer import check_format
+    from gigasr.folders.plan import check_folder
 
     check_format(target)
     if target.exists() and not overwrite:
@@ -145,7 +145,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 def check_prompts(prompts: list[str]) -> None:
     """Raise ValueError for a prompt that would be cut."""
-    from gigasr.text import CONTEXT_LENGTH, count_tokens
+    from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
 
     for prompt in prompts:
         if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
@@ -175,7 +175,7 @@ def paint(
     options: dict[str, Any],
 ) -> "Iterator[tuple[PictureStrips, dict[str, str]]]":
     """Paint the pictures of one prompt, each with its metadata."""
-    from gigasr.picture import PictureStrips
+    from gigasr.files.picture import PictureStrips
     from gigasr_base.pipeline import enlarge_strips
 
     for image, text, seed in base_images(painter, prompt, options):
@@ -227,8 +227,8 @@ def write_set(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", target
     """Write pictures as they come and, where there is one target more, a contact sheet of them."""
     from torchvision.utils import make_grid
 
-    from gigasr.image_writer import write_frames, write_image
-    from gigasr.picture import Picture, PictureStrips
+    from gigasr.files.image_writer import write_frames, write_image
+    from gigasr.files.picture import Picture, PictureStrips
 
     thumbnails, seeds = [], []
     targets[0].parent.mkdir(parents=True, exist_ok=True)
@@ -264,9 +264,9 @@ def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterato
 
 def write_animation(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", targets: list[Path]) -> None:
     """Write pictures as one endless animation."""
-    from gigasr.exif import exif_bytes, output_tags
-    from gigasr.files import replacing
-    from gigasr.image_writer import to_pil
+    from gigasr.files.atomic import replacing
+    from gigasr.files.exif import exif_bytes, output_tags
+    from gigasr.files.image_writer import to_pil
 
     frames, texts = zip(*((to_pil(picture.join()), texts) for picture, texts in pictures), strict=True)
     size = frames[0].height, frames[0].width

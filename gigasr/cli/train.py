@@ -10,9 +10,9 @@ from gigasr.cli.common import clear_errors, progress_bar
 DAY = 86_400  # seconds
 
 if TYPE_CHECKING:
-    from gigasr.budget import Budget
-    from gigasr.game import Game
-    from gigasr.trainer import Source
+    from gigasr.training.budget import Budget
+    from gigasr.training.game import Game
+    from gigasr.training.trainer import Source
 
 
 @click.command()
@@ -58,7 +58,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
     """
     settings = read_config(config, overrides)
     if dry_run:
-        from gigasr.budget import make_budget
+        from gigasr.training.budget import make_budget
 
         budget = make_budget(game_class(settings), settings, options["gpus"])
         return click.echo(describe(budget, options["tflops"], options["days"]))
@@ -92,7 +92,7 @@ def game_class(settings: Any) -> "type[Game]":  # noqa: ANN401
         from gigasr_base.game import BaseGame
 
         return BaseGame
-    from gigasr.game import Game
+    from gigasr.training.game import Game
 
     return Game
 
@@ -145,7 +145,7 @@ def table(rows: list[list[str]]) -> list[str]:
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":  # noqa: ANN401
     """The source of validation crops; none, and a line that says so, where a folder has no such split."""
-    from gigasr.shards import open_source
+    from gigasr.training.shards import open_source
 
     config = settings.train.data
     if validation is not None:
@@ -167,7 +167,7 @@ def splits(folder: Path) -> set[str]:
 
 def find_weights(kind: str, name: str) -> Path:
     """The file of a bundled name or path, for the kind of network that is trained."""
-    from gigasr import zoo
+    from gigasr.models import zoo
     from gigasr_base import zoo as base_zoo
 
     return (base_zoo if kind == "base" else zoo).find(name)
@@ -181,8 +181,8 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
         from accelerate import Accelerator
     except ImportError:
         raise ImportError("accelerate: not installed; run pip install 'gigasr[train]'") from None
-    from gigasr.shards import open_source
-    from gigasr.trainer import Trainer
+    from gigasr.training.shards import open_source
+    from gigasr.training.trainer import Trainer
 
     source = open_source(data, settings.train.data, settings.train.data.split)
     tracker = None if settings.train.tracker == "none" else settings.train.tracker

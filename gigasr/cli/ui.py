@@ -11,9 +11,9 @@ from gigasr.cli.t2i import base_images, check_prompts, describe, parse_size, pla
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gigasr.enlarger import Enlarger, Limits
-    from gigasr.jobs import Notify
-    from gigasr.ui_paint import Paint
+    from gigasr.ui.enlarger import Enlarger, Limits
+    from gigasr.ui.jobs import Notify
+    from gigasr.ui.paint_tab import Paint
 
 
 @click.command()
@@ -40,8 +40,8 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
       gigasr ui --open
       gigasr ui --host 0.0.0.0 --port 8000 --max-upload 16 --max-result 64
     """
-    from gigasr.enlarger import Limits
-    from gigasr.ui import launch_options
+    from gigasr.ui.enlarger import Limits
+    from gigasr.ui.page import launch_options
 
     limits = Limits(options["max_upload"], options["max_result"])
     page = make_page(models, base, limits, options["device"], options["precision"])
@@ -53,9 +53,9 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
 
 def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:  # noqa: ANN401
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
-    from gigasr.enlarger import Enlarger
-    from gigasr.ui import build
-    from gigasr.zoo import DEFAULT, bundled, find
+    from gigasr.models.zoo import DEFAULT, bundled, find
+    from gigasr.ui.enlarger import Enlarger
+    from gigasr.ui.page import build
     from gigasr_base.zoo import find as find_base
 
     for model in models:
@@ -73,7 +73,7 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
     """Paint as `gigasr t2i` does: the same options give the same files."""
     from functools import lru_cache
 
-    from gigasr.image_writer import write_image
+    from gigasr.files.image_writer import write_image
     from gigasr_base.pipeline import TextToImage, check_size, enlarge
 
     @lru_cache(maxsize=1)

@@ -16,9 +16,9 @@ from gigasr.cli.common import clear_errors, progress_bar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from gigasr.plan import Job
-    from gigasr.worker import Settings, Work
-    from gigasr.zoo import AuraMode
+    from gigasr.folders.plan import Job
+    from gigasr.folders.worker import Settings, Work
+    from gigasr.models.zoo import AuraMode
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 INTERRUPTED = 130  # exit code, as of a shell's command
@@ -117,10 +117,10 @@ def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
 
 def plan(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
+    from gigasr.folders.plan import Outputs, find_images, plan_jobs
+    from gigasr.folders.prompts import assign_prompts, check_prompts
+    from gigasr.models.zoo import model_scale
     from gigasr.pipeline import parse_size
-    from gigasr.plan import Outputs, find_images, plan_jobs
-    from gigasr.prompts import assign_prompts, check_prompts
-    from gigasr.zoo import model_scale
 
     if options["size"] is not None:
         if options["scale"] is not None:
@@ -145,7 +145,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
 
 def read_settings(options: dict[str, Any]) -> "Settings":
     """The settings of the run from the options."""
-    from gigasr.worker import Settings
+    from gigasr.folders.worker import Settings
 
     names = ("model", "scale", "size", "seed", "fidelity", "tile", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
@@ -158,11 +158,11 @@ def read_settings(options: dict[str, Any]) -> "Settings":
 def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller", ray: str | None, workers: int | None) -> None:
     """Run over the files, here or on a cluster; the error of a single one ends the command."""
     if ray is None:
-        from gigasr.batch import Run
+        from gigasr.folders.batch import Run
 
         Run(jobs, settings, teller).start()
     else:
-        from gigasr.cluster import ClusterRun
+        from gigasr.folders.cluster import ClusterRun
 
         ClusterRun(jobs, settings, teller, ray, workers).start()
     if teller.is_single and teller.error is not None:

@@ -1,0 +1,1 @@
+"""Figures, a report of them, and times."""

@@ -1,0 +1,47 @@
+"""CLIP score: how well an image shows its prompt, by the protocol of GigaGAN (arXiv:2303.05511)."""
+
+import torch
+from torch import Tensor
+
+from gigasr.networks.text import create_clip
+
+PREFIX = "A photo depicts "
+
+
+class ClipScore:
+    """Cosine of an image and its prompt in an open_clip model.
+
+    `ClipScore("ViT-B-32:openai")` fetches weights, `ClipScore("ViT-B-32:weights.pt")` reads a local file. The paper's
+    tables use ViT-g-14:laion2b_s12b_b42k, its ablation ViT-B-32:openai.
+    """
+
+    def __init__(self, source: str, device: torch.device | str = "cpu") -> None:
+        import open_clip
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        name, _, pretrained = source.partition(":")
+        if name not in open_clip.list_models():
+            raise ValueError(
+                f"clip: expected MODEL:WEIGHTS with a model of open_clip, got '{source}'; e.g. ViT-B-32:openai"
+            )
+        self.device = torch.device(device)
+        try:
+            model = create_clip(name, pretrained or None)
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"clip: expected the weights {source}, got '{error}'; go online, or give a file of them, {name}:FILE"
+            ) from None
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.tokenize = open_clip.get_tokenizer(name)
+        self.prepare = image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, prompt: str) -> float:
+        """image: [3, H, W] in [0, 1], read in 8 bit; its centre is judged -> cosine, -1..1"""
+        from torchvision.transforms.functional import to_pil_image
+
+        pixels = self.prepare(to_pil_image((image.clamp(0, 1) * 255).round().byte()))
+        tokens = self.tokenize([PREFIX + prompt])
+        seen = self.model.encode_image(pixels[None].to(self.device), normalize=True)
+        said = self.model.encode_text(tokens.to(self.device), normalize=True)
+        return float((seen * said).sum())

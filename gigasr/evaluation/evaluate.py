@@ -1,0 +1,218 @@
+"""Compare models on a folder of high-res images: figures per image, per set and per model."""
+
+import glob
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gigasr.evaluation.cases import INPUT, Case, Worst
+from gigasr.evaluation.clip_score import ClipScore
+from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.evaluation.image_sets import load_square
+from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
+from gigasr.evaluation.meter import Meter
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture, is_image_file, read_image
+from gigasr.metrics import (
+    NIQE_BLOCK,
+    Lpips,
+    crop_to_multiple,
+    lpips_distance,
+    lr_psnr,
+    niqe,
+    psnr_y,
+    spectrum_error,
+    ssim_y,
+)
+from gigasr.pipeline import SuperResolver
+from gigasr.training.data import Sample
+from gigasr.training.losses import derangement
+
+FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
+Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
+Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all models get, and where they run."""
+
+    scale: int = 8
+    low_res: Kind = "bicubic"
+    prompts: Prompts = "right"
+    square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
+    seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks and packages that judge; what is None or False is left out."""
+
+    lpips: Lpips | None = None
+    features: FrozenFeatures | None = None  # of FID and patch-FID
+    clip: ClipScore | None = None
+    has_niqe: bool = True
+
+
+@dataclass
+class Evaluation:
+    """What was found: figures by model and image, figures by model alone, and the worst cases of the first model."""
+
+    images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Model -> figure -> mean over the images that have it; of seconds the median, of memory the peak."""
+        return {model: summarise(rows.values()) | self.sets[model] for model, rows in self.images.items()}
+
+
+def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
+    """One row from those of the images; what is not a number is left out."""
+    columns: dict[str, list[float]] = {}
+    for name, value in ((name, value) for row in rows for name, value in row.items() if not math.isnan(value)):
+        columns.setdefault(name, []).append(value)
+    kinds: dict[str, Callable[[list[float]], float]] = {"seconds": statistics.median, "peak_mb": max}
+    return {name: kinds.get(name, statistics.fmean)(values) for name, values in columns.items()}
+
+
+def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
+    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function."""
+    if any(is_image_file(path) for path in Path(model).rglob("*")):
+        return partial(read_result, Path(model))
+    if model in FILTERS:
+        return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
+    resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
+    scale, seed = protocol.scale, protocol.seed
+    return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+
+
+def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
+    """Read a result of the same name as the high-res image, whatever its format: [3, H, W] in [0, 1]."""
+    place = (folder / name).parent
+    found = [path for path in sorted(place.glob(f"{glob.escape(Path(name).stem)}.*")) if is_image_file(path)]
+    if not found:
+        raise ValueError(f"{folder}: expected a result for {name}, got none; name results as the high-res images")
+    return read_image(found[0]).rgb
+
+
+def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
+    """low_res: [3, h, w] in [0, 1] -> [3, h * scale, w * scale], by one of PIL's filters"""
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray((low_res * 255).round().byte().permute(1, 2, 0).numpy())
+    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
+    return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
+
+
+def load_truth(path: Path, protocol: Protocol) -> Tensor:
+    """The high-res image, a multiple of the scale: [3, H, W] in [0, 1]"""
+    image = read_image(path).rgb if protocol.square is None else load_square(path, protocol.square)
+    return crop_to_multiple(image, protocol.scale)
+
+
+def choose_prompts(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, str]:
+    """The prompt of every image."""
+    captions = [sample.captions[0] for sample in samples.values()]
+    if protocol.prompts == "none":
+        captions = [""] * len(captions)
+    elif protocol.prompts == "wrong":
+        order = derangement(captions, torch.Generator().manual_seed(protocol.seed)).tolist()
+        if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
+            raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
+        captions = [captions[i] for i in order]
+    return dict(zip(samples, captions, strict=True))
+
+
+def evaluate_pair(
+    result: Tensor, truth: Tensor, low_res: Tensor, protocol: Protocol, judges: Judges, caption: str = ""
+) -> dict[str, float]:
+    """Give the figures of one result by name.
+
+    result:  [3, H, W]  the super-resolved image, in [0, 1]
+    truth:   [3, H, W]  the high-res image, in [0, 1]
+    low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
+    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error,
+             lr_psnr (unless the input was degraded), clip (where there is a caption)
+    """
+    scale = protocol.scale
+    figures = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
+    if judges.lpips is not None:
+        figures["lpips"] = lpips_distance(result, truth, judges.lpips)
+    if judges.has_niqe and (result.shape[1] // NIQE_BLOCK) * (result.shape[2] // NIQE_BLOCK) >= 2:
+        figures["niqe"] = niqe(result)
+    figures["spectrum_error"] = spectrum_error(result, truth)
+    if protocol.low_res not in GROUPS:
+        figures["lr_psnr"] = lr_psnr(result, low_res, scale, reduce_matlab if protocol.low_res == "matlab" else None)
+    if judges.clip is not None and caption:
+        figures["clip"] = judges.clip(result, caption)
+    return figures
+
+
+def evaluate_models(
+    models: Sequence[str],
+    samples: Mapping[str, Sample],
+    protocols: Mapping[str, Protocol],
+    judges: Judges,
+    progress: Callable[[int], None],
+    num_cases: int = 0,
+    save: Path | None = None,
+) -> Evaluation:
+    """Evaluate every model on the same low-res inputs.
+
+    samples:   high-res images by name; their first captions are the prompts
+    protocols: by the name that tells their rows apart, "" for a single one; they differ in low_res and prompts alone
+    num_cases: how many of the first model's worst images are kept as crops
+    save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png
+    """
+    found, worst = Evaluation(), Worst(num_cases)
+    truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
+    total = len(models) * len(protocols) * len(samples)
+    for model in models:
+        enlarge = load_enlarger(model, next(iter(protocols.values())))
+        for which, protocol in protocols.items():
+            rows = found.images.setdefault(label(model, which), {})
+            results.clear()
+            for name, prompt, pictures, cost in enlarge_all(enlarge, samples, protocol):
+                caption = samples[name].captions[0]
+                rows[name] = evaluate_pair(*pictures, protocol, judges, caption) | cost
+                results.add(pictures[0])
+                if len(found.images) == 1:
+                    truths.add(pictures[1])
+                worst.offer(label(model, which), label(INPUT, which), name, prompt, rows[name], pictures)
+                if save is not None:
+                    target = (save / Path(model).stem / which / name).with_suffix(".png")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_image(target, Picture(pictures[0]))
+                progress(total)
+            found.sets[label(model, which)] = results.distances(truths)
+    found.images = {row: found.images[row] for row in (label(model, which) for which in protocols for model in models)}
+    found.cases = list(worst.cases.values())
+    return found
+
+
+def label(name: str, which: str) -> str:
+    """A row's name in tables: of a model and a protocol, or of the model alone."""
+    return f"{name}, {which}" if which else name
+
+
+def enlarge_all(
+    enlarge: Enlarge, samples: Mapping[str, Sample], protocol: Protocol
+) -> Iterator[tuple[str, str, tuple[Tensor, Tensor, Tensor], dict[str, float]]]:
+    """Name, prompt, pictures (the result, the truth and the low-res input) and cost, image by image."""
+    prompts, meter = choose_prompts(samples, protocol), Meter(protocol.device)
+    for name, sample in samples.items():
+        truth = load_truth(sample.path, protocol)
+        low_res = make_low_res(truth, protocol.scale, protocol.low_res, protocol.seed, name)
+        result, cost = meter.run(partial(enlarge, name, low_res, prompts[name]))
+        yield name, prompts[name], (result, truth, low_res), cost

@@ -1,0 +1,45 @@
+"""Folders of images as sets: cut square and reduced as the paper's evaluation does, and their features for FID."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.training.data import SUFFIXES, load_rgb
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All images below a folder, by name."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{folder}: expected a folder with images, got none; check the path")
+    return found
+
+
+def load_square(path: Path, size: int) -> Tensor:
+    """Read the middle square of an image, brought to [3, size, size] in [0, 1] by Lanczos; transparent is white.
+
+    Source: GigaGAN (arXiv:2303.05511), its published evaluation: cut to the shorter side, then Lanczos.
+    """
+    image = load_rgb(path)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return pil_to_tensor(square.resize((size, size), Image.Resampling.LANCZOS)) / 255
+
+
+def gather(
+    paths: Sequence[Path], size: int, features: FrozenFeatures, progress: Callable[[int], None] = lambda total: None
+) -> FeatureSet:
+    """Take the features of images as squares of `size` px.
+
+    progress: called after each with the number of images
+    """
+    found = FeatureSet(features)
+    for path in paths:
+        found.add(load_square(path, size))
+        progress(len(paths))
+    return found

@@ -1,0 +1,109 @@
+"""Low-res inputs of an evaluation: by PIL's bicubic, by MATLAB's, or by degradations that follow from a seed."""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gigasr.metrics import import_basicsr, reduce_bicubic
+from gigasr.training.degradation import round_to_8_bit
+from gigasr.training.second_order import (
+    FIRST,
+    SECOND,
+    TUNED_SCALE,
+    add_drawn_noise,
+    blur,
+    draw_blur,
+    draw_factor,
+    jpeg,
+    resize,
+    scaled,
+    second_order,
+    uniform,
+)
+
+Kind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
+Size = tuple[int, int]
+
+
+def reduce_matlab(hr: Tensor, scale: int) -> Tensor:
+    """Reduce as MATLAB's imresize does, in 8 bit: the inputs of the classical super-resolution tables.
+
+    hr:      [3, H, W]  in [0, 1], multiples of scale
+    returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
+
+    Source: basicsr's imresize, rounded.
+    """
+    import_basicsr()
+    imresize = importlib.import_module("basicsr.utils.matlab_functions").imresize
+    reduced: Tensor = imresize((hr.clamp(0, 1) * 255).round() / 255, 1 / scale)
+    return (reduced.clamp(0, 1) * 255).round() / 255
+
+
+def shrink(x: Tensor, size: Size) -> Tensor:
+    """x: [1, 3, H, W] -> [1, 3, *size] in [0, 1], antialiased bicubic"""
+    return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def blurred(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+    """Blur with a drawn kernel at four times the low-res size, for which the widths were chosen."""
+    large = shrink(hr, scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0])))
+    return shrink(blur(large, draw_blur(FIRST.sigma, rng)[None]), size)
+
+
+def noisy(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+    """Add Gaussian or Poisson noise, coloured or grey, to the low-res image."""
+    return add_drawn_noise(shrink(hr, size), FIRST, rng)
+
+
+def compressed(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+    """Compress the low-res image as JPEG."""
+    return jpeg(shrink(hr, size), [uniform(FIRST.quality, rng)])
+
+
+def resized(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+    """Resize three times, to drawn sizes with drawn filters and at last to the low-res size."""
+    large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
+    x = resize(shrink(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
+    return resize(resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
+
+
+def all_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+    """Degrade in two rounds of blur, resizing, noise and JPEG, as Real-ESRGAN does in training."""
+    return second_order(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
+
+
+GROUPS: dict[Kind, Callable[[Tensor, Size, torch.Generator], Tensor]] = {  # hr [1, 3, H, W], low-res size, rng
+    "blur": blurred,
+    "noise": noisy,
+    "jpeg": compressed,
+    "resize": resized,
+    "blind": all_twice,
+}
+
+
+def degrade(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
+    """Reduce and degrade by one of GROUPS, drawn from the seed and the image's name alone.
+
+    hr:      [3, H, W]  in [0, 1], multiples of scale
+    returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
+    """
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    rng = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    degraded = GROUPS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), rng)
+    return round_to_8_bit(degraded * 2 - 1)[0] / 2 + 0.5
+
+
+def make_low_res(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
+    """Make the input of one image; `seed` and `name` matter to GROUPS alone.
+
+    hr:      [3, H, W]  in [0, 1], multiples of scale
+    returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
+    """
+    if kind in GROUPS:
+        return degrade(hr, scale, kind, seed, name)
+    return {"bicubic": reduce_bicubic, "matlab": reduce_matlab}[kind](hr, scale)

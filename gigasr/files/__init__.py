@@ -1,0 +1,1 @@
+"""Files to pictures and back: depth, alpha, profiles, metadata, frames."""

@@ -1,0 +1,153 @@
+"""One decoded picture: from PIL images, from 16-bit files, and what decoders raise for damaged ones."""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from gigasr.files.colour import cmyk_to_srgb
+from gigasr.files.exif import INPUT_FORMATS, ORIENTATION, exif_bytes, portable_tags, read_exif
+from gigasr.files.headers import Header, is_tiff
+from gigasr.files.picture import Picture
+from gigasr.files.xmp import IPTC_TAG, read_iptc, read_xmp
+
+MAX_PIXELS = 178_956_970  # px; a file whose header claims more is refused as a decompression bomb (Pillow's own limit)
+
+_DECODER_ERRORS = (
+    *(ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, RuntimeError, MemoryError),
+    *(struct.error, zlib.error),
+)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn what decoders raise for a bad file into a ValueError of one line; let the disk's errors pass."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        formats = ", ".join(INPUT_FORMATS)
+        raise ValueError(f"{path}: expected an image ({formats}), got something else; remove or convert it") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: expected at most {MAX_PIXELS} px, got more; cut it into parts") from error
+    except (OSError, *_DECODER_ERRORS) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: expected an intact image, got a damaged one ({reason}); replace it") from error
+
+
+def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
+    """Read a picture of more than 8 bit with pyvips, as Pillow has no 16-bit colour."""
+    import pyvips
+
+    file.seek(0)
+    is_page = is_tiff(file.read(4))
+    try:
+        source = pyvips.Source.new_from_file(os.fspath(path))
+        options = {"page": header.page} if is_page else {}
+        image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
+        if image.interpretation == "cmyk":
+            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16, intent="relative")
+        elif image.interpretation in ("lab", "labs"):
+            image = image.colourspace("rgb16")
+        image = image.copy_memory().autorot()
+        samples = image.numpy()
+        icc_profile, xmp = (
+            image.get(name) if image.get_typeof(name) else None for name in ("icc-profile-data", "xmp-data")
+        )
+    except pyvips.Error as error:
+        raise ValueError(error) from error
+    if samples.dtype != np.uint16:
+        raise ValueError(f"16-bit samples that decode to {samples.dtype}")
+    if is_page:
+        dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm stands for unknown
+    else:
+        file.seek(0)
+        dpi = Image.open(file, formats=INPUT_FORMATS).info.get("dpi")  # here pyvips gives 72 for unknown
+    tags = portable_tags(lambda: read_exif(file, header.offset))
+    return replace(_to_picture(samples, header.white, icc_profile, tags, dpi), xmp=xmp)
+
+
+def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture:
+    """Convert a PIL image, with its orientation, profile, EXIF and transparency; 16 bit in the I;16 modes only.
+
+    PIL reduces 16-bit RGB to 8 bit when it opens a file; read_image doesn't.
+
+    name: of the image in messages
+    mode: PIL mode to convert to; "" = the plain one that holds what is in it
+    """
+    image.load()
+    tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
+    if tags.get(ORIENTATION) in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[tags[ORIENTATION]])
+    samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
+    white = np.iinfo(samples.dtype).max
+    picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
+    return replace(picture, xmp=xmp, iptc=picture.iptc or iptc)
+
+
+def plain_mode(image: Image.Image) -> str:
+    """L, LA, RGB or RGBA: the mode that holds what is in an image of 8 bit."""
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return mode + "A" * image.has_transparency_data
+
+
+def _to_plain_mode(image: Image.Image, name: str, mode: str) -> Image.Image:
+    """Convert to a plain mode, or I;16."""
+    if image.mode in ("F", "I"):
+        raise ValueError(f"{name}: expected 8 or 16 bit integers, got PIL mode {image.mode}; convert it to I;16 or L")
+    if image.mode.startswith("I;16"):
+        return image
+    if image.mode == "CMYK":
+        return cmyk_to_srgb(image, name)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_picture(
+    samples: np.ndarray, white: int, icc_profile: bytes | None, tags: dict[int, Any], dpi: Iterable[float] | None
+) -> Picture:
+    """samples: [H, W] or [H, W, C] unsigned integers up to white, C = gray, gray + alpha, RGB, or RGB + alpha"""
+    samples = samples.reshape(*samples.shape[:2], -1)
+    channels = samples.shape[2]
+    planes = np.empty((min(channels, 4), *samples.shape[:2]), np.float32)
+    np.divide(np.moveaxis(samples, 2, 0)[:4], np.float32(white), out=planes)
+    is_gray = channels < 3
+    colours = 1 if is_gray else 3
+    tensor = torch.from_numpy(planes)
+    space = b"GRAY" if is_gray else b"RGB "
+    return Picture(
+        rgb=tensor[:colours].expand(3, -1, -1),
+        alpha=tensor[colours : colours + 1] if channels > colours else None,
+        is_gray=is_gray,
+        bit_depth=8 * samples.dtype.itemsize,
+        icc_profile=icc_profile if icc_profile and icc_profile[16:20] == space else None,
+        exif=exif_bytes({tag: value for tag, value in tags.items() if tag not in (ORIENTATION, IPTC_TAG)}),
+        dpi=_clean_dpi(dpi),
+        iptc=tags.get(IPTC_TAG),
+    )
+
+
+def _clean_dpi(dpi: Iterable[float] | None) -> tuple[float, float] | None:
+    try:
+        x, y = map(float, dpi or ())
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 1 < x < 65536 and 1 < y < 65536 else None  # Pillow gives 1 for an unknown one

@@ -1,0 +1,100 @@
+"""EXIF: which tags of a photograph are worth keeping, and the texts that gigasr adds to a file."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from gigasr.files.xmp import IPTC_TAG, iptc_of_tiff
+
+logger = logging.getLogger(__name__)
+
+ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
+MAKER_NOTE, USER_COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT, INTEROP_IFD = 0x927C, 0x9286, 0xA002, 0xA003, 0xA005
+# Tags that describe the photograph; the others of IFD0 describe the file: strips, depth, resolution, thumbnail.
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
+KEPT_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)}
+COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
+
+
+def read_exif(file: BinaryIO, offset: int = 0) -> Image.Exif:
+    """Read the EXIF block; in TIFF without opening the image, as Pillow doesn't know every 16-bit TIFF.
+
+    offset: of the page's directory in a TIFF, bytes; 0 = the first
+    """
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    if head not in (b"II*\0", b"MM\0*"):
+        return Image.open(file, formats=INPUT_FORMATS).getexif()
+    exif = Image.Exif()
+    exif.endian = "<" if head.startswith(b"II") else ">"
+    exif.load_from_fp(file, offset or None)
+    return exif
+
+
+def portable_tags(load: Callable[[], Image.Exif]) -> dict[int, Any]:
+    """Return the tags worth keeping in another file, orientation and IPTC; {} for a damaged EXIF block."""
+    try:
+        exif = load()
+        tags = {tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == ORIENTATION}
+        if iptc := iptc_of_tiff(exif):
+            tags[IPTC_TAG] = iptc
+        for ifd in (EXIF_IFD, GPS_IFD):
+            if nested := dict(exif.get_ifd(ifd)):
+                nested.pop(INTEROP_IFD, None)  # an offset into the old file
+                tags[ifd] = nested
+        exif_bytes(tags)
+    except Exception as error:  # a damaged EXIF block raises anything, and must not cost the picture
+        logger.warning("EXIF ignored as it is damaged: %s", error)
+        return {}
+    return tags
+
+
+def exif_bytes(tags: dict[int, Any]) -> bytes | None:
+    exif = Image.Exif()
+    exif.update(tags)
+    return exif.tobytes() if tags else None
+
+
+def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]) -> dict[int, Any]:
+    """Return a picture's EXIF tags with its present (height, width), and the texts as a comment."""
+
+    def load() -> Image.Exif:
+        loaded = Image.Exif()
+        loaded.load(exif or b"")
+        return loaded
+
+    tags = portable_tags(load)
+    tags.pop(ORIENTATION, None)
+    if tags or texts:
+        nested = tags.setdefault(EXIF_IFD, {})
+        nested[PIXEL_HEIGHT], nested[PIXEL_WIDTH] = size
+    if texts:
+        nested[USER_COMMENT] = COMMENT_PREFIX + comment_of(texts)
+    return tags
+
+
+def jpeg_exif(tags: dict[int, Any]) -> bytes:
+    """Return EXIF that fits a JPEG segment of 64 KiB, if need be without the camera maker's private block."""
+    exif = exif_bytes(tags) or b""
+    if len(exif) > 65_533:
+        tags[EXIF_IFD].pop(MAKER_NOTE, None)
+        exif = exif_bytes(tags) or b""
+    return exif
+
+
+def comment_of(texts: dict[str, str]) -> bytes:
+    """Texts as one ASCII comment."""
+    return json.dumps(texts).encode("ascii")
+
+
+def comment_texts(comment: object) -> dict[str, str]:
+    """Return the texts of a comment, with EXIF's prefix or without; {} for none or somebody else's."""
+    try:
+        texts = json.loads(comment.removeprefix(COMMENT_PREFIX)) if isinstance(comment, bytes) else None
+    except ValueError:
+        return {}
+    return {str(key): str(text) for key, text in texts.items()} if isinstance(texts, dict) else {}

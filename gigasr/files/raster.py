@@ -1,0 +1,233 @@
+"""PNG and TIFF files row by row: 8 and 16 bit, gray or colour, alpha, profile, EXIF, texts; nothing is held whole."""
+
+import itertools
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
+
+from gigasr.files.exif import exif_bytes
+from gigasr.files.picture import Timing
+from gigasr.files.xmp import IPTC_TAG, PNG_KEY, XMP_TAG
+
+_TIFF_STRIP_BYTES = 1 << 18
+_PNG_BLOCK_BYTES = 1 << 22
+_CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)  # of samples; with more the offsets need the 64 bits of BigTIFF
+_TIFF_DIRECTORY_BYTES = 1 << 25  # room left for the last directory, its profile and EXIF
+_STRIP_OFFSETS, _STRIP_SIZES = 273, 279
+
+
+@dataclass
+class Raster:
+    """Samples that come in blocks of rows, and what a file says about them."""
+
+    size: tuple[int, int]  # (H, W), px
+    channels: int  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha
+    dtype: np.dtype  # uint8 or uint16
+    blocks: Iterator[np.ndarray]  # [rows, W, C] of any number of rows, from top to bottom
+    icc_profile: bytes | None
+    dpi: tuple[float, float] | None
+    tags: dict[int, Any]  # of EXIF
+    xmp: bytes | None = None
+    iptc: bytes | None = None  # PNG has no place for it
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all samples."""
+        return self.size[0] * self.size[1] * self.channels * self.dtype.itemsize
+
+    def rows(self, count: int) -> Iterator[np.ndarray]:
+        """The samples in blocks of `count` rows; the last may have fewer."""
+        held: list[np.ndarray] = []
+        num_held = 0
+        for block in self.blocks:
+            while num_held + len(block) >= count:
+                cut = count - num_held
+                yield block[:cut] if not held else np.concatenate([*held, block[:cut]])
+                block, held, num_held = block[cut:], [], 0
+            if len(block):
+                held.append(block)
+                num_held += len(block)
+        if held:
+            yield np.concatenate(held)
+
+    def whole(self) -> np.ndarray:
+        """All samples at once, [H, W, C]."""
+        samples = np.empty((*self.size, self.channels), self.dtype)
+        top = 0
+        for block in self.blocks:
+            samples[top : top + len(block)] = block
+            top += len(block)
+        return samples
+
+
+def write_png(file: BinaryIO, rasters: Iterator[Raster], texts: dict[str, str], timing: Timing | None = None) -> None:
+    """Write a PNG: Pillow has no 16-bit colour and no strips; pyvips writes texts in the wrong encoding, EXIF its own.
+
+    rasters: one, or the frames of an animation, alike in all but their samples
+    texts:   as tEXt chunks, or as iTXt for what Latin-1 doesn't have
+    timing:  of an animation
+    """
+    first = next(rasters)
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _put_png_head(file, first, texts)
+    if timing is None:
+        for data in _png_data(first):
+            PngImagePlugin.putchunk(file, b"IDAT", data)
+    else:
+        _put_png_frames(file, itertools.chain([first], rasters), timing)
+    PngImagePlugin.putchunk(file, b"IEND")
+
+
+def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None:
+    (height, width), depth = raster.size, 8 * raster.dtype.itemsize
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[raster.channels]
+    PngImagePlugin.putchunk(file, b"IHDR", struct.pack(">2I5B", width, height, depth, colour_type, 0, 0, 0))
+    if raster.icc_profile:
+        PngImagePlugin.putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(raster.icc_profile))
+    if raster.dpi:
+        per_metre = [round(dpi / 0.0254) for dpi in raster.dpi]
+        PngImagePlugin.putchunk(file, b"pHYs", struct.pack(">2IB", *per_metre, 1))
+    if exif := exif_bytes(raster.tags):
+        PngImagePlugin.putchunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if raster.xmp:
+        PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)
+    info = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        info.add_text(key, text)
+    for name, data, *_ in info.chunks:
+        PngImagePlugin.putchunk(file, name, data)
+
+
+def _put_png_frames(file: BinaryIO, rasters: Iterator[Raster], timing: Timing) -> None:
+    """The chunks of an animated PNG; programs that know no animation show the first frame."""
+    PngImagePlugin.putchunk(file, b"acTL", struct.pack(">2I", len(timing.durations), timing.plays))
+    numbers = itertools.count()
+    for frame, (raster, duration) in enumerate(zip(rasters, timing.durations, strict=True)):
+        height, width = raster.size
+        seconds = Fraction(duration / 1000).limit_denominator(65_535 // (1 + int(duration / 1000)))
+        control = (next(numbers), width, height, 0, 0, seconds.numerator, seconds.denominator, 0, 0)
+        PngImagePlugin.putchunk(file, b"fcTL", struct.pack(">5I2H2B", *control))
+        for data in _png_data(raster):
+            if frame == 0:
+                PngImagePlugin.putchunk(file, b"IDAT", data)
+            else:
+                PngImagePlugin.putchunk(file, b"fdAT", struct.pack(">I", next(numbers)), data)
+
+
+def _png_data(raster: Raster) -> Iterator[bytes]:
+    """The samples, filtered and deflated, some rows at a time."""
+    compressor = _compressor()
+    pixel_bytes = raster.channels * raster.dtype.itemsize
+    above = np.zeros((1, raster.size[1] * pixel_bytes), np.uint8)
+    for block in raster.rows(max(_PNG_BLOCK_BYTES // (raster.size[1] * pixel_bytes), 1)):
+        samples = block.astype(raster.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(len(block), -1)
+        yield compressor.compress(_filter_average(samples, above, pixel_bytes).data)
+        above = samples[-1:].copy()
+    yield compressor.flush()
+
+
+def _filter_average(samples: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarray:
+    """The Average filter of PNG: the difference of each byte to the mean of those to the left and above, rounded down.
+
+    samples: [rows, bytes]; above: [1, bytes], the row before
+    returns: [rows, 1 + bytes], each row with the filter's number
+    """
+    filtered = np.empty((len(samples), 1 + samples.shape[1]), np.uint8)
+    filtered[:, 0] = 3
+    up, mean = np.concatenate([above, samples[:-1]]), filtered[:, 1:]
+    mean[:, :pixel_bytes] = up[:, :pixel_bytes] >> 1
+    left, up = samples[:, :-pixel_bytes], up[:, pixel_bytes:]
+    mean[:, pixel_bytes:] = (left & up) + ((left ^ up) >> 1)
+    np.subtract(samples, mean, out=mean)
+    return filtered
+
+
+def _compressor() -> "zlib._Compress":
+    """Runs and Huffman codes only: a half to a third of the time of level 2, and fewer bytes, as what a network paints
+    repeats nothing exactly but flat areas."""
+    return zlib.compressobj(1, strategy=zlib.Z_RLE)
+
+
+def write_tiff(file: BinaryIO, rasters: Iterator[Raster]) -> None:
+    """Write a deflated TIFF, BigTIFF where its first page may need more than 4 GiB; directories follow the samples.
+
+    Pillow has no 16-bit colour, loses EXIF when it compresses and has no strips; pyvips has no EXIF.
+
+    rasters: a picture, or pages
+    """
+    first = next(rasters)
+    is_big = first.num_bytes > _CLASSIC_TIFF_BYTES
+    file.write(b"II" + (struct.pack("<3HQ", 43, 8, 0, 0) if is_big else struct.pack("<HI", 42, 0)))
+    link = 8 if is_big else 4  # where the place of the next directory is to be written
+    for raster in itertools.chain([first], rasters):
+        link = _put_tiff_page(file, raster, is_big, link)
+
+
+def _put_tiff_page(file: BinaryIO, raster: Raster, is_big: bool, link: int) -> int:
+    """Append a page, write its place at a link, and return where the link to the next one lies."""
+    width, channels, depth = raster.size[1], raster.channels, raster.dtype.itemsize
+    rows = max(_TIFF_STRIP_BYTES // (width * channels * depth), 1)
+    little_endian = raster.dtype.newbyteorder("<")
+    offsets, sizes = [], []
+    for block in raster.rows(rows):
+        differences = np.diff(block, axis=1, prepend=raster.dtype.type(0))
+        compressor = _compressor()
+        data = compressor.compress(differences.astype(little_endian, copy=False).data) + compressor.flush()
+        offsets.append(file.tell())
+        sizes.append(len(data))
+        file.write(data)
+    file.write(bytes(file.tell() % 2))
+    position = file.tell()
+    if not is_big and position + _TIFF_DIRECTORY_BYTES > 1 << 32:
+        raise ValueError(f"picture: expected pages of less than 4 GiB in all, got {position} bytes; write one per file")
+    place = struct.pack("<Q" if is_big else "<I", position)
+    header = b"II" + (struct.pack("<3H", 43, 8, 0) if is_big else struct.pack("<H", 42)) + place
+    directory, num_entries = _tiff_directory(header, position, raster, rows, offsets, sizes)
+    file.write(directory)
+    file.write(bytes(file.tell() % 2))
+    file.seek(link)
+    file.write(place)
+    file.seek(0, os.SEEK_END)
+    return position + (8 + 20 * num_entries if is_big else 2 + 12 * num_entries)
+
+
+def _tiff_directory(
+    header: bytes, position: int, raster: Raster, rows: int, offsets: list[int], sizes: list[int]
+) -> tuple[bytes, int]:
+    """The bytes of the directory that is to lie at a position, and the number of its entries."""
+    (height, width), channels = raster.size, raster.channels
+    is_big = len(header) == 16
+    directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+    directory[256], directory[257] = width, height
+    directory[258] = (8 * raster.dtype.itemsize,) * channels
+    directory[259], directory[317] = 8, 2  # deflate, differences to the pixel on the left
+    directory[262] = 1 if channels < 3 else 2  # 0 = black, or RGB
+    directory[277], directory[278], directory[284] = channels, rows, 1
+    if channels in (2, 4):
+        directory[338] = 2  # alpha, not premultiplied
+    directory.tagtype[_STRIP_OFFSETS] = TiffTags.LONG8 if is_big else TiffTags.LONG
+    directory.tagtype[_STRIP_SIZES] = TiffTags.LONG
+    directory[_STRIP_OFFSETS] = (0,) * len(offsets)
+    directory[_STRIP_SIZES] = tuple(sizes)
+    if raster.dpi:
+        directory[282], directory[283], directory[296] = (*raster.dpi, 2)
+    if raster.icc_profile:
+        directory[34675] = raster.icc_profile
+    named = {XMP_TAG: raster.xmp, IPTC_TAG: raster.iptc}
+    for tag, value in (raster.tags | {tag: value for tag, value in named.items() if value}).items():
+        directory[tag] = value
+    written = bytearray(directory.tobytes(position))
+    count_bytes, entry_bytes, letter = (8, 20, "Q") if is_big else (2, 12, "I")
+    values = struct.pack(f"<{len(offsets)}{letter}", *offsets)
+    place = count_bytes + entry_bytes * sorted(directory).index(_STRIP_OFFSETS) + entry_bytes - struct.calcsize(letter)
+    if len(offsets) > 1:
+        place = struct.unpack_from(f"<{letter}", written, place)[0] - position
+    written[place : place + len(values)] = values  # Pillow takes them for offsets behind the directory
+    return bytes(written), len(directory)

@@ -1,0 +1,157 @@
+"""A run over many files on the machines of a Ray cluster, or in several processes on this one."""
+
+import logging
+import os
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from gigasr.folders.batch import Ledger, Notify
+from gigasr.folders.plan import Job
+from gigasr.folders.worker import Settings, Work, Worker
+from gigasr.models.zoo import find
+
+logger = logging.getLogger(__name__)
+
+LOCAL = "local"  # address of a cluster that is started for the run, on this machine
+CORES_PER_WORKER = 4
+ATTEMPTS = 3  # at a file whose worker dies
+AT_A_TIME = 2  # files per worker: one is read while another is enlarged
+
+
+class Station:
+    """A worker in a process of its own."""
+
+    def __init__(self, settings: Settings, num_threads: int) -> None:
+        """Load the model. num_threads: of the CPU; 0 = as torch wants"""
+        import torch
+
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self.worker = Worker(settings)
+        self.worker.load()
+
+    def is_ready(self) -> bool:
+        """True, once the model is loaded."""
+        return True
+
+    def process(self, job: Job, known: dict[str, Any]) -> Work:
+        """Take a file from start to end."""
+        work = self.worker.process(job, known)
+        return replace(work, error=work.error and ValueError(str(work.error)))  # not every error can be sent
+
+
+class Post:
+    """One worker of the run, as the run sees it."""
+
+    def __init__(self, actor: Any) -> None:  # noqa: ANN401
+        self.actor = actor
+        self.jobs: dict[Any, Job] = {}  # in work, by the reference to their result
+        self.waking: Any = actor.is_ready.remote()  # None once the worker is there
+
+    def has_room(self, is_suspect: bool, suspects: set[Job]) -> bool:
+        """A file by which a worker has died is worked on alone."""
+        if self.waking is not None:
+            return False
+        alone = is_suspect or any(job in suspects for job in self.jobs.values())
+        return len(self.jobs) < (1 if alone else AT_A_TIME)
+
+
+class ClusterRun:
+    """A run over files on Ray: a file whose worker dies goes to another, and the rest goes on."""
+
+    def __init__(self, jobs: list[Job], settings: Settings, notify: Notify, address: str, workers: int | None) -> None:
+        """
+        address: "local"; "auto", the cluster this machine is in; or a cluster's address
+        workers: processes; None = one per GPU, or without GPUs one per four CPU cores
+        """
+        self.jobs, self.settings, self.notify, self.address, self.workers = jobs, settings, notify, address, workers
+        find(settings.model)
+        self.ledger = Ledger(jobs)
+        self.waiting = deque(self.jobs)
+        self.attempts: dict[Job, int] = {}  # at files whose worker died
+
+    def start(self) -> None:
+        """Go through the files; the workers must see them under the same names."""
+        ray = import_ray()
+        options = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address == LOCAL:
+            cores = max(os.cpu_count() or 1, self.workers or 1)
+            ray.init(include_dashboard=False, num_cpus=cores, **options)
+        else:
+            ray.init(self.address, **options)
+        try:
+            posts = self.hire(ray)
+            while self.waiting or any(post.jobs for post in posts):
+                self.assign(posts)
+                self.collect(ray, posts)
+        finally:
+            ray.shutdown()
+            self.ledger.remove_leftovers()
+
+    def hire(self, ray: Any) -> list[Post]:  # noqa: ANN401
+        """Start the workers; what goes wrong with the first model they load ends the run."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
+        slots = gpus or sum(max(int(node.get("CPU", 0)) // CORES_PER_WORKER, 1) for node in alive)
+        count = self.workers or slots
+        share = {"num_gpus": min(gpus / count, 1)} if gpus else {"num_cpus": min(cores / count, 1)}
+        actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(Station)
+        num_threads = 0 if gpus else max(cores // count, 1)
+        posts = [Post(actor.remote(self.settings, num_threads)) for _ in range(count)]
+        try:
+            ray.get([post.waking for post in posts])
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise RuntimeError(
+                f"ray: expected workers that start, got {reason}; is gigasr on every machine?"
+            ) from error
+        return posts
+
+    def assign(self, posts: list[Post]) -> None:
+        """Give work to the workers that have room."""
+        suspects = set(self.attempts)
+        for post in posts:
+            while self.waiting and post.has_room(self.waiting[0] in suspects, suspects):
+                job = self.waiting.popleft()
+                post.jobs[post.actor.process.remote(job, self.ledger.find(job))] = job
+
+    def collect(self, ray: Any, posts: list[Post]) -> None:  # noqa: ANN401
+        """Wait until a file is finished, a worker has died or is there again."""
+        owners = {reference: post for post in posts for reference in [*post.jobs, post.waking] if reference is not None}
+        for reference in ray.wait(list(owners), num_returns=1)[0]:
+            post = owners[reference]
+            job = post.jobs.pop(reference, None)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                post.waking = post.actor.is_ready.options(max_task_retries=-1).remote()
+                if job is not None:
+                    self.retry(job, error)
+                continue
+            if job is None:
+                post.waking = None
+            else:
+                self.ledger.add(result)
+                self.notify(result)
+
+    def retry(self, job: Job, error: Exception) -> None:
+        """Have a file done again, alone on its worker, or give it up."""
+        self.attempts[job] = self.attempts.get(job, 0) + 1
+        if self.attempts[job] < ATTEMPTS:
+            logger.warning("%s: its worker died; once more", job.source.path)
+            self.waiting.append(job)
+            return
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
+        self.ledger.add(work)
+        self.notify(work)
+
+
+def import_ray() -> Any:  # noqa: ANN401
+    """The package ray, or ImportError that says how to get it."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("ray: expected to be installed, got nothing; pip install 'gigasr[ray]'") from error
+    return ray

@@ -1,0 +1,115 @@
+"""A prompt for each file: from a list, from the texts beside the files, or one for all."""
+
+import csv
+import difflib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
+
+SIDECAR = "sidecar"
+
+
+def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str) -> dict[Path, str]:
+    """Give every file its prompt; those of which the origin says nothing get the default.
+
+    files:  each input and its path below the input folder
+    origin: a .csv or .jsonl list; "sidecar" for the .txt file beside each input; or None
+    """
+    if origin is None:
+        found: dict[Path, str] = {}
+    elif origin == SIDECAR:
+        found = {
+            path: _read_text(path.with_suffix(".txt")).strip() for path in files if path.with_suffix(".txt").is_file()
+        }
+        if not found:
+            raise ValueError("prompts: expected a .txt file beside at least one input, got none; see --prompts")
+    else:
+        found = _match(files, Path(origin))
+    return {path: found.get(path, default) for path in files}
+
+
+def check_prompts(prompts: Iterable[str]) -> None:
+    """Raise ValueError for a prompt that would be cut."""
+    for prompt in set(prompts):
+        if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
+            raise ValueError(
+                f"prompt: expected at most {CONTEXT_LENGTH - 2} tokens, got {count - 2}; shorten '{prompt[:30]}...'"
+            )
+
+
+def read_list(path: Path) -> Iterator[tuple[str, str]]:
+    """The file names and prompts of a list.
+
+    A .csv has the columns file and prompt; each line of a .jsonl has file and prompt, or file and captions, of which
+    the first counts.
+    """
+    text = _read_text(path)
+    if path.suffix.lower() == ".csv":
+        return _csv_rows(path, text)
+    if path.suffix.lower() == ".jsonl":
+        return _jsonl_rows(path, text)
+    raise ValueError(f"{path}: expected a name that ends in .csv or .jsonl, or the word sidecar; rename it")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if not {"file", "prompt"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path}: expected the columns file and prompt, got {rows.fieldnames}; name them so")
+        for row in rows:
+            if not row["file"] or row["prompt"] is None or None in row:
+                raise ValueError(
+                    f"{path}: expected a file and a prompt in line {rows.line_num}; quote a prompt with commas in it"
+                )
+            yield row["file"], row["prompt"]
+    except csv.Error as error:
+        raise ValueError(f"{path}: expected a table, got {error} in line {rows.line_num}; correct it") from None
+
+
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                name, prompt = row["file"], row["prompt"] if "prompt" in row else [*row["captions"], ""][0]
+                if not isinstance(name, str) or not isinstance(prompt, str):
+                    raise TypeError("something that is no text")
+            except (ValueError, LookupError, TypeError) as error:
+                raise ValueError(
+                    f"{path}: expected file and prompt, or file and captions, in line {number}, got {error!r}"
+                ) from None
+            yield name, prompt
+
+
+def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:
+    """Find the file of every row: named below the input folder, or as seen from the list's own folder."""
+    places = {os.path.abspath(path): path for path in files}
+    below: dict[str, list[Path]] = {}
+    for path, below_input in files.items():
+        below.setdefault(below_input.as_posix(), []).append(path)
+    found: dict[Path, str] = {}
+    for name, prompt in read_list(origin):
+        place = places.get(os.path.abspath(origin.parent / name))
+        matches = below.get(Path(name).as_posix(), []) if place is None else [place]
+        if not matches:
+            raise ValueError(f"{origin}: expected names of inputs, got '{name}'{_nearest(name, below)}; correct it")
+        for match in matches:
+            if found.setdefault(match, prompt) != prompt:
+                raise ValueError(f"{origin}: expected one prompt per file, got two for '{name}'; keep one")
+    return found
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; nearest input: {near[0]}" if near else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected text in UTF-8, got something else; save it as UTF-8") from None

@@ -1,0 +1,196 @@
+"""One file from start to end: looked up, read, enlarged and written; the same in a run here and on a cluster."""
+
+import hashlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gigasr import __version__
+from gigasr.files.atomic import hash_file
+from gigasr.files.image_writer import check_frames, check_size, write_frames
+from gigasr.files.images import read_frames, read_metadata
+from gigasr.files.picture import Picture, PictureStrips, Timing
+from gigasr.folders.handoff import Handoff
+from gigasr.folders.plan import Job
+from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model
+from gigasr.pipeline import SuperResolver, parse_size
+
+ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest of them goes on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made with; all but the last two have a say in the results."""
+
+    model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
+    scale: float | None = None
+    size: str | None = None  # in words, instead of a scale
+    seed: int = 0
+    fidelity: float = 1.0
+    tile: int = 0  # px; 0 = auto
+    aurasr: AuraMode = "gigasr"  # how AuraSR's weights are run
+    precision: str = "auto"
+    quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
+    bit_depth: int | None = None  # 8 or 16; None = that of the input
+    device: str = "auto"
+    overwrite: bool = False  # replace outputs that exist
+
+
+@dataclass
+class Work:
+    """A file on its way: read, enlarged, written."""
+
+    job: Job
+    status: str = "running"  # then done; skipped, as it was done before; kept, an output that is none of ours; failed
+    fraction: float = 0.0  # of the rows of all its pictures
+    pictures: Iterator[Picture] | None = None  # None where nothing is left to do; several of an animation or a TIFF
+    count: int = 1  # pictures
+    timing: Timing | None = None  # of an animation
+    size: tuple[int, int] = (0, 0)  # (height, width) of a result, px
+    pixels: int = 0  # of all results
+    error: Exception | None = None  # of a file kept or failed
+    record: dict[str, Any] = field(default_factory=dict)  # its line of the report, as far as known
+    is_known: bool = False  # a report has the line already
+
+    @contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """What goes wrong is the file's, and ends no more than that."""
+        try:
+            yield
+        except ERRORS as error:
+            self.status, self.error, self.pictures = "failed", error, None
+
+
+class Strip(NamedTuple):
+    """A part of the result of one of a file's pictures."""
+
+    number: int  # of the picture
+    size: tuple[int, int]  # of its whole result
+    picture: Picture
+
+
+class Worker:
+    """What takes files from start to end; the model is loaded when the first of them needs it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        settings = replace(settings, scale=settings.scale and float(settings.scale))  # 8 and 8.0 are one option
+        self.options = asdict(settings) | {"model": hash_file(find(settings.model)), "device": "", "overwrite": False}
+        self.resolver: SuperResolver | None = None
+        self.lock = threading.Lock()  # on it, for process()
+
+    def process(self, job: Job, known: Mapping[str, Any]) -> Work:
+        """Take a file from start to end; several threads may, of which one enlarges while others read and write.
+
+        known: the file's record in a report, or {}
+        """
+        work = self.read(job, known)
+        if work.pictures is not None:
+            passed = Handoff[Strip]()
+            with ThreadPoolExecutor(1) as writer, passed.ended():
+                writer.submit(self.write, work, passed).add_done_callback(passed.close)
+                with self.lock:
+                    for _ in self.hand_over(work, passed):
+                        pass
+        return replace(work, pictures=None)
+
+    def read(self, job: Job, known: Mapping[str, Any]) -> Work:
+        """Look whether a file is done, and read the first of its pictures where it isn't; the others come later."""
+        work = Work(job)
+        with work.noting_errors():
+            key = json.dumps([self.options, job.prompt, job.target.suffix]).encode()
+            work.record["input_hash"] = hash_file(job.source.path)
+            work.record["options_hash"] = hashlib.sha256(key).hexdigest()[:16]
+            if self.settings.overwrite or not job.target.exists():
+                frames = read_frames(job.source.path)
+                work.count, work.timing = len(frames), frames.timing
+                check_frames(job.target, work.count, is_animation=frames.timing is not None)
+                pictures = iter(frames)
+                work.pictures = itertools.chain([next(pictures)], pictures)
+            elif self.is_done(work, known):
+                work.status = "skipped"
+            else:
+                work.status = "kept"
+                work.error = ValueError(f"{job.target}: exists already; choose another -o, or add --overwrite")
+        return work
+
+    def is_done(self, work: Work, known: Mapping[str, Any]) -> bool:
+        """Tell whether the output that exists is what would be made, by its record or, without one, by its own words.
+
+        A run that is killed between the two leaves an output without a record.
+        """
+        target, made_from = work.job.target, dict(work.record)
+        work.record["bytes"] = target.stat().st_size
+        work.is_known = made_from.items() <= known.items()
+        if work.is_known:
+            return bool(known["bytes"] == work.record["bytes"])
+        with suppress(ValueError):  # it is no image
+            return read_metadata(target).get("Fingerprint") == fingerprint(work)
+        return False
+
+    def hand_over(self, work: Work, passed: Handoff[Strip]) -> Iterator[None]:
+        """Enlarge, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
+        if work.pictures is not None:
+            self.load()  # what goes wrong here ends the run
+        began = time.perf_counter()
+        for strip in passed.feed(self.enlarge(work), ERRORS):
+            if strip.number == 0:
+                work.size = strip.size
+            work.fraction += strip.picture.size[0] / strip.size[0] / work.count
+            work.pixels += strip.picture.size[0] * strip.picture.size[1]
+            del strip  # or it lives while the next one is made
+            yield
+        if work.pictures is not None:
+            work.record["seconds"] = round(time.perf_counter() - began, 3)
+
+    def load(self) -> SuperResolver:
+        """The model, loaded once."""
+        if self.resolver is None:
+            has = self.settings
+            self.resolver = SuperResolver(load_model(has.model, has.aurasr), has.device, has.precision, has.tile)
+        return self.resolver
+
+    def enlarge(self, work: Work) -> Iterator[Strip]:
+        """The results of a file's pictures, strip by strip."""
+        if work.pictures is None:
+            return
+        has, resolver = self.settings, self.load()
+        for number, picture in enumerate(work.pictures):
+            picture = replace(picture, bit_depth=has.bit_depth or picture.bit_depth)
+            size = None if has.size is None else parse_size(has.size, picture.size)
+            made = resolver.strips(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity)
+            check_size(work.job.target, made.size)
+            yield from map(partial(Strip, number, made.size), made.strips)
+
+    def write(self, work: Work, strips: Iterable[Strip]) -> None:
+        """Write the results."""
+        job, settings = work.job, self.settings
+        with work.noting_errors():
+            texts = {"Software": f"gigasr {__version__}", "Prompt": job.prompt, "Seed": str(settings.seed)}
+            texts |= {"Model": Path(settings.model).name, "Fingerprint": fingerprint(work)}
+            results = _join(strips)
+            first = next(results)  # an error of the first is met before a folder is made
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            write_frames(job.target, itertools.chain([first], results), work.timing, texts, settings.quality)
+            work.record["bytes"] = job.target.stat().st_size
+            work.status = "done"
+
+
+def fingerprint(work: Work) -> str:
+    """What an output was made from and with."""
+    return f"{work.record['input_hash']}-{work.record['options_hash']}"
+
+
+def _join(strips: Iterable[Strip]) -> Iterator[PictureStrips]:
+    """Each picture's strips, one picture after the other."""
+    for _, group in itertools.groupby(strips, key=lambda strip: strip.number):
+        first = next(group)
+        yield PictureStrips(first.size, (strip.picture for strip in itertools.chain([first], group)))

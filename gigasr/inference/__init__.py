@@ -1,0 +1,1 @@
+"""Networks run in pieces that fit the memory, on one device or several."""

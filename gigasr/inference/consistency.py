@@ -1,0 +1,99 @@
+"""The low-res image is the truth: correct a result so that its reduction gives the input back.
+
+The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U enlarges (bicubic),
+and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gigasr.inference.rows import Rows, block_rows, resize_rows
+from gigasr.networks.ops import enlarge, reduce
+
+RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
+
+
+@cache
+@torch.inference_mode(False)  # what is cached must serve with and without gradients
+def inverse_filter(scale: int) -> Tensor:
+    """returns: [2 * RADIUS + 1]  the taps of G along one axis: the inverse of the response of D U to an impulse"""
+    length = 64
+    impulse = torch.zeros(1, 1, length, length, dtype=torch.float64)
+    impulse[..., length // 2] = 1.0
+    response = reduce(enlarge(impulse, scale), scale)[0, 0, length // 2].roll(-(length // 2))
+    inverse = torch.fft.irfft(1.0 / torch.fft.rfft(response), length).roll(RADIUS)[: 2 * RADIUS + 1]
+    return (inverse / inverse.sum()).float()
+
+
+def invert(residual: Tensor, scale: int) -> Tensor:
+    """Apply G along both axes.
+
+    residual: [B, C, H, W]
+    returns:  [B, C, H, W]  replicated beyond the border
+    """
+    channels = residual.shape[1]
+    taps = inverse_filter(scale).to(residual).view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    x = F.pad(residual, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
+    x = F.conv2d(x, taps, groups=channels)
+    return F.conv2d(x, taps.transpose(2, 3), groups=channels)
+
+
+def correct(y: Tensor, lr: Tensor, scale: int, fidelity: float = 1.0) -> Tensor:
+    """Make a result agree with its low-res input.
+
+    y:        [B, C, H * scale, W * scale]
+    lr:       [B, C, H, W]  in y's range
+    fidelity: 0..1, the share of the difference that is removed
+    returns:  [B, C, H * scale, W * scale]
+    """
+    if not fidelity:
+        return y
+    return y + fidelity * enlarge(invert(lr - reduce(y, scale), scale), scale)
+
+
+def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
+    """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
+
+    strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
+    lr:      [B, C, H, W]  the low-res image
+    returns: the strips, corrected; together equal to `correct` on the whole
+    """
+    if not fidelity:
+        yield from strips
+        return
+    height, width = lr.size
+    block = block_rows(width)
+    y = Rows((height * scale, width * scale), strips)
+    reduced = resize_rows(y.fork(), lr.size)
+    residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
+    top = 0
+    for strip in y:
+        for start in range(0, strip.shape[2] // scale, block):
+            stop = min(start + block, strip.shape[2] // scale)
+            first, last = max(top + start - 2, 0), min(top + stop + 2, height)
+            change = enlarge(residual.read(first, last), scale)
+            change = change[:, :, (top + start - first) * scale : (top + stop - first) * scale]
+            strip[:, :, start * scale : stop * scale].add_(change, alpha=fidelity)
+        top += strip.shape[2] // scale
+        yield strip
+        del strip
+
+
+def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:
+    top = 0
+    for strip in reduced:
+        yield lr.read(top, top + strip.shape[2]) - strip
+        top += strip.shape[2]
+
+
+def _invert_rows(residual: Rows, scale: int) -> Iterator[Tensor]:
+    """`invert`, strip by strip."""
+    height, block = residual.size[0], block_rows(residual.size[1])
+    for top in range(0, height, block):
+        bottom = min(top + block, height)
+        first, last = max(top - RADIUS, 0), min(bottom + RADIUS, height)
+        yield invert(residual.read(first, last), scale)[:, :, top - first : bottom - first]

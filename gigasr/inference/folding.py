@@ -1,0 +1,206 @@
+"""Fold a network for one (w, text): the same network with its leaves replaced by plain, constant layers.
+
+For one prompt and one z, w is the same all over the image. Kernel selection, modulation and demodulation then leave an
+ordinary convolution; the keys and values of cross-attention and the style's token are constants.
+"""
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gigasr.inference.tiling import Margin, Tiling
+from gigasr.networks.attention import AttentionUnit
+from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
+from gigasr.networks.ops import enlarge
+from gigasr.networks.text import TextFeatures
+from gigasr.networks.upsampler import Upsampler
+
+M = TypeVar("M", bound=nn.Module)
+NO_MARGIN = Margin()
+MAPS = 6  # as many maps of a level are held at a time, at most
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A plain convolution in place of an adaptive or equalised one; w is accepted and ignored."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor, stride: int, activate: bool) -> None:
+        out_channels, in_channels, size, _ = kernel.shape
+        super().__init__(in_channels, out_channels, size, stride=stride, padding=size // 2, device="meta")
+        self.weight = nn.Parameter(kernel, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.activate = activate
+
+    def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, H/stride, W/stride]"""
+        y = super().forward(x)
+        return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
+
+
+class FoldedUpBlock(nn.Module):
+    """An upsampling block whose channels are ordered by position first, so that shuffling moves whole runs of them."""
+
+    def __init__(self, block: UpBlock, w: Tensor, text: TextFeatures) -> None:
+        super().__init__()
+        self.conv0, self.conv1, self.skip = fold_leaves(block, w, text).children()
+        for conv in (self.conv0, self.skip):
+            for parameter in conv.parameters():
+                parameter.data = parameter.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]; w is accepted and ignored"""
+        return depth_to_space(self.skip(x)) + self.conv1(depth_to_space(self.conv0(x)))
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """x: [B, 4 C, H, W], channels by (row, column, channel) -> [B, C, 2 H, 2 W]; both channels_last"""
+    y = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3)  # [B, H, row, W, column, C]
+    return y.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+class FoldedAttentionUnit(nn.Module):
+    """An attention unit with the style's token and the text's keys and values as constants."""
+
+    mask: Tensor
+
+    def __init__(self, unit: AttentionUnit, w: Tensor, text: TextFeatures) -> None:
+        super().__init__()
+        token = unit.self_attention.style_token(w)
+        k, v = unit.cross_attention.keys_values(text.t_local)
+        self.unit = fold_leaves(unit, w, text)
+        self.constants = nn.ParameterList(nn.Parameter(x, requires_grad=False) for x in (token, k, v))
+        self.register_buffer("mask", text.mask)
+
+    def forward(self, x: Tensor, w: Tensor, t_local: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, C, H, W]; the conditions are accepted and ignored"""
+        batch = x.shape[0]  # not len(x), which would be fixed in an exported graph
+        token, k, v = (constant.expand(batch, *constant.shape[1:]) for constant in self.constants)
+        return self.unit.attend(x, token, k, v, self.mask.expand(batch, -1))
+
+
+def fold_linear(layer: EqualizedLinear) -> nn.Linear:
+    """The plain linear layer that does the same."""
+    folded = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], layer.bias is not None, device="meta")
+    folded.weight = nn.Parameter(layer.weight * layer.weight_gain, requires_grad=False)
+    if layer.bias is not None:
+        folded.bias = nn.Parameter(layer.bias * layer.lr_mul, requires_grad=False)
+    return folded
+
+
+def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | None:
+    """The constant module that replaces this one, or None where its children are to be folded instead."""
+    if isinstance(module, AdaptiveConv2d):
+        return FoldedConv2d(module.kernel(w)[0], module.bias * module.gain, 1, module.activate)
+    if isinstance(module, EqualizedConv2d):
+        return FoldedConv2d(module.kernel(), module.bias * module.gain, module.stride, module.activate)
+    if isinstance(module, EqualizedLinear):
+        return fold_linear(module)
+    if isinstance(module, AttentionUnit):
+        return FoldedAttentionUnit(module, w, text)
+    if isinstance(module, UpBlock) and module.upsample == "shuffle":
+        return FoldedUpBlock(module, w, text)
+    return None
+
+
+def fold_leaves(module: M, w: Tensor, text: TextFeatures) -> M:
+    """A copy of the module whose leaves are folded; nothing else is copied."""
+    folded = copy.copy(module)
+    folded._parameters = {
+        name: None if p is None else nn.Parameter(p.clone(), False) for name, p in module._parameters.items()
+    }
+    folded._buffers = {name: None if b is None else b.clone() for name, b in module._buffers.items()}
+    folded._modules = {
+        name: None if child is None else fold_leaf(child, w, text) or fold_leaves(child, w, text)
+        for name, child in module._modules.items()
+    }
+    return folded
+
+
+class FoldedUpsampler(nn.Module):
+    """An upsampler for one prompt and one z: body and tail as plain networks."""
+
+    def __init__(self, network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype) -> None:
+        super().__init__()
+        config, self.scale = network.config, network.scale
+        self.dtype, self.input_noise = dtype, config.input_noise
+        self.tiling = plan_tiling(network, dtype)
+        self.halos = tail_halos(network)
+        self.halo = self.halos[0]
+        top = config.num_down + 1
+        self.tail_bytes = (
+            MAPS * dtype.itemsize * max(level.channels * 4**i for i, level in enumerate(config.levels[top:], start=1))
+        )
+        self.network = fold_leaves(network, w, text)
+        del self.network.mapping, self.network.text_transformer
+        self.to(dtype).to(memory_format=torch.channels_last)
+
+    def body(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1], multiples of `tiling.multiple` -> features [B, C, H, W]"""
+        return self.network.body(lr.to(self.dtype, memory_format=torch.channels_last), NO_W, NO_TEXT)
+
+    def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
+
+        What only the margin depends on is let go level by level.
+        """
+        x, rgb = features, lr
+        levels = self.network.levels[-len(self.network.to_rgb) :]
+        for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
+            x, rgb = level(x, None, NO_W, NO_TEXT), enlarge(rgb, 2)
+            margin = Margin(*(2 * side for side in margin))
+            kept = Margin(*(min(side, halo) for side in margin))
+            x, rgb = (crop(y, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))) for y in (x, rgb))
+            rgb, margin = rgb + to_rgb(x, NO_W).to(rgb.dtype), kept
+        return rgb
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
+        return self.tail(self.body(lr), lr)
+
+
+def crop(x: Tensor, margin: Margin) -> Tensor:
+    """x: [B, C, H, W] -> what is left of it without the margin"""
+    top, bottom, left, right = margin
+    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
+def tail_halos(network: Upsampler) -> list[int]:
+    """Px around a part of each map of the tail on which the result depends: at 1x, 2x, ..., and 0 for the result."""
+    halos = [0]
+    for level in reversed(network.config.levels[network.config.num_down + 1 :]):
+        convolutions = 2 * level.blocks - 1  # at the level's own rate; what enlarges reaches 2 px at the rate before
+        halos.insert(0, 2 + math.ceil((convolutions + halos[0]) / 2))
+    return halos
+
+
+def plan_tiling(network: Upsampler, dtype: torch.dtype) -> Tiling:
+    """How the body may be cut: global attention wants regions as in training, windowed any that fit the windows."""
+    config, multiple = network.config, network.multiple
+    widest = max(
+        level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
+    )
+    pixel_bytes = MAPS * dtype.itemsize * widest
+    if config.window:
+        window = config.window * multiple
+        result_bytes = dtype.itemsize * config.levels[config.num_down].channels
+        return Tiling(window, window, multiple, network.smallest, 0, pixel_bytes, result_bytes)
+    side = config.lr_size
+    return Tiling(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
+
+
+NO_W = torch.empty(0)  # what folded layers are given and ignore
+NO_TEXT = TextFeatures(*(torch.empty(0) for _ in range(3)))
+
+
+@torch.no_grad()
+def fold(network: Upsampler, w: Tensor, text: TextFeatures, dtype: torch.dtype = torch.float32) -> FoldedUpsampler:
+    """Fold an upsampler in fp32, then cast.
+
+    w:       [1, w_dim]
+    text:    features of one prompt
+    returns: a network equal to network(lr, z, tokens)[-1] without input noise, channels_last, in dtype
+    """
+    return FoldedUpsampler(network, w, text, dtype).eval()

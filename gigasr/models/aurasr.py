@@ -1,0 +1,172 @@
+"""The network of the public AuraSR weights (v1, v2), written from its maths; what depends on z is folded away.
+
+A U-Net without text: three levels down to 1/8, five up to 4x. Body: all at the low-res resolution and below, attention
+included. Tail: the two levels above it, convolution only. For one z every adaptive convolution is a plain one.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from gigasr.inference.folding import MAPS, NO_MARGIN, crop
+from gigasr.inference.tiling import Margin, Tiling
+from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
+from gigasr.models.checkpoint import CheckpointError
+
+SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
+
+
+class StyleConfig(BaseModel):
+    dim_in: int = Field(128, gt=0)
+
+
+class AuraConfig(BaseModel):
+    """What of a config.json the weights' shapes don't tell; without one the public models' values hold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dim: int = Field(64, gt=0)
+    input_image_size: int = Field(64, gt=0)  # px; low-res side in training
+    style_network: StyleConfig = StyleConfig()
+    skip_connect_scale: float | None = 0.4  # None = 1
+    self_attn_heads: int = Field(8, gt=0)
+    input_noise: float = Field(0.002, ge=0)  # std, [-1, 1] units; of gigasr, no file has it
+
+
+class DownLevel(nn.Module):
+    """A resolution on the way down: blocks, whose results are kept, then a convolution that halves the size."""
+
+    def __init__(self, blocks: list[Block], resample: nn.Conv2d, skip_gain: float) -> None:
+        super().__init__()
+        self.blocks, self.resample, self.skip_gain = nn.ModuleList(blocks), resample, skip_gain
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, H/2, W/2]; the skips are added to"""
+        for block in self.blocks:
+            x = block(x)
+            skips.append(x * self.skip_gain)
+        return self.resample(x)
+
+
+class UpLevel(nn.Module):
+    """A resolution on the way up: a convolution on the doubled map, blocks, attention."""
+
+    def __init__(self, resample: nn.Conv2d, blocks: list[Block], attention: list[TransformerLayer]) -> None:
+        super().__init__()
+        self.resample, self.blocks, self.attention = resample, nn.ModuleList(blocks), nn.Sequential(*attention)
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]; each block takes the latest of the skips, where there are any left"""
+        x = self.resample(F.interpolate(x, scale_factor=2, mode="nearest"))
+        for block in self.blocks:
+            x = block(torch.cat([x, skips.pop()], dim=1) if skips else x)
+        return self.attention(x)
+
+
+class AuraNetwork(nn.Module):
+    """AuraSR for one z, or for one z per sample; in two parts, as engines want it."""
+
+    def __init__(self, layers: Layers, config: AuraConfig) -> None:
+        """The layers are asked for in the order of the forward pass, in which the file keeps their styles."""
+        super().__init__()
+        skip_gain = 1.0 if config.skip_connect_scale is None else config.skip_connect_scale
+        self.stem = layers.conv("init_conv")
+        downs = [
+            DownLevel(layers.blocks(f"{name}.0"), layers.conv(f"{name}.1.1", stride=2), skip_gain)
+            for name in layers.numbered("downs", ".1.1.weight")
+        ]
+        self.mid1, self.mid2 = layers.block("mid_block1"), layers.block("mid_block2")
+        self.mid_attention = nn.Sequential(*layers.attention("mid_attn"))
+        ups = [
+            UpLevel(layers.conv(f"{name}.1.0.conv"), layers.blocks(f"{name}.0"), layers.attention(f"{name}.1.1"))
+            for name in layers.numbered("ups", ".1.0.conv.weight")
+        ]
+        self.final, self.to_rgb = layers.block("final_res_block"), layers.conv("final_to_rgb")
+        tops, ups = ups[len(downs) :], ups[: len(downs)]
+        self.downs, self.ups, self.tops = nn.ModuleList(downs), nn.ModuleList(ups), nn.ModuleList(tops)
+        self.scale, self.multiple = 2 ** len(self.tops), 2 ** len(downs)  # multiple: of body heights and widths, px
+        self.dtype, self.input_noise = layers.dtype, config.input_noise
+        self.halos = [2]  # px around a part of each map of the tail on which the result depends: at 1x, 2x, ...
+        for level in reversed(tops):
+            self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
+        self.halo = self.halos[0]
+        channels = [level.resample.out_channels * 4**i for i, level in enumerate(tops, start=1)]
+        self.tail_bytes = MAPS * self.dtype.itemsize * max(channels)  # per low-res px
+        side = config.input_image_size  # attention is global: regions as in training
+        self.tiling = Tiling(min(side // 4, 16), self.multiple, self.multiple, side, side)
+
+    def body(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
+        return self.unit_body((lr / 2 + 0.5).to(self.dtype, memory_format=torch.channels_last))
+
+    def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
+
+        What only the margin depends on is let go level by level.
+        """
+        return self.unit_tail(features.to(self.dtype), margin) * 2 - 1
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
+        return self.tail(self.body(lr), lr)
+
+    def unit_body(self, lr: Tensor) -> Tensor:
+        """The body on values in [0, 1], as the weights want them; noise may lead out of that."""
+        skips: list[Tensor] = []
+        x = self.stem(lr.clamp(0, 1))
+        for level in self.downs:
+            x = level(x, skips)
+        x = self.mid2(self.mid_attention(self.mid1(x)))
+        for level in self.ups:
+            x = level(x, skips)
+        return x
+
+    def unit_tail(self, features: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """The tail, with results in about [0, 1]."""
+        x = features
+        for level, halo in zip(self.tops, self.halos[1:], strict=True):
+            x, margin = level(x, []), Margin(*(2 * side for side in margin))
+            kept = Margin(*(min(side, halo) for side in margin))
+            x, margin = crop(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
+        return crop(self.to_rgb(self.final(x)), margin)
+
+
+class AuraWeights:
+    """The weights of a file, left there until they are folded for a z."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], config: AuraConfig, source: str) -> None:
+        """tensors: by the public names, may be read lazily; source: names the file in errors"""
+        self.tensors, self.config = tensors, config
+        try:
+            self.plan = self.check()
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{source}: expected the weights of AuraSR that fit its config.json, got: {reason}; fetch both again"
+            ) from None
+
+    def check(self) -> AuraNetwork:
+        """Build and run the network without data: every key and every shape has to fit."""
+        shapes = {name: tensor.to("meta") for name, tensor in self.tensors.items()}
+        z = torch.empty(1, self.config.style_network.dim_in, device="meta")
+        layers = Layers(shapes, self.config.self_attn_heads, z, torch.float32)
+        network = AuraNetwork(layers, self.config)
+        network(torch.empty(1, 3, network.multiple, network.multiple, device="meta"))
+        if layers.unused or layers.taken != layers.styles.shape[1]:
+            raise ValueError(f"{layers.styles.shape[1] - layers.taken} styles and {sorted(layers.unused)[:3]} unused")
+        return network
+
+    @torch.no_grad()
+    def fold(self, z: Tensor, dtype: torch.dtype = torch.float32) -> AuraNetwork:
+        """The network for one z [1, z_dim]: plain convolutions in dtype, on the device of z."""
+        return AuraNetwork(Layers(self.tensors, self.config.self_attn_heads, z, dtype), self.config).eval()
+
+    @torch.no_grad()
+    def per_sample(self, z: Tensor) -> AuraNetwork:
+        """The network for a batch whose samples each have their own z [B, z_dim]; nothing is folded."""
+        layers = Layers(self.tensors, self.config.self_attn_heads, z, torch.float32, is_folded=False)
+        return AuraNetwork(layers, self.config).eval()

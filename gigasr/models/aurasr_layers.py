@@ -1,0 +1,160 @@
+"""The layers of AuraSR's network, made of the tensors of a file for one z or for one z per sample."""
+
+from collections.abc import Mapping
+from itertools import count, takewhile
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gigasr.networks.ops import conv2d_per_sample, modulate, select_kernel
+
+UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
+LR_MUL = 0.1  # of the style network
+SLOPE = 0.2  # its leaky ReLU's
+EPS = 1e-8  # least squared norm of a kernel
+
+
+class TileConv2d(nn.Module):
+    """An adaptive convolution whose samples each have their own z; the kernels are made on every call.
+
+    The order of operations is the original's, so that the results are the same to the last bit.
+    """
+
+    def __init__(self, bank: Tensor, styles: Tensor, logits: Tensor) -> None:
+        super().__init__()
+        self.bank, self.styles, self.shares = bank, styles, logits.softmax(dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W], of as many samples as styles -> [B, O, H, W]"""
+        kernels = torch.stack([(self.bank * share[:, None, None, None, None]).sum(dim=0) for share in self.shares])
+        return conv2d_per_sample(x, normalize(modulate(kernels, self.styles + 1)))
+
+
+def normalize(kernel: Tensor) -> Tensor:
+    """Give every output channel's kernel the norm 1. kernel: [B, O, I, K, K] -> the same shape"""
+    return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=EPS).rsqrt()
+
+
+class Block(nn.Module):
+    """Two adaptive convolutions and a shortcut."""
+
+    def __init__(self, conv1: nn.Module, conv2: nn.Module, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.shortcut = conv1, conv2, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, H, W]"""
+        y = F.silu(self.conv2(F.silu(self.conv1(x))))
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class ChannelNorm(nn.Module):
+    """RMS normalisation over the channels of each pixel."""
+
+    def __init__(self, gain: Tensor) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(gain, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, C, H, W]"""
+        return F.normalize(x, dim=1) * self.gain * x.shape[1] ** 0.5
+
+
+class TransformerLayer(nn.Module):
+    """Dot-product self-attention over the pixels, then a feed-forward, each added."""
+
+    def __init__(self, norm: ChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int) -> None:
+        super().__init__()
+        self.norm, self.to_qkv, self.to_out, self.feed, self.heads = norm, to_qkv, to_out, feed, heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, C, H, W]"""
+        qkv = self.to_qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        q, k, v = (y.unflatten(1, (self.heads, -1)).transpose(2, 3).contiguous() for y in qkv)  # [B, heads, H W, D]
+        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
+        x = self.to_out(y.unflatten(2, x.shape[2:])) + x
+        return self.feed(x) + x
+
+
+class Layers:
+    """Makes layers of a file's tensors, for one z or for one z per sample."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], heads: int, z: Tensor, dtype: torch.dtype, is_folded: bool = True
+    ) -> None:
+        """heads: of attention; z: [B, z_dim], B = 1 where folded. The layers are in dtype, on the device of z."""
+        self.tensors, self.heads, self.z, self.dtype, self.is_folded = tensors, heads, z, dtype, is_folded
+        self.unused = {name for name in tensors if not name.endswith(UNUSED)}
+        self.styles, self.taken = self.all_styles(), 0
+
+    def read(self, name: str) -> Tensor:
+        """A tensor of the file in fp32."""
+        self.unused.discard(name)
+        return self.tensors[name].to(self.z.device, torch.float32)
+
+    def numbered(self, name: str, ending: str) -> list[str]:
+        """name.0, name.1, ... as far as the file has name.i + ending"""
+        return list(takewhile(lambda each: each + ending in self.tensors, (f"{name}.{i}" for i in count())))
+
+    def all_styles(self) -> Tensor:
+        """The styles and the logits of all adaptive convolutions, one after the other: [B, S]"""
+        x = F.normalize(self.z, dim=1)
+        for i in takewhile(lambda i: f"style_network.net.{i}.weight" in self.tensors, count(step=2)):
+            weight, bias = (self.read(f"style_network.net.{i}.{part}") * LR_MUL for part in ("weight", "bias"))
+            x = F.leaky_relu(F.linear(x, weight, bias), SLOPE)
+        weight, bias = (self.read(f"style_to_conv_modulations.{part}") for part in ("weight", "bias"))
+        return F.linear(x, weight, bias)
+
+    def take(self, length: int) -> Tensor:
+        """The next styles: [B, length]"""
+        self.taken += length
+        return self.styles[:, self.taken - length : self.taken]
+
+    def conv(self, name: str, stride: int = 1) -> nn.Conv2d:
+        """A plain convolution."""
+        weight = self.read(f"{name}.weight")
+        bias = self.read(f"{name}.bias") if f"{name}.bias" in self.tensors else None
+        return self.plain_conv(weight, bias, stride)
+
+    def plain_conv(self, weight: Tensor, bias: Tensor | None, stride: int = 1) -> nn.Conv2d:
+        """weight: [O, I, K, K]"""
+        out_channels, in_channels, size, _ = weight.shape
+        conv = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, bias=bias is not None, device="meta")
+        layout = torch.channels_last if self.is_folded else torch.contiguous_format
+        conv.weight = nn.Parameter(weight.to(self.dtype, memory_format=layout), requires_grad=False)
+        if bias is not None:
+            conv.bias = nn.Parameter(bias.to(self.dtype), requires_grad=False)
+        return conv
+
+    def adaptive_conv(self, name: str) -> nn.Module:
+        """An adaptive convolution: folded for one z."""
+        bank = self.read(f"{name}.proj.weights")
+        styles, logits = self.take(bank.shape[2]), self.take(bank.shape[0])
+        if not self.is_folded:
+            return TileConv2d(bank, styles, logits)
+        return self.plain_conv(normalize(modulate(select_kernel(bank, logits), styles + 1))[0], None)
+
+    def block(self, name: str) -> Block:
+        """Two adaptive convolutions, and a shortcut where the channels change."""
+        conv1, conv2 = (self.adaptive_conv(f"{name}.{part}") for part in ("block1", "block2"))
+        has_shortcut = f"{name}.res_conv.weight" in self.tensors
+        return Block(conv1, conv2, self.conv(f"{name}.res_conv") if has_shortcut else None)
+
+    def blocks(self, name: str) -> list[Block]:
+        """All blocks of a level."""
+        return [self.block(each) for each in self.numbered(name, ".block1.proj.weights")]
+
+    def attention(self, name: str) -> list[TransformerLayer]:
+        """All attention layers of a level."""
+        return [self.transformer_layer(each) for each in self.numbered(f"{name}.layers", ".0.to_qkv.weight")]
+
+    def transformer_layer(self, name: str) -> TransformerLayer:
+        """One attention layer and its feed-forward."""
+        norm, to_qkv, to_out = self.norm(f"{name}.0.norm"), self.conv(f"{name}.0.to_qkv"), self.conv(f"{name}.0.to_out")
+        feed = nn.Sequential(self.norm(f"{name}.1.0"), self.conv(f"{name}.1.1"), nn.GELU(), self.conv(f"{name}.1.3"))
+        return TransformerLayer(norm, to_qkv, to_out, feed, self.heads)
+
+    def norm(self, name: str) -> ChannelNorm:
+        """An RMS normalisation."""
+        return ChannelNorm(self.read(f"{name}.g").to(self.dtype))

@@ -1,0 +1,99 @@
+"""Models that are not gigasr's own, as SuperResolver takes them: AuraSR, and what spandrel knows."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gigasr.inference.devices import Place, replicate
+from gigasr.inference.engine import BodyTailEngine, RegionEngine
+from gigasr.inference.tiling import Tiling
+from gigasr.models.aurasr import AuraWeights
+from gigasr.models.checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+
+OVERLAP = 32  # px; of the regions of a network whose reach is not known
+WHOLE = 1 << 20  # px; side of a region for networks that want the whole image
+PIXEL_VALUES = 1024, 192  # held at a time, per low-res px and per high-res px; a guess
+
+
+class AuraModel:
+    """AuraSR with one z for the whole image."""
+
+    takes_text = False
+
+    def __init__(self, weights: AuraWeights) -> None:
+        self.weights, self.scale = weights, weights.plan.scale
+
+    def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
+        """Fold the network for the z of one seed; there is no prompt."""
+        z = torch.randn(1, self.weights.config.style_network.dim_in, generator=torch.Generator().manual_seed(seed))
+        return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)
+
+
+class SpandrelModel:
+    """A network that spandrel built, at its own scale, 1 included."""
+
+    takes_text = False
+
+    def __init__(self, descriptor: "ImageModelDescriptor[Any]") -> None:
+        self.descriptor, self.scale = descriptor, descriptor.scale
+
+    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+        """The network, in bf16 only where it supports that; there is no prompt, and the seed has no say."""
+        has = self.descriptor
+        dtype = place.dtype if has.supports_bfloat16 else torch.float32
+        calls = {device: unit_range(copy.deepcopy(has).to(device, dtype), has, dtype) for device in place.devices}
+        is_divisible = has.tiling.name == "SUPPORTED"
+        overlap = math.ceil(OVERLAP / has.size_requirements.multiple_of) * has.size_requirements.multiple_of
+        tiling = Tiling(
+            overlap,
+            has.size_requirements.multiple_of,
+            side=0 if is_divisible else WHOLE,
+            pixel_bytes=pixel_bytes(self.scale, dtype),
+            result_bytes=12 * self.scale**2,
+        )
+        return RegionEngine(calls, self.scale, tiling, place)
+
+
+def pixel_bytes(scale: int, dtype: torch.dtype) -> int:
+    """Memory that a network of which nothing is known takes per low-res px; a guess."""
+    return dtype.itemsize * (PIXEL_VALUES[0] + PIXEL_VALUES[1] * scale**2)
+
+
+def unit_range(
+    call: Callable[[Tensor], Tensor], has: "ImageModelDescriptor[Any]", dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """A network from and to [0, 1] as one from and to [-1, 1]; one of grey images gets the three channels by turns."""
+
+    def run(x: Tensor) -> Tensor:
+        unit = x.add(1).div(2).to(dtype)
+        if has.input_channels == 1:
+            return torch.cat([call(channel) for channel in unit.split(1, dim=1)], dim=1).float() * 2 - 1
+        return call(unit).float() * 2 - 1
+
+    return run
+
+
+def load_spandrel(tensors: Mapping[str, Tensor], source: str) -> SpandrelModel:
+    """Build the network whose weights spandrel recognises."""
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+
+    try:
+        found = ModelLoader().load_from_state_dict(dict(tensors))
+    except UnsupportedModelError:
+        known = "gigasr's, AuraSR's, or an upscaler's that spandrel knows"
+        raise CheckpointError(f"{source}: expected weights of a known kind ({known}), got others") from None
+    except Exception as error:  # spandrel infers sizes from shapes and may stumble in any way
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{source}: expected complete weights, got: {reason}; download it again") from None
+    channels = found.input_channels, found.output_channels
+    if not isinstance(found, ImageModelDescriptor) or channels not in ((3, 3), (1, 1)):
+        name = found.architecture.name
+        raise CheckpointError(f"{source}: expected a network from image to image, got {name} {channels}; it needs more")
+    return SpandrelModel(found)

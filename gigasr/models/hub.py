@@ -1,0 +1,104 @@
+"""Models on the Hugging Face Hub: their files into its cache, and gigasr's own checkpoints to it."""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from gigasr.models.checkpoint import CONFIG, ONNX, PICKLED
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".safetensors", *PICKLED, ONNX)  # of weights, the preferred first
+SHAPE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+class HubName(NamedTuple):
+    """owner/name, or owner/name@revision."""
+
+    repository: str
+    revision: str | None
+
+    @classmethod
+    def parse(cls, name: str) -> "HubName | None":
+        """None where it is none, but the path of a file or a bundled name."""
+        if SHAPE.fullmatch(name) is None or name.startswith(".") or PurePosixPath(name).suffix.lower() in SUFFIXES:
+            return None
+        repository, _, revision = name.partition("@")
+        return cls(repository, revision or None)
+
+
+def choose_weights(names: Iterable[str], source: str) -> str:
+    """The one file of weights among those of a folder: safetensors before others, model.* before others."""
+    found = [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in SUFFIXES and "/" not in name]
+    for suffix in SUFFIXES:
+        of_kind = [name for name in found if name.lower().endswith(suffix)]
+        named = [name for name in of_kind if PurePosixPath(name).stem == "model"]
+        if len(named or of_kind) == 1:
+            return (named or of_kind)[0]
+        if of_kind:
+            raise ValueError(f"{source}: expected one file of weights, got {', '.join(of_kind)}; name one of them")
+    raise ValueError(f"{source}: expected a file of weights ({', '.join(SUFFIXES)}), got none; choose another model")
+
+
+def cached(name: HubName) -> Path | None:
+    """The weights in the cache, if they are there; asks nothing of the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name.repository, revision=name.revision, local_files_only=True))
+        return folder / choose_weights((path.name for path in folder.iterdir()), name.repository)
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+
+
+def fetch(name: HubName) -> Path:
+    """Download the weights and their config.json, and nothing else, into the cache; source and size are said first.
+
+    returns: the weights; the config lies beside them
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    shown = "@".join(part for part in name if part)
+    wanted = "it in the cache or the Hugging Face Hub within reach"
+    with one_line(shown, wanted, "fetch it on a connected machine (gigasr models fetch), or give a file"):
+        api = HfApi()
+        try:
+            info = api.model_info(name.repository, revision=name.revision, files_metadata=True)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise ValueError(
+                f"model: expected a model of the Hugging Face Hub, got '{shown}'; check the name"
+            ) from None
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        chosen = [file for file in (CONFIG, choose_weights(sizes, shown)) if file in sizes]
+        megabytes = sum(sizes[file] for file in chosen) / 1e6
+        logger.warning("%s: fetching %s, %.1f MB, from %s", shown, " and ".join(chosen), megabytes, api.endpoint)
+        paths = [Path(hf_hub_download(name.repository, file, revision=name.revision)) for file in chosen]
+    return paths[-1]
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload a folder with config.json, model.safetensors and README.md as a model; returns where it lies."""
+    from huggingface_hub import HfApi
+
+    wanted = "the Hugging Face Hub within reach and a token that may write there"
+    with one_line(repository, wanted, "log in with hf auth login"):
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="gigasr model"))
+
+
+@contextmanager
+def one_line(shown: str, wanted: str, advice: str) -> Iterator[None]:
+    """Turn what the Hub's client raises, of several packages, into a ConnectionError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("http", "huggingface_hub")):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ConnectionError(f"{shown}: expected {wanted}, got: {reason}; {advice}") from None

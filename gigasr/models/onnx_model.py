@@ -1,0 +1,232 @@
+"""ONNX files as models: gigasr's own, of which body and tail are run apart, and others from image to larger image."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from gigasr import __version__
+from gigasr.inference.devices import Place
+from gigasr.inference.engine import BodyTail, BodyTailEngine, RegionEngine
+from gigasr.inference.folding import crop
+from gigasr.inference.tiling import Margin, Tiling
+from gigasr.models.checkpoint import CheckpointError
+from gigasr.models.foreign import OVERLAP, pixel_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
+
+IMAGE, FEATURES, RESULT = "image", "features", "enlarged"  # names of values of gigasr's own files
+PROBE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
+MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
+DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
+
+
+class Header(BaseModel):
+    """What a file of gigasr's says of itself in its metadata."""
+
+    gigasr: Literal["1"] = "1"  # format
+    version: str = __version__
+    model: str
+    prompt: str
+    seed: int  # of z
+    scale: int
+    input_noise: float  # std in [-1, 1] units of what the body wants added to the image
+    halo: int  # px; how far the tail looks
+    tail_bytes: int  # of memory per px
+    overlap: int  # px; this and what follows is the body's tiling
+    align: int
+    multiple: int
+    minimum: int
+    side: int
+    pixel_bytes: int
+    result_bytes: int
+
+    @classmethod
+    def of(cls, network: BodyTail, model: str, prompt: str, seed: int) -> "Header":
+        """The header of a network's file."""
+        names = ("scale", "input_noise", "halo", "tail_bytes")
+        known = {name: getattr(network, name) for name in names} | vars(network.tiling)
+        return cls(model=model, prompt=prompt, seed=seed, **known)
+
+    def texts(self) -> dict[str, str]:
+        """The metadata, strings by name."""
+        return {name: str(value) for name, value in self}
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the body may be cut."""
+        return Tiling(**{each.name: getattr(self, each.name) for each in fields(Tiling)})
+
+
+class Session:
+    """A graph with one result in onnxruntime, on one of torch's devices."""
+
+    def __init__(self, graph: "Path | ModelProto", device: torch.device) -> None:
+        runtime = import_onnx()[1]
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # errors come as exceptions
+        source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+        self.device, providers = device, [provider(device)]
+        with clear_errors():
+            self.session: InferenceSession = runtime.InferenceSession(source, options, providers=providers)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """inputs: in the order of the graph's and in their dtype"""
+        names = [each.name for each in self.session.get_inputs()]
+        feed = {name: x.contiguous().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
+        with clear_errors():
+            result = self.session.run(None, feed)[0]
+        return torch.from_numpy(result).to(self.device)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn onnxruntime's errors, which have no base class of their own, into RuntimeErrors."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"onnxruntime: {error}") from None
+
+
+def provider(device: torch.device) -> Any:  # noqa: ANN401 (a name, or a name and its options)
+    """The part of onnxruntime that runs on a device."""
+    if device.type == "cpu":
+        return "CPUExecutionProvider"
+    known = import_onnx()[1].get_available_providers()
+    if device.type == "cuda" and "CUDAExecutionProvider" in known:
+        return "CUDAExecutionProvider", {"device_id": device.index or 0}
+    raise ValueError(f"device: expected one that onnxruntime has here ({', '.join(known)}), got {device}; name the cpu")
+
+
+class OnnxNetwork:
+    """Body and tail of a file of gigasr's, as engines want them."""
+
+    def __init__(self, graph: "ModelProto", header: Header, device: torch.device) -> None:
+        parts = import_onnx()[0].utils.Extractor(graph)
+        self.run_body = Session(parts.extract_model([IMAGE], [FEATURES]), device)
+        self.run_tail = Session(parts.extract_model([FEATURES, IMAGE], [RESULT]), device)
+        self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
+        self.halo, self.tail_bytes = header.halo, header.tail_bytes
+
+    def body(self, lr: Tensor) -> Tensor:
+        """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H, W]"""
+        return self.run_body(lr / 2 + 0.5)
+
+    def tail(self, features: Tensor, lr: Tensor, margin: Margin) -> Tensor:
+        """features: [B, C, H, W], lr: [B, 3, H, W] -> [B, 3, H' scale, W' scale], without the margin"""
+        y = self.run_tail(features, lr / 2 + 0.5)
+        return crop(y, Margin(*(side * self.scale for side in margin))) * 2 - 1
+
+
+class OnnxModel:
+    """A file of gigasr's, for the prompt and the z for which it was made; a run's seed is the noise field's."""
+
+    takes_text = False
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path, self.header, self.scale = path, header, header.scale
+
+    def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
+        """The network, in float32 whatever the place says."""
+        graph = read(self.path)
+        return BodyTailEngine({device: OnnxNetwork(graph, self.header, device) for device in place.devices}, place)
+
+
+class ForeignOnnxModel:
+    """Another file, from images [1, 3, H, W] in [0, 1], square of one size or any, to ones larger by an integer."""
+
+    takes_text = False
+
+    def __init__(self, path: Path) -> None:
+        self.path, session = path, Session(path, torch.device("cpu"))
+        inputs = session.session.get_inputs()
+        shape, self.dtype = inputs[0].shape, DTYPES.get(inputs[0].type, torch.float32)
+        sides = {side if isinstance(side, int) else 0 for side in shape[2:]}
+        self.side = max(sides, default=0)  # px, 0 = any
+        problem = f"{path}: expected a network from images [1, 3, H, W] to larger ones, got"
+        if len(inputs) != 1 or inputs[0].type not in DTYPES or len(shape) != 4 or len(sides) != 1:
+            described = ", ".join(f"{each.type} {each.shape}" for each in inputs)
+            raise CheckpointError(f"{problem} inputs {described}; choose another file")
+        height, width = self.side or PROBE[0], self.side or PROBE[1]
+        try:
+            found = session(torch.zeros(1, 3, height, width, dtype=self.dtype)).shape
+        except RuntimeError as error:
+            raise CheckpointError(f"{problem}: {' '.join(str(error).split())[:200]}; choose another file") from None
+        self.scale = max(found[-1] // width, 1)
+        if found != (1, 3, height * self.scale, width * self.scale):
+            raise CheckpointError(f"{problem} {list(found)} for {height}x{width} px; choose another file")
+
+    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+        """The network, in its own precision whatever the place says; on its own regions where its size is fixed."""
+        multiple = self.side or MULTIPLE
+        overlap = min(OVERLAP, self.side // 4) if self.side else OVERLAP
+        sizes = pixel_bytes(self.scale, torch.float32), 12 * self.scale**2
+        tiling = Tiling(overlap, 1, multiple, multiple, self.side, *sizes)
+        calls = {device: self.unit_range(Session(self.path, device)) for device in place.devices}
+        return RegionEngine(calls, self.scale, tiling, replace(place, tile=0) if self.side else place)
+
+    def unit_range(self, session: Session) -> Callable[[Tensor], Tensor]:
+        """The network from and to [-1, 1]."""
+        return lambda x: session((x / 2 + 0.5).to(self.dtype)).float() * 2 - 1
+
+
+def load_onnx(path: Path) -> OnnxModel | ForeignOnnxModel:
+    """The model in an ONNX file."""
+    notes = {each.key: each.value for each in read(path).metadata_props}
+    if "gigasr" not in notes:
+        return ForeignOnnxModel(path)
+    try:
+        return OnnxModel(path, Header.model_validate(notes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {first['loc'][0]}: {first['msg']}; update gigasr, or export it again") from None
+
+
+def read(path: Path) -> "ModelProto":
+    """The graph of a file; tensors that lie in other files are left there."""
+    onnx = import_onnx()[0]
+    try:
+        model: ModelProto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf, whose classes change
+        raise CheckpointError(f"{path}: expected an ONNX file, got: {error}; download or export it again") from None
+    if not model.graph.node:
+        raise CheckpointError(f"{path}: expected an ONNX file, got no graph; download or export it again")
+    return model
+
+
+def describe_onnx(path: Path) -> dict[str, str]:
+    """What a file is, in words: kind, scale, parameters, size, and what its metadata says."""
+    graph, model = read(path).graph, load_onnx(path)
+    parameters = sum(math.prod(tensor.dims) for tensor in graph.initializer)
+    shown = ("model", "prompt", "seed", "version")
+    header = model.header.texts() if isinstance(model, OnnxModel) else {}
+    return {
+        "file": str(path),
+        "kind": "ONNX, by gigasr" if header else "ONNX",
+        "scale": str(model.scale),
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        **{name: text for name, text in header.items() if name in shown},
+    }
+
+
+def import_onnx() -> tuple[ModuleType, ModuleType]:
+    """The packages onnx and onnxruntime, or ImportError that says how to get them."""
+    try:
+        import onnx
+        import onnx.compose
+        import onnx.utils
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"onnx: expected to be installed, got '{error}'; pip install 'gigasr[export]'") from None
+    return onnx, onnxruntime

@@ -1,0 +1,139 @@
+"""Model names to weights: bundled with the package, or a local file."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from gigasr.config import UpsamplerConfig, parse
+from gigasr.inference.engine import Model, PromptedUpsampler
+from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraWeights
+from gigasr.models.aurasr_tiles import TileModel
+from gigasr.models.checkpoint import (
+    CONFIG,
+    CheckpointError,
+    is_onnx,
+    load_weights,
+    open_weights,
+    ready,
+    save_folder,
+    save_pickled,
+    save_weights,
+)
+from gigasr.models.foreign import AuraModel, SpandrelModel, load_spandrel
+from gigasr.models.hub import HubName, cached, choose_weights, fetch
+from gigasr.models.onnx_model import describe_onnx, load_onnx
+from gigasr.networks.upsampler import Upsampler
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+DEFAULT = "upsampler_lite"
+AuraMode = Literal["gigasr", "tiles", "overlapped"]
+
+
+def bundled() -> list[str]:
+    """Names of the upsamplers that ship in the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("upsampler_*.safetensors"))
+
+
+def find(name: str) -> Path:
+    """The file of a model: a bundled name, a file, a folder, or owner/name[@revision] of the Hugging Face Hub.
+
+    What is not in the Hub's cache yet is downloaded; where from and how large is said first.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return path / choose_weights((each.name for each in path.iterdir()), name)
+    if name in bundled():
+        return WEIGHTS / f"{name}.safetensors"
+    if on_hub := HubName.parse(name):
+        return cached(on_hub) or fetch(on_hub)
+    raise ValueError(
+        f"model: expected a file, a folder, a Hugging Face id or one of {', '.join(bundled())}, got '{name}'; "
+        "check the spelling"
+    )
+
+
+def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
+    """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows.
+
+    aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
+    """
+    from gigasr.models.spandrel_plugin import register
+
+    path = find(name)
+    if is_onnx(path) and aurasr == "gigasr":
+        return load_onnx(path)
+    tensors, header = open_weights(path)
+    if all(key in tensors for key in SIGNATURE):
+        weights = AuraWeights(tensors, read_aura_config(path), str(path))
+        return AuraModel(weights) if aurasr == "gigasr" else TileModel(weights, aurasr == "overlapped")
+    if aurasr != "gigasr":
+        raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
+    if "kind" in header:
+        return PromptedUpsampler(load_upsampler(str(path)))
+    register()
+    return load_spandrel(tensors, str(path))
+
+
+def model_scale(name: str) -> int:
+    """By how much a model enlarges; gigasr's own tell it without being built."""
+    path = find(name)
+    header = {} if is_onnx(path) else open_weights(path)[1]
+    if header.get("kind") == "upsampler":
+        return parse(UpsamplerConfig, json.loads(header["config"]), str(path)).scale
+    return load_model(str(path)).scale
+
+
+def describe(path: Path) -> dict[str, str]:
+    """What a file of weights is, in words: kind, scale, parameters, size, and what its header notes."""
+    if is_onnx(path):
+        return describe_onnx(path)
+    tensors, header = open_weights(path)
+    is_ours = "kind" in header and header["kind"] != "upsampler"  # a text tower or a base model
+    model = None if is_ours else load_model(str(path))
+    kind = f"gigasr {header['kind']}" if "kind" in header else "AuraSR"
+    if isinstance(model, SpandrelModel):
+        kind = f"{model.descriptor.architecture.name}, by spandrel"
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    notes = {name: text for name, text in header.items() if name not in ("format", "kind", "config")}
+    return {
+        "file": str(path),
+        "kind": kind,
+        **({} if model is None else {"scale": str(model.scale), "prompt": "yes" if model.takes_text else "no"}),
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        **notes,
+    }
+
+
+def convert(source: Path, target: Path) -> None:
+    """Save gigasr's weights as another kind of file: .safetensors, .pth with params_ema, or a folder for the Hub."""
+    tensors, header = open_weights(source)
+    if "kind" not in header:
+        raise ValueError(f"{source}: expected gigasr's own weights, got others; they run as they are")
+    savers = {".safetensors": save_weights, ".pth": save_pickled, "": save_folder}
+    if target.suffix not in savers:
+        raise ValueError(f"{target}: expected .safetensors, .pth or a folder's name, got {target.suffix}; choose one")
+    state = dict(tensors)
+    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    notes = {name: text for name, text in header.items() if name not in ("format", "kind", "config")}
+    savers[target.suffix](target, state, header["kind"], json.loads(header["config"]), dtype, **notes)
+
+
+def read_aura_config(path: Path) -> AuraConfig:
+    """The config.json beside AuraSR's weights; without one the public models' holds."""
+    config = path.with_name(CONFIG)
+    if not config.is_file():
+        return AuraConfig()
+    try:
+        return parse(AuraConfig, {"skip_connect_scale": None} | json.loads(config.read_text("utf-8")), str(config))
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        raise CheckpointError(f"{config}: expected AuraSR's config, got something else; fetch it again") from None
+
+
+def load_upsampler(name: str = DEFAULT) -> Upsampler:
+    """Build an upsampler from its weights, in fp32, on the CPU, ready for inference."""
+    path = find(name)
+    state, config, _ = load_weights(path, "upsampler")
+    return ready(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)

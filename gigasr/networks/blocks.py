@@ -1,0 +1,223 @@
+"""Convolutional modules of which both networks are built, and the mapping network.
+
+Every layer owns what it needs from w: its affine and its kernel logits. Weights are stored as N(0, 1) and scaled
+when used (equalised learning rate, StyleGAN).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gigasr.networks.ops import (
+    conv2d_per_sample,
+    conv2d_shared,
+    demodulate,
+    mixed_norm,
+    modulate,
+    select_kernel,
+    upsample2d,
+)
+
+SLOPE = 0.2  # of every leaky ReLU
+SQRT2 = math.sqrt(2.0)
+
+
+class EqualizedLinear(nn.Module):
+    """Linear layer with equalised learning rate; the weight is N(0, 1) / lr_mul and scaled at run time."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        bias_init: float = 0.0,
+        lr_mul: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_mul)) if bias else None
+        self.weight_gain = lr_mul / math.sqrt(in_features)
+        self.lr_mul = lr_mul
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., in_features] -> [..., out_features]"""
+        bias = None if self.bias is None else self.bias * self.lr_mul
+        return F.linear(x, self.weight * self.weight_gain, bias)
+
+
+class EqualizedConv2d(nn.Module):
+    """Plain convolution with equalised learning rate and, where asked, a leaky ReLU of unit gain."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        activate: bool = False,
+        gain: float = 1.0,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.stride, self.padding = stride, kernel_size // 2 if padding is None else padding
+        self.activate = activate
+        self.gain = gain * (SQRT2 if activate else 1.0)
+
+    def kernel(self) -> Tensor:
+        """returns: [O, I, K, K]  the kernel as it is applied, output gain included"""
+        return self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, H/stride, W/stride] (less the border where padding = 0)"""
+        y = F.conv2d(x, self.kernel(), self.bias * self.gain, stride=self.stride, padding=self.padding)
+        return F.leaky_relu(y, SLOPE) if self.activate else y
+
+
+class AdaptiveConv2d(nn.Module):
+    """Convolution whose kernel is chosen from a bank and modulated by w (GigaGAN, section 3.1).
+
+    The bank is mixed first, then modulated, then demodulated. The activation, a leaky ReLU, and the output gain are
+    part of the layer: both are positively homogeneous, so that folding moves the gain into the kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        w_dim: int,
+        num_kernels: int = 1,
+        demodulated: bool = True,
+        activate: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.bank = nn.Parameter(torch.randn(num_kernels, out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.to_styles = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
+        self.to_logits = EqualizedLinear(w_dim, num_kernels) if num_kernels > 1 else None
+        self.demodulated, self.activate = demodulated, activate
+        self.gain = gain * (SQRT2 if activate else 1.0)
+
+    def kernel(self, w: Tensor) -> Tensor:
+        """w: [B, w_dim] -> [B, O, I, K, K]  the kernel as it is applied, output gain included"""
+        bank = self.bank / math.sqrt(self.bank[0, 0].numel())
+        kernel = bank if self.to_logits is None else select_kernel(bank, self.to_logits(w))
+        if self.demodulated:
+            return demodulate(modulate(kernel, self.to_styles(w)), self.gain)
+        return modulate(kernel, self.to_styles(w) * self.gain)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, I, H, W], w: [B, w_dim] -> [B, O, H, W]"""
+        y = self.convolve_shared(x, w) if self.is_small(x) else conv2d_per_sample(x, self.kernel(w).to(x.dtype))
+        y = y + (self.bias * self.gain).to(x.dtype)[:, None, None]
+        return F.leaky_relu(y, SLOPE) if self.activate else y
+
+    def is_small(self, x: Tensor) -> bool:
+        """Whether a batch of maps has fewer pixels to convolve than kernels have weights to mix."""
+        num_kernels, out_channels, in_channels, size, _ = self.bank.shape
+        pixels = x.shape[2] * x.shape[3] * num_kernels
+        return len(x) > 1 and pixels <= size * size * max(in_channels, out_channels)
+
+    def convolve_shared(self, x: Tensor, w: Tensor) -> Tensor:
+        """The convolution by the kernels of `kernel`, without making them. x: [B, I, H, W] -> [B, O, H, W]"""
+        bank = self.bank / math.sqrt(self.bank[0, 0].numel())
+        styles = self.to_styles(w)
+        shares = styles.new_ones(len(w), 1) if self.to_logits is None else self.to_logits(w).softmax(dim=1)
+        y = conv2d_shared(x, bank.to(x.dtype), shares.to(x.dtype), styles.to(x.dtype))
+        if not self.demodulated:
+            return y * self.gain
+        return y * (self.gain / mixed_norm(bank, shares, styles)).to(x.dtype)[:, :, None, None]
+
+
+@torch.no_grad()
+def scale_styles(network: nn.Module, std: float) -> None:
+    """Let the weights from w to styles and kernel logits of a whole new network start at std, not StyleGAN's 1.
+
+    A network that has a picture to start from would otherwise spend its first epochs on bearing random styles.
+    """
+    for layer in network.modules():
+        if isinstance(layer, AdaptiveConv2d):
+            layer.to_styles.weight.mul_(std)
+            if layer.to_logits is not None:
+                layer.to_logits.weight.mul_(std)
+
+
+class ToRGB(AdaptiveConv2d):
+    """1x1 modulated convolution to RGB: no demodulation, no bank, no activation (StyleGAN2)."""
+
+    def __init__(self, in_channels: int, w_dim: int, gain: float = 1.0) -> None:
+        super().__init__(in_channels, 3, 1, w_dim, demodulated=False, activate=False, gain=gain)
+
+
+class MappingNetwork(nn.Module):
+    """(z, t_global) -> w: an MLP over the two normalised and concatenated inputs."""
+
+    def __init__(self, z_dim: int, text_dim: int, w_dim: int, num_layers: int, lr_mul: float = 0.01) -> None:
+        super().__init__()
+        widths = [z_dim + text_dim] + [w_dim] * num_layers
+        self.layers = nn.ModuleList(
+            EqualizedLinear(a, b, lr_mul=lr_mul) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, z: Tensor, t_global: Tensor) -> Tensor:
+        """z: [B, z_dim], t_global: [B, D] -> w: [B, w_dim]"""
+        x = torch.cat([F.rms_norm(z, z.shape[1:], eps=1e-8), F.rms_norm(t_global, t_global.shape[1:], eps=1e-8)], dim=1)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE) * SQRT2
+        return x
+
+
+class UpBlock(nn.Module):
+    """Double the size: a residual block whose first convolution upsamples.
+
+    "filter" enlarges with the [1, 3, 3, 1] filter before convolving (StyleGAN2). "shuffle" convolves to four times the
+    channels and shuffles them into pixels: the filter is learned, and the traffic at the high resolution is less.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, num_kernels: int, upsample: str, gain: float = 0.4
+    ) -> None:
+        super().__init__()
+        expanded = out_channels * (4 if upsample == "shuffle" else 1)
+        self.conv0 = AdaptiveConv2d(in_channels, expanded, 3, w_dim, num_kernels)
+        self.conv1 = AdaptiveConv2d(out_channels, out_channels, 3, w_dim, num_kernels, gain=gain)
+        self.skip = EqualizedConv2d(in_channels, expanded, 1)
+        self.upsample = upsample
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, I, H, W], w: [B, w_dim] -> [B, O, 2H, 2W]"""
+        if self.upsample == "shuffle":
+            return F.pixel_shuffle(self.skip(x), 2) + self.conv1(F.pixel_shuffle(self.conv0(x, w), 2), w)
+        return upsample2d(self.skip(x)) + self.conv1(self.conv0(upsample2d(x), w), w)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 adaptive convolutions, added with a reduced gain (0.4)."""
+
+    def __init__(self, channels: int, w_dim: int, num_kernels: int, gain: float = 0.4) -> None:
+        super().__init__()
+        self.conv0 = AdaptiveConv2d(channels, channels, 3, w_dim, num_kernels)
+        self.conv1 = AdaptiveConv2d(channels, channels, 3, w_dim, num_kernels, gain=gain)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, C, H, W], w: [B, w_dim] -> [B, C, H, W]"""
+        return x + self.conv1(self.conv0(x, w), w)
+
+
+class DownBlock(nn.Module):
+    """Halve the size: a strided residual block of plain convolutions (encoder of the upsampler)."""
+
+    def __init__(self, in_channels: int, out_channels: int, gain: float = 0.4) -> None:
+        super().__init__()
+        self.conv0 = EqualizedConv2d(in_channels, in_channels, 3, activate=True)
+        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3, stride=2, activate=True, gain=gain)
+        self.skip = EqualizedConv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W] with H, W even -> [B, O, H/2, W/2]"""
+        return self.skip(F.avg_pool2d(x, 2)) + self.conv1(self.conv0(x))

@@ -1,0 +1,177 @@
+"""Pure tensor functions of the networks.
+
+Tensor letters, used everywhere: B batch, C/I/O channels (any/in/out), H W, K kernel size, N bank size,
+T tokens, D features.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FILTER_TAPS = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2's resampling filter
+
+
+def select_kernel(bank: Tensor, logits: Tensor) -> Tensor:
+    """Mix the kernel bank into one kernel per sample.
+
+    bank:    [N, O, I, K, K]  learned kernels, shared by all samples
+    logits:  [B, N]           one score per kernel
+    returns: [B, O, I, K, K]  softmax-weighted sum over N
+
+    Source: GigaGAN (arXiv:2303.05511), sample-adaptive kernel selection.
+    """
+    return (logits.softmax(dim=1) @ bank.flatten(1)).view(-1, *bank.shape[1:])
+
+
+def modulate(kernel: Tensor, styles: Tensor) -> Tensor:
+    """Scale the input channels of each sample's kernel.
+
+    kernel:  [B or 1, O, I, K, K]
+    styles:  [B, I]  unbounded, 1 = unchanged
+    returns: [B, O, I, K, K]
+
+    Source: StyleGAN2 (arXiv:1912.04958), weight modulation.
+    """
+    return kernel * styles[:, None, :, None, None]
+
+
+def demodulate(kernel: Tensor, gain: float = 1.0, eps: float = 1e-8) -> Tensor:
+    """Give every output channel of every kernel the same norm.
+
+    kernel:  [B, O, I, K, K]
+    returns: [B, O, I, K, K]  the root of the sum of squares over (I, K, K) is gain
+
+    Source: StyleGAN2 (arXiv:1912.04958), weight demodulation.
+    """
+    return kernel * (gain * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + eps))
+
+
+def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve each sample with its own kernel, at the same size.
+
+    x:       [B, I, H, W]
+    kernel:  [B, O, I, K, K]  K odd
+    returns: [B, O, H, W]     zero padding of K // 2
+    """
+    batch, out_channels, in_channels, size, _ = kernel.shape
+    if size == 1:
+        return (kernel.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])  # grouped, it would be convolved one by one
+    grouped = x.reshape(1, batch * in_channels, *x.shape[2:])
+    y = F.conv2d(grouped, kernel.reshape(-1, in_channels, size, size), padding=size // 2, groups=batch)
+    return y.reshape(batch, out_channels, *y.shape[2:])
+
+
+def conv2d_shared(x: Tensor, bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
+    """Convolve each sample with its own mixed and modulated kernel, without making the kernels.
+
+    Modulation moves to the input, the mixture to the output: N dense convolutions instead of B small ones. Less work
+    where the map has fewer pixels than the kernel has weights per channel, and no [B, O, I, K, K] is kept.
+
+    x:       [B, I, H, W]
+    bank:    [N, O, I, K, K]  K odd
+    shares:  [B, N]           of each kernel, sum 1
+    styles:  [B, I]
+    returns: [B, O, H, W]     zero padding of K // 2
+    """
+    y = F.conv2d(x * styles[:, :, None, None], bank.flatten(0, 1), padding=bank.shape[-1] // 2)
+    y = y.unflatten(1, bank.shape[:2])
+    return y[:, 0] if len(bank) == 1 else (y * shares[:, :, None, None, None]).sum(dim=1)
+
+
+def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
+    """The norm that each output channel's mixed and modulated kernel has, without making the kernels.
+
+    bank:    [N, O, I, K, K]
+    shares:  [B, N]
+    styles:  [B, I]
+    returns: [B, O]
+    """
+    products = torch.stack([(bank * kernel).sum(dim=(3, 4)) for kernel in bank])  # [N, N, O, I]
+    by_pair = torch.einsum("nmoi,bi->bnmo", products, styles.square())
+    return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(1e-8).sqrt()
+
+
+def blur_kernel(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """returns: [4, 4]  the separable resampling filter, sum 1"""
+    taps = torch.tensor(FILTER_TAPS, device=device, dtype=dtype)
+    return torch.outer(taps, taps) / taps.sum().square()
+
+
+def upsample2d(x: Tensor) -> Tensor:
+    """Double the size with the [1, 3, 3, 1] filter.
+
+    x:       [B, C, H, W]
+    returns: [B, C, 2H, 2W]
+
+    Source: StyleGAN2 (arXiv:1912.04958), appendix B; zeros beyond the border.
+    """
+    channels = x.shape[1]
+    kernel = (blur_kernel(x.device, x.dtype) * 4).expand(channels, 1, 4, 4)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+def l2_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend by negative squared distance on the fused dot-product kernel.
+
+    softmax_j(-s |q_i - k_j|^2) = softmax_j(2s q_i.k_j - s |k_j|^2), as |q_i|^2 does not depend on j. The second
+    term is one more channel of k against a constant 1 in q, so that no [T, T] matrix is ever made.
+
+    q:       [B, heads, T, D]
+    k, v:    [B, heads, S, D]
+    mask:    [B or 1, S] bool  True = key takes part
+    returns: [B, heads, T, D]
+
+    The scale s = 1 / sqrt(8 D) gives logits of unit variance for unit normal q and k.
+    Source: GigaGAN (arXiv:2303.05511), L2-distance attention; the scale is ours (the paper says "scaled down
+    so that they are roughly unit normal at initialisation").
+    """
+    scale = 1.0 / math.sqrt(8 * q.shape[-1])
+    k_bias = -scale * k.square().sum(dim=-1, keepdim=True)
+    if mask is not None:
+        k_bias = k_bias.masked_fill(~mask[:, None, :, None], -1e4)
+    width = q.shape[-1] + 8  # a multiple of 8 keeps the fused kernels eligible
+    q = F.pad(torch.cat([2 * scale * q, torch.ones_like(q[..., :1])], dim=-1), (0, 7))
+    k = F.pad(torch.cat([k, k_bias], dim=-1), (0, 7))
+    v = F.pad(v, (0, 8))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : width - 8]
+
+
+def reduce(y: Tensor, scale: int) -> Tensor:
+    """y: [B, C, H * scale, W * scale] -> [B, C, H, W], antialiased bicubic"""
+    size = (y.shape[2] // scale, y.shape[3] // scale)
+    return F.interpolate(y, size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic
+
+    On the CPU, where no gradients are wanted, one axis after the other: four times as fast as torch's.
+    """
+    if x.is_cpu and x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad):
+        x = F.pad(x, (2, 2, 2, 2), mode="replicate")
+        return _enlarge_axis(_enlarge_axis(x, scale, 3), scale, 2)
+    return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+
+
+def _enlarge_axis(x: Tensor, scale: int, dim: int) -> Tensor:
+    """Make `scale` samples from each one of an axis, whose two outer samples at either end are only margin."""
+    size = x.shape[dim] - 4
+    phases = []
+    for phase in range(scale):
+        offset = (phase + 0.5) / scale - 0.5  # of the new sample from the old one that it is made from
+        first = math.floor(offset) - 1
+        y = x.narrow(dim, first + 2, size) * cubic(offset - first)
+        for tap in range(first + 1, first + 4):
+            y.add_(x.narrow(dim, tap + 2, size), alpha=cubic(offset - tap))
+        phases.append(y)
+    return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+
+
+def cubic(distance: float) -> float:
+    """The weight of a sample at this distance, in samples: Keys' cubic convolution with a = -0.75, as torch's."""
+    d, a = abs(distance), -0.75
+    if d <= 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a

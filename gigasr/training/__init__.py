@@ -1,0 +1,1 @@
+"""Training: data, losses, the game and its loop."""

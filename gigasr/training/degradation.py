@@ -1,0 +1,76 @@
+"""Low-res images from high-res ones: bicubic reduction, and what cameras, websites and time do to pictures."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gigasr.config import DegradationConfig
+from gigasr.training.second_order import field_rng, jpeg, second_order, uniform
+
+
+def round_to_8_bit(x: Tensor) -> Tensor:
+    """x: [-1, 1] -> the nearest of the 256 levels a file can hold, in [-1, 1]"""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def bicubic(hr: Tensor, scale: int) -> Tensor:
+    """Reduce as PIL's BICUBIC does, antialiased, to 8 bit.
+
+    hr:      [B, 3, H, W] in [-1, 1], multiples of scale
+    returns: [B, 3, H / scale, W / scale] in [-1, 1]
+    """
+    size = (hr.shape[2] // scale, hr.shape[3] // scale)
+    return round_to_8_bit(F.interpolate(hr, size, mode="bicubic", antialias=True, align_corners=False))
+
+
+def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Add Gaussian noise, its std drawn per image.
+
+    lr:          [B, 3, H, W]
+    largest_std: the std is uniform in [0, largest_std]
+    rngs:        B, on the CPU
+    returns:     [B, 3, H, W]
+    """
+    stds = lr.new_tensor([uniform((0.0, largest_std), rng) for rng in rngs])[:, None, None, None]
+    fields = [torch.randn(lr.shape[1:], generator=field_rng(rng, lr.device), device=lr.device) for rng in rngs]
+    return lr + stds * torch.stack(fields)
+
+
+def camera(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Degrade as a phone and a website do: blur, noise, JPEG, each drawn per image.
+
+    lr:      [B, 3, H, W] in [-1, 1]
+    rngs:    B, on the CPU
+    returns: [B, 3, H, W] in [-1, 1], 8-bit levels
+    """
+    from kornia.filters import gaussian_blur2d
+
+    sigma = lr.new_tensor([uniform((0.2, 0.8), rng) for rng in rngs])[:, None].expand(-1, 2)
+    x = gaussian_blur2d(lr, (5, 5), sigma, border_type="replicate")
+    x = add_noise(x, 0.03, rngs)
+    return round_to_8_bit(jpeg(x / 2 + 0.5, [uniform((60.0, 98.0), rng) for rng in rngs]) * 2 - 1)
+
+
+def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Make the low-res input of training: each image by one of three ways, then noise augmentation.
+
+    hr:      [B, 3, H, W] in [-1, 1], multiples of scale
+    config:  shares of the ways and the largest std of the noise
+    rngs:    B, on the CPU; everything about an image is drawn from its own, so batch mates change nothing
+    returns: [B, 3, H / scale, W / scale]  8-bit levels in [-1, 1], plus the noise
+
+    Source: GigaGAN (arXiv:2303.05511), noise augmentation of the upsampler's input.
+    """
+    if len(rngs) != len(hr):
+        raise ValueError(f"rngs: expected {len(hr)} generators, got {len(rngs)}; give one per image")
+    draws = [uniform((0.0, 1.0), rng) for rng in rngs]
+    mild = [i for i, u in enumerate(draws) if u < config.camera]
+    strong = [i for i, u in enumerate(draws) if config.camera <= u < config.camera + config.second_order]
+    lr = bicubic(hr, scale)
+    if mild:
+        lr[mild] = camera(lr[mild], [rngs[i] for i in mild])
+    if strong:
+        lr[strong] = round_to_8_bit(second_order(hr[strong], scale, [rngs[i] for i in strong]))
+    return add_noise(lr, config.noise, rngs) if config.noise else lr

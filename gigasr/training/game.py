@@ -1,0 +1,266 @@
+"""The adversarial game: its players, the batch they see, the terms of their losses. gigasr_base plays it too."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.metrics import Lpips, psnr_y
+from gigasr.networks.discriminator import Discriminator
+from gigasr.networks.ops import reduce
+from gigasr.networks.text import TextMemory, TokenFeatures, load_tower
+from gigasr.networks.upsampler import Level, Upsampler
+from gigasr.networks.vision import ImageTower, VisionDiscriminator
+from gigasr.training import losses
+from gigasr.training.data import sample_rng
+from gigasr.training.degradation import degrade
+from gigasr.training.distributed import gather, num_processes, shard
+from gigasr.training.player import Player, channels_last, frozen, update_average
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: all that both players see."""
+
+    hr: Tensor  # [B, 3, H, W] in [-1, 1]
+    lr: Tensor | None  # [B, 3, H / scale, W / scale] in [-1, 1]; None for the base model
+    noise: Tensor | None  # [B, 3, H / scale, W / scale] N(0, 1)
+    z: Tensor  # [B, z_dim]
+    captions: list[str]
+    tokens: TokenFeatures
+    wrong: TokenFeatures  # of another image's caption
+    is_wrong: Tensor  # [B] bool; False where the other image has the same caption
+
+
+class Game:
+    """Generator against discriminators, judged by frozen networks besides: one step at a time.
+
+    All randomness of a sample is a function of the seed and its number, so that a resumed run, or one with another
+    number of processes, goes on as an uninterrupted one would have.
+    """
+
+    kind = "upsampler"  # in the header of the generator's weights
+
+    def __init__(self, config: Any, device: torch.device, lpips_features: Path | None = None) -> None:  # noqa: ANN401
+        """config: gigasr's Config, or gigasr_base's; lpips_features: a file where they can't be downloaded"""
+        torch.manual_seed(config.train.seed)
+        self.config, self.train, self.device = config, config.train, device
+        text = self.generator_config.text
+        tower = load_tower(text.tower, text.pretrained or None).to(device)
+        self.tower = TextMemory(tower) if self.train.keep_texts else tower
+        self.build_players()
+        self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
+        if "lpips" in self.terms:
+            self.lpips = channels_last(Lpips("squeeze", features=lpips_features).to(device))
+        if "clip" in self.terms:
+            self.clip = self.contrastive_tower().to(device)
+
+    def build_players(self) -> None:
+        """Networks and optimisers; the generator's average beside it."""
+        train, device = self.train, self.device
+        sharded = train.sharded and num_processes() > 1
+        self.generator = self.build_generator(self.config).to(device)
+        for level in self.generator.modules():
+            if isinstance(level, Level):
+                level.checkpointing = train.checkpointing
+        self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.discriminator = channels_last(Discriminator(self.config.discriminator).to(device))
+        if sharded:
+            for network in (self.generator, self.generator_ema):
+                shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
+        self.players = {
+            "g": Player("g", self.generator, train, device, sharded),
+            "d": Player("d", self.discriminator, train, device, False),  # R1 needs second derivatives: no shards
+        }
+        if any(phase.loss.vision for phase in train.phases):
+            self.vision = VisionDiscriminator(train.vision).to(device)
+            self.players["v"] = Player("v", self.vision, train, device, False)
+
+    def contrastive_tower(self) -> ImageTower:
+        """CLIP for the contrastive loss: the vision-aided discriminator's own where both name the same model."""
+        clip, vision = self.train.clip, self.train.vision
+        if "v" in self.players and (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained):
+            return self.vision.tower
+        return ImageTower(clip.tower, clip.pretrained)
+
+    # What gigasr_base overrides: the generator, its inputs, its call.
+
+    @property
+    def generator_config(self) -> Any:  # noqa: ANN401
+        """The generator's own table of the config."""
+        return self.config.upsampler
+
+    @staticmethod
+    def build_generator(config: Any) -> nn.Module:  # noqa: ANN401
+        """The network to train, untrained."""
+        return Upsampler(config.upsampler)
+
+    def low_res(
+        self, hr: Tensor, degradation: DegradationConfig, rngs: Sequence[torch.Generator]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """hr: [B, 3, H, W] -> low-res inputs and unit noise, both [B, 3, H / scale, W / scale]"""
+        lr = degrade(hr, self.config.upsampler.scale, degradation, rngs)
+        return lr, torch.stack([torch.randn(lr.shape[1:], generator=rng) for rng in rngs]).to(self.device)
+
+    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
+        """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
+        return network(batch.lr, batch.z, batch.tokens, batch.noise)
+
+    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of generated and real images of which L1 and Charbonnier are the mean."""
+        return [(pyramid[-1], batch.hr)]
+
+    def make_batch(self, indices: Tensor, hr: Tensor, captions: list[str], degradation: DegradationConfig) -> Batch:
+        """indices: [B] numbers of the crops, hr: [B, 3, H, W] in [-1, 1] -> all that the players see of them"""
+        hr = hr.to(self.device)
+        rngs = [sample_rng(self.train.seed, index) for index in indices.tolist()]
+        lr, noise = self.low_res(hr, degradation, rngs)
+        z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
+        tokens = self.tower.encode(captions)
+        order = losses.derangement(captions, rngs[0])
+        wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
+        return Batch(hr, lr, noise, z, captions, tokens, wrong, losses.differs(captions, order).to(self.device))
+
+    def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
+        """Update all players on one batch, given as its micro-batches.
+
+        A batch of one micro-batch is synthesized once for all players; more are synthesized anew for each.
+
+        number:  of the step, counted from 0: R1 is lazy
+        decay:   the learning rates' factor
+        returns: every term by `player/term`
+        """
+        pyramid = self.fake_pyramid(batch[0]) if len(batch) == 1 else None
+        weights = phase.loss.model_dump()
+        theirs = weights | {"adversarial": 1.0}  # the weight is the generator's: it balances the other terms
+        penalised = bool(phase.loss.r1) and number % self.train.r1_every == 0
+        rate = decay * phase.discriminator_lr
+        log: dict[str, float] = {}
+        if phase.loss.adversarial or phase.loss.matching:
+            log |= self.players["d"].update(
+                batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), theirs, rate, phase.betas
+            )
+        if phase.loss.vision:
+            log |= self.players["v"].update(
+                batch, lambda b: self.vision_terms(b, phase, pyramid), theirs, rate, phase.betas
+            )
+        return log | self.players["g"].update(
+            batch, lambda b: self.generator_terms(b, phase, pyramid), weights, decay * phase.generator_lr, phase.betas
+        )
+
+    def average(self, images_seen: int, batch_size: int) -> None:
+        """Move the averaged generator towards the trained one; at first its half-life is half the images seen."""
+        half_life = min(self.train.ema_half_life, images_seen * 0.5)
+        update_average(self.generator_ema, self.generator, 0.5 ** (batch_size / half_life))
+
+    @torch.no_grad()
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """Validation figures of the averaged generator."""
+        fake = self.synthesize(self.generator_ema, batch)[-1]
+        pairs = zip((fake + 1) / 2, (batch.hr + 1) / 2, strict=True)
+        figures = {"psnr_y": sum(psnr_y(a.clamp(0, 1), b, border=0) for a, b in pairs) / len(fake)}
+        if "lpips" in self.terms:
+            figures["lpips"] = float(self.lpips(fake, batch.hr).mean())
+        return figures
+
+    # The terms of the losses. Log, config and functions share their names.
+
+    def generator_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
+        """The generator's loss terms by name; pyramid: where it has been synthesized already"""
+        pyramid = self.fake_pyramid(batch) if pyramid is None else pyramid
+        fake, weights = pyramid[-1], phase.loss
+        terms: dict[str, Tensor] = {}
+        for name in ("l1", "charbonnier"):
+            if getattr(weights, name):
+                values = [getattr(losses, name)(*pair) for pair in self.compared(batch, pyramid)]
+                terms[name] = torch.stack(values).mean()
+        if weights.lpips:
+            with self.autocast():
+                terms["lpips"] = self.lpips(fake, batch.hr).float().mean()
+        if weights.adversarial or weights.generator_matching:
+            terms |= self.adversarial_terms(batch, phase, pyramid)
+        if weights.clip:
+            texts, offset = gather(self.clip.embed_texts(batch.captions))
+            terms["clip"] = losses.clip_contrastive(self.clip.embed_images(fake), texts, self.clip.scale, offset)
+        if weights.vision:
+            with frozen(self.vision):
+                logits = self.vision(fake, [batch.tokens])[0]
+            terms["vision"] = losses.adversarial(logits, True, self.vision.exit_weights())
+        return terms
+
+    def adversarial_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the discriminator tells the generator."""
+        d, exit_weights = self.discriminator, self.discriminator.exit_weights()
+        texts = [batch.tokens, batch.wrong] if phase.loss.generator_matching else [batch.tokens]
+        with frozen(d), self.autocast():
+            logits, *mismatched = d(pyramid, texts, batch.lr)
+        terms = {"adversarial": losses.adversarial(logits, True, exit_weights)} if phase.loss.adversarial else {}
+        for maps in mismatched:
+            terms["generator_matching"] = losses.matching(maps, exit_weights, batch.is_wrong, is_real=True)
+        return terms
+
+    def discriminator_terms(
+        self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None, penalised: bool
+    ) -> dict[str, Tensor]:
+        """The discriminator's loss terms by name; real images are judged with their own captions."""
+        fakes = self.detached_pyramid(batch, pyramid)
+        d, exit_weights = self.players["d"].network, self.discriminator.exit_weights()
+        texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
+        reals = [image.requires_grad_(penalised) for image in self.real_pyramid(batch.hr)]
+        with self.autocast(not penalised), sdpa_kernel(SDPBackend.MATH):  # the fused kernels lack second derivatives
+            real = d(reals, texts, batch.lr)
+        with self.autocast():
+            fake = d(fakes, texts, batch.lr)
+        terms = verdict_terms(real, fake, exit_weights, batch.is_wrong)
+        if penalised:
+            terms["r1"] = losses.r1(real[0], reals, exit_weights) * self.train.r1_every
+        return terms
+
+    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
+        """The loss terms of the vision-aided heads by name."""
+        fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.players["v"].network
+        texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
+        return verdict_terms(heads(batch.hr, texts), heads(fake, texts), self.vision.exit_weights(), batch.is_wrong)
+
+    def real_pyramid(self, hr: Tensor) -> list[Tensor]:
+        """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
+        return reductions(hr, self.config.discriminator.num_levels)
+
+    def fake_pyramid(self, batch: Batch) -> list[Tensor]:
+        """The trained generator's pyramid, in fp32."""
+        with self.autocast():
+            return [image.float() for image in self.synthesize(self.players["g"].network, batch)]
+
+    @torch.no_grad()
+    def detached_pyramid(self, batch: Batch, pyramid: list[Tensor] | None) -> list[Tensor]:
+        """The same without gradients."""
+        return [image.detach() for image in (self.fake_pyramid(batch) if pyramid is None else pyramid)]
+
+    def autocast(self, enabled: bool = True) -> torch.autocast:
+        """bf16 where the config asks for it; heads of the discriminators leave it by themselves."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
+
+
+def reductions(hr: Tensor, count: int) -> list[Tensor]:
+    """hr: [B, 3, H, W] -> antialiased reductions [B, 3, H / 2^(count - 1), ...], ..., a copy of hr"""
+    return [hr.clone() if i == 0 else reduce(hr, 2**i) for i in reversed(range(count))]
+
+
+def verdict_terms(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_wrong: Tensor
+) -> dict[str, Tensor]:
+    """What a discriminator is to learn from its own logits.
+
+    real, fake: the logit maps with the right captions and, for the matching loss, those with wrong ones
+    weights:    one per map
+    is_wrong:   [B] bool  False where the other caption is the same
+    """
+    right = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
+    wrong = [losses.matching(maps, weights, is_wrong) for maps in (*real[1:], *fake[1:])]
+    return {"adversarial": right} | ({"matching": torch.stack(wrong).sum()} if wrong else {})

@@ -1,0 +1,114 @@
+"""A network in training: the module, what is called in its place, its optimiser and its steps."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gigasr.config import TrainConfig
+from gigasr.training.distributed import (
+    load_module_state,
+    load_optimizer_state,
+    local,
+    module_state,
+    optimizer_state,
+    replicate,
+    syncing,
+)
+
+B = TypeVar("B")
+N = TypeVar("N", bound=nn.Module)
+
+
+class Player:
+    """One side of the game. Its name is the prefix of its terms in the log: g, d or v."""
+
+    def __init__(self, name: str, module: nn.Module, train: TrainConfig, device: torch.device, sharded: bool) -> None:
+        """sharded: the module already holds shards (FSDP), so that it needs no replicas"""
+        self.name, self.module, self.train = name, module, train
+        self.network = module if sharded else replicate(module, device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(module, train))
+
+    def update(
+        self,
+        batch: Sequence[B],
+        make_terms: Callable[[B], dict[str, Tensor]],
+        weights: dict[str, float],
+        learning_rate: float,
+        betas: tuple[float, float],
+    ) -> dict[str, float]:
+        """One optimiser step on the weighted sum of terms, averaged over micro-batches.
+
+        returns: every term's mean, by `name/term`. Raises RuntimeError, naming it, where a term is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        log: dict[str, float] = {}
+        for i, micro in enumerate(batch):
+            with syncing(self.network, i == len(batch) - 1):
+                terms = make_terms(micro)
+                values = torch.stack([term.detach() for term in terms.values()]).tolist()
+                for name, value in zip(terms, values, strict=True):
+                    log[f"{self.name}/{name}"] = log.get(f"{self.name}/{name}", 0.0) + value / len(batch)
+                check_finite(log)
+                total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                (total / len(batch)).backward()
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = learning_rate, betas
+        if self.train.clip_norm:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.train.clip_norm)
+        self.optimizer.step()
+        return log
+
+    def state(self) -> dict[str, Any]:
+        """Module and optimiser, whole; every process must call."""
+        return {"module": module_state(self.module), "optimizer": optimizer_state(self.module, self.optimizer)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        load_module_state(self.module, state["module"])
+        load_optimizer_state(self.module, self.optimizer, state["optimizer"])
+
+
+def parameter_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """Attention has a weight decay of its own (paper, table A2)."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        groups["attention" in name].append(parameter)
+    decays = {True: train.attention_weight_decay, False: train.weight_decay}
+    return [{"params": groups[key], "weight_decay": decays[key]} for key in (False, True) if groups[key]]
+
+
+def check_finite(log: dict[str, float]) -> None:
+    """Raise RuntimeError for the first value that is not finite."""
+    for name, value in log.items():
+        if not torch.isfinite(torch.tensor(value)):
+            raise RuntimeError(f"{name}: expected a finite loss, got {value}")
+
+
+def channels_last(module: N) -> N:
+    """Lay out the kernels of a module, and with them its maps, as its convolutions and poolings run fastest."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module without being kept for its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, keep: float) -> None:
+    """Move the averaged parameters towards the trained ones; buffers are copied."""
+    for a, b in zip(average.parameters(), module.parameters(), strict=True):
+        local(a).lerp_(local(b), 1.0 - keep)
+    for mean, value in zip(average.buffers(), module.buffers(), strict=True):
+        mean.copy_(value)

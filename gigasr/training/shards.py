@@ -1,0 +1,259 @@
+"""Training data: webdataset shards in the layout of img2dataset, and the choice between them and a folder."""
+
+import glob
+import io
+import itertools
+import json
+import random
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch.utils.data import IterableDataset, get_worker_info
+
+from gigasr.config import DataConfig
+from gigasr.training.data import (
+    UNREADABLE,
+    Cutter,
+    FolderSource,
+    Item,
+    LoadedBatch,
+    Skipped,
+    describe,
+    load,
+    load_rgb,
+    own_parts,
+    read_folder,
+    rejecting_filter,
+)
+
+IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
+SHUFFLED = 200  # samples; neighbours in a shard that change places at random
+MOST_BROKEN = 500  # samples; so many broken ones in a row end the run
+
+
+def open_source(data: str, config: DataConfig, split: str | None) -> "FolderSource | ShardSource":
+    """Find the training data behind a name.
+
+    data:  a folder of images; a folder of .tar shards; or names of shards: a file, a glob, a brace pattern
+           ("shards/{00000..00041}.tar"), an address ("https://...") or a command ("pipe:aws s3 cp s3://... -")
+    split: rows of captions.jsonl to read, None = all; shards have no splits
+    """
+    folder = None if is_address(data) else Path(data)
+    if folder and folder.is_dir() and not any(folder.glob("*.tar")):
+        return FolderSource(tuple(read_folder(folder, config, split)), config)
+    return ShardSource(tuple(find_shards(data)), config)
+
+
+def is_address(name: str) -> bool:
+    """Whether webdataset fetches it: an address or a command, no path (a drive's letter is no scheme)."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+]+:", name) is not None
+
+
+def find_shards(data: str) -> list[str]:
+    """The names of all shards that a folder, a glob or a pattern stands for. Raises ValueError where one is missing."""
+    try:
+        from webdataset.shardlists import expand_urls
+    except ImportError as error:
+        raise ValueError(f"data: expected webdataset to read {data}, got {error}; install gigasr[train]") from None
+    if not is_address(data) and Path(data).is_dir():
+        return sorted(str(path) for path in Path(data).glob("*.tar"))
+    names: list[str] = []
+    for part in data.split("::"):
+        for name in expand_urls(part if is_address(part) else Path(part).as_posix()):
+            names += sorted(glob.glob(name)) if glob.has_magic(name) and not is_address(name) else [name]
+    missing = [name for name in names if not is_address(name) and not Path(name).is_file()]
+    if missing or not names:
+        raise ValueError(f"data: expected a folder or shards, got {(missing or [data])[0]}, which is not there")
+    return names
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """The training data of shards: NNNNN.tar with KEY.jpg (png, webp), KEY.txt, KEY.json; NNNNN_stats.json beside it.
+
+    Each process and each of its workers reads shards of its own, in an order drawn for each epoch; where there are
+    fewer shards than readers, several readers take turns in one.
+    """
+
+    shards: tuple[str, ...]
+    config: DataConfig
+
+    def batches(
+        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[LoadedBatch]:
+        """Yield a process's batches of the crops start..end.
+
+        batch_size: crops per process, fewer at the end
+        start, end: numbers of crops, of all processes together; with the same workers, processes and batch_size a
+                    run that starts at a later one goes on as if it had never stopped
+        """
+        items = ShardItems(self, Cutter(crop, self.config), batch_size, start, end, seed, rank, world)
+        yield from load(items, self.config.workers, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class ShardItems(IterableDataset[Item]):
+    """What the workers of one process make of the shards; they take turns, a batch each."""
+
+    source: ShardSource
+    cutter: Cutter
+    batch_size: int
+    start: int
+    end: int
+    seed: int
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[Item]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        first = self.start // (self.world * self.batch_size)  # number of the first batch, counted from image 0
+        lane = (first + worker) % workers  # whoever gives the first batch takes the lane whose turn it is
+        done = len(range(lane, first, workers)) * self.batch_size
+        reader = Reader(self.source, self.seed, self.rank * workers + lane, self.world * workers)
+        images = reader.readable(reader.records(done))
+        parts = own_parts(self.start, self.end, self.batch_size, self.rank, self.world)
+        for index in itertools.chain.from_iterable(itertools.islice(parts, worker, None, workers)):
+            image, caption = next(images)
+            yield self.cutter.item(index, image, (caption,), random.Random(f"{self.seed}/{index}"))
+
+
+class Record(NamedTuple):
+    """A sample of a shard, not yet decoded."""
+
+    name: str
+    image: bytes
+    caption: str
+    flaw: str  # why it can't be used, or empty
+
+
+class Reader:
+    """One of `readers` that share the shards: its own endless sequence of samples, a function of the seed."""
+
+    def __init__(self, source: ShardSource, seed: int, number: int, readers: int) -> None:
+        self.shards, self.config, self.seed = source.shards, source.config, seed
+        group = min(readers, len(self.shards))  # readers of different shards
+        self.group, self.num_groups = number % group, group
+        self.turn, self.turns = number // group, len(range(self.group, readers, group))  # among readers of one shard
+        self.sizes: dict[int, int] = {}
+        self.skipped = Skipped()
+        self.left_out: Counter[str] = Counter()
+
+    def records(self, done: int) -> Iterator[Record]:
+        """Yield without end, after the first `done`; shards of known size among those are not opened."""
+        for epoch in itertools.count():
+            found = 0
+            order = random.Random(f"{self.seed}/{epoch}").sample(range(len(self.shards)), len(self.shards))
+            for shard in order[self.group :: self.num_groups]:
+                size = self.known_size(shard) if done else None
+                if size is not None and size <= done:
+                    done, found = done - size, found + size
+                    continue
+                count = 0
+                for record in self.shuffled(shard, random.Random(f"{self.seed}/{epoch}/{shard}")):
+                    count += 1
+                    if done:
+                        done -= 1
+                    else:
+                        yield record
+                self.sizes[shard], found = count, found + count
+            if not found:
+                raise ValueError(
+                    f"data: expected samples for each of the readers in {len(self.shards)} shards, got none; left out: "
+                    f"{describe(self.left_out)}; check the shards and the filters of train.data, or use fewer workers"
+                )
+
+    def known_size(self, shard: int) -> int | None:
+        """How many records this reader finds in a shard: seen before, or from its statistics where no filter counts."""
+        if shard in self.sizes or self.config.min_size or self.config.min_scores or is_address(self.shards[shard]):
+            return self.sizes.get(shard)
+        path = Path(self.shards[shard])
+        try:
+            stats = json.loads(path.with_name(f"{path.stem}_stats.json").read_text(encoding="utf-8"))
+            self.sizes[shard] = len(range(self.turn, int(stats["successes"]), self.turns))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return self.sizes[shard]
+
+    def shuffled(self, shard: int, rng: random.Random) -> Iterator[Record]:
+        """Yield this reader's records of a shard, in blocks that rng puts in order."""
+        samples = itertools.islice(self.samples(self.shards[shard]), self.turn, None, self.turns)
+        records = (record for record in map(self.record, samples) if record)
+        while block := list(itertools.islice(records, SHUFFLED)):
+            rng.shuffle(block)
+            yield from block
+
+    def samples(self, shard: str) -> Iterator[dict[str, Any]]:
+        """Yield what webdataset reads from a shard; where it breaks off, the rest is skipped."""
+        from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
+
+        def skip(error: Exception) -> bool:
+            self.skipped.add(shard, repr(error))
+            return True
+
+        def grouped(opened: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            return group_by_keys(tar_file_expander(opened, handler=skip), handler=skip)
+
+        if is_address(shard):
+            yield from grouped(url_opener([{"url": shard}], handler=skip))
+            return
+        try:
+            with Path(shard).open("rb") as stream:
+                yield from grouped([{"url": shard, "stream": stream}])
+        except OSError as error:
+            skip(error)
+
+    def record(self, sample: dict[str, Any]) -> Record | None:
+        """The record of a sample, or None where a filter leaves it out."""
+        name = f"{sample['__url__']}: {sample['__key__']}"
+        image = next((sample[key] for key in IMAGE_KEYS if key in sample), b"")
+        try:
+            fields = dict(json.loads(sample.get("json", b"{}")))
+        except (ValueError, TypeError) as error:
+            return Record(name, image, "", f"its json is broken: {error}")
+        caption = sample["txt"].decode("utf-8", "replace").strip() if "txt" in sample else fields.get("caption")
+        if not image or not isinstance(caption, str):
+            return Record(name, image, "", "it has no caption" if image else "it has no image")
+        reason = rejecting_filter(fields, io.BytesIO(image), self.config)
+        if reason:
+            self.left_out[reason] += 1
+            return None
+        return Record(name, image, caption, "")
+
+    def readable(self, records: Iterator[Record]) -> Iterator[tuple[Image.Image, str]]:
+        """Yield the image and the caption of each record; for a broken one those of the next that is not.
+
+        That one still comes in its own turn: what is broken doesn't move the others, so none need be decoded to go on
+        from any of them.
+        """
+        ahead: deque[Record] = deque()
+        while True:
+            for place in range(MOST_BROKEN):
+                if place == len(ahead):
+                    ahead.append(next(records))
+                image = self.decode(ahead[place])
+                if image is not None:
+                    break
+            else:
+                raise ValueError(
+                    f"data: expected readable samples, got {MOST_BROKEN} broken ones in a row; the warnings name them"
+                )
+            yield image, ahead[place].caption
+            ahead.popleft()
+
+    def decode(self, record: Record) -> Image.Image | None:
+        """The record's image, or None where the record is broken."""
+        if record.name in self.skipped.names:
+            return None
+        try:
+            if record.flaw:
+                raise ValueError(record.flaw)
+            return load_rgb(io.BytesIO(record.image))
+        except UNREADABLE as error:
+            self.skipped.add(record.name, error)
+            return None

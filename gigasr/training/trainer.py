@@ -1,0 +1,190 @@
+"""The training loop: phases, EMA, log, samples, validation, resume."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.files.atomic import remove_leftovers
+from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
+from gigasr.training.distributed import any_process, load_module_state, mean_over_processes, module_state
+from gigasr.training.game import Batch, Game
+from gigasr.training.run_log import RunLog, stop_requests
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+VALIDATION_IMAGES = 32
+SAMPLES = 4  # rows of a grid
+Progress = Callable[[int, dict[str, float]], None]  # images of a step, its log
+
+
+class Source(Protocol):
+    """Where crops come from: gigasr.training.data or gigasr.training.shards."""
+
+    def batches(
+        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        """Yield this process's indices [B], crops [B, 3, crop, crop] in [-1, 1] and captions."""
+        ...
+
+
+class Trainer:
+    """Play a game on a source of crops; everything it writes goes into one folder."""
+
+    def __init__(
+        self, game: Game, source: Source, folder: Path, accelerator: "Accelerator", validation: Source | None = None
+    ) -> None:
+        self.game, self.train = game, game.train
+        self.source, self.validation = source, validation
+        self.folder, self.accelerator = folder, accelerator
+        self.images_seen = self.step = 0
+        self.phase_start = 0  # images seen when the present phase begins
+        self.log = RunLog(folder, accelerator, self.train.tracker)
+
+    @property
+    def total_images(self) -> int:
+        """Images of all phases together."""
+        return sum(phase.images for phase in self.train.phases)
+
+    def fit(self, progress: Progress) -> bool:
+        """Run what is left of the phases; progress is told of each step's images and log.
+
+        returns: False where SIGINT or SIGTERM ended it early; the state is saved either way
+        """
+        with stop_requests() as stop:
+            end = 0
+            for phase in self.train.phases:
+                self.phase_start, end = end, end + phase.images
+                for batch in self.steps(phase, end):
+                    progress(phase.batch_size, self.train_step(batch, phase))
+                    if any_process(stop.is_set(), self.game.device):
+                        stop.set()
+                        break
+                if stop.is_set():
+                    break
+        self.save()
+        self.log.close()
+        return self.images_seen >= self.total_images
+
+    def train_step(self, batch: list[Batch], phase: PhaseConfig) -> dict[str, float]:
+        """One step and what is due after it."""
+        train = self.train
+        try:
+            log = self.game.step(batch, phase, self.step, self.decay(phase))
+        except RuntimeError as error:
+            raise RuntimeError(f"step {self.step}, {self.images_seen} images: {error}") from error
+        self.step += 1
+        self.images_seen += phase.batch_size
+        self.game.average(self.images_seen, phase.batch_size)
+        self.log.add(log)
+        if self.step % train.log_every == 0:
+            self.log.write(self.step, self.images_seen, mean_over_processes(self.log.means(), self.game.device))
+        if self.step % train.sample_every == 0:
+            self.save_samples(batch[0])
+        if self.validation is not None and train.validate_every and self.step % train.validate_every == 0:
+            self.log.write(self.step, self.images_seen, self.validate(self.validation, phase))
+        if self.step % train.save_every == 0:
+            self.save()
+        return log
+
+    def decay(self, phase: PhaseConfig) -> float:
+        """The learning rates' factor at this point of the phase."""
+        if not phase.decay:
+            return 1.0
+        return max(1e-2, 1.0 - (self.images_seen - self.phase_start) / phase.images) ** 0.5
+
+    def steps(self, phase: PhaseConfig, end: int) -> Iterator[list[Batch]]:
+        """Yield this process's micro-batches of the steps that are left of a phase."""
+        count = self.train.accumulation
+        size = self.micro_batch_size(phase)
+        batches = self.batches(self.source, phase.crop, size, end, self.train.degradation)
+        while self.images_seen < end:
+            yield list(islice(batches, count))
+
+    def micro_batch_size(self, phase: PhaseConfig) -> int:
+        """Images of one micro-batch in one process."""
+        parts = self.accelerator.num_processes * self.train.accumulation
+        if phase.batch_size % parts:
+            raise ValueError(
+                f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation), "
+                f"got {phase.batch_size}"
+            )
+        return phase.batch_size // parts
+
+    def batches(
+        self, source: Source, crop: int, size: int, end: int, degradation: DegradationConfig, start: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield this process's micro-batches from where the run stands, or from `start`, to at least `end`."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        start = self.images_seen if start is None else start
+        block = size * world * self.train.accumulation
+        end = start + -(-(end - start) // block) * block  # whole steps
+        for indices, hr, captions in source.batches(crop, size, start, end, self.train.seed, rank, world):
+            yield self.game.make_batch(indices, hr, captions, degradation)
+
+    @torch.no_grad()
+    def validate(self, source: Source, phase: PhaseConfig) -> dict[str, float]:
+        """Figures of the averaged generator on crops of the validation images, reduced by bicubic alone."""
+        rows = []
+        size = self.micro_batch_size(phase)
+        for batch in self.batches(source, phase.crop, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
+            rows.append(self.game.figures(batch))
+        means = {f"val/{key}": sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        return mean_over_processes(means, self.game.device)
+
+    @torch.no_grad()
+    def save_samples(self, batch: Batch) -> None:
+        """Write a grid: enlarged low-res where there is one, result, truth."""
+        fake = self.game.synthesize(self.game.generator_ema, batch)[-1]
+        columns = [fake, batch.hr]
+        if batch.lr is not None:
+            columns.insert(0, F.interpolate(batch.lr, batch.hr.shape[2:], mode="bicubic"))
+        self.log.write_samples(self.images_seen, [column[:SAMPLES] for column in columns], batch.captions[:SAMPLES])
+
+    def save(self) -> None:
+        """Write the averaged model (model.safetensors) and all that resuming needs (state.pt), the latter last."""
+        game = self.game
+        average = module_state(game.generator_ema)
+        state = {
+            "generator_ema": average,
+            "players": {name: player.state() for name, player in game.players.items()},
+            "images_seen": self.images_seen,
+            "step": self.step,
+        }
+        if self.accelerator.is_main_process:
+            config = game.generator_config.model_dump(mode="json")
+            save_weights(self.folder / "model.safetensors", average, game.kind, config, torch.float32)
+            save_state(self.folder / "state.pt", state)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the folder's state.pt, whatever number of processes wrote it.
+
+        A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
+        """
+        if self.accelerator.is_main_process:
+            remove_leftovers(self.folder)  # a state may have been killed while it was saved
+        state = load_state(self.folder / "state.pt")
+        load_module_state(self.game.generator_ema, state["generator_ema"])
+        for name in self.game.players.keys() & state["players"].keys():
+            self.game.players[name].load(state["players"][name])
+        self.images_seen, self.step = state["images_seen"], state["step"]
+
+    def start_from(self, path: Path) -> None:
+        """Let the generator and its average start from a file of weights; every other player starts anew.
+
+        Raises CheckpointError where they do not fit the config.
+        """
+        state = load_weights(path, self.game.kind)[0]
+        try:
+            for network in (self.game.generator, self.game.generator_ema):
+                load_module_state(network, state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"{path}: expected weights that fit the config, got: {reason}") from None

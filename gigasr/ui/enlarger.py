@@ -1,0 +1,71 @@
+"""Enlarges uploads as the command line does, within limits: what the page's first tab calls."""
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gigasr.files.images import Frames, read_frames
+from gigasr.folders.batch import Run
+from gigasr.folders.plan import Job, Source
+from gigasr.folders.prompts import check_prompts
+from gigasr.folders.worker import Settings, Work
+from gigasr.pipeline import SuperResolver, parse_size, target_size
+from gigasr.ui.jobs import Notify
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    upload_mb: int = 64
+    megapixels: int = 268  # of a result; 16384x16384 px
+
+
+class Enlarger:
+    """Enlarges uploads as `gigasr upscale` does: the same options give the same file."""
+
+    def __init__(self, models: Sequence[str], device: str, precision: str, limits: Limits) -> None:
+        self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
+        self.resolver = functools.lru_cache(maxsize=2)(self.load)
+
+    def load(self, model: str) -> SuperResolver:
+        """A model, ready to enlarge."""
+        return SuperResolver.from_pretrained(model, self.device, self.precision)
+
+    def enlarge(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> Work:
+        """Write the result of one picture."""
+        check_prompts([prompt])
+        self.check_size(read_frames(source), settings)
+        resolver, began = self.resolver(settings.model), time.monotonic()
+        done: list[Work] = []
+
+        def advance(work: Work) -> None:
+            if work.status == "running":
+                left = (time.monotonic() - began) * (1 / work.fraction - 1)
+                notify(work.fraction, f"{left:.0f} s left" if work.fraction < 1 else "writing the file")
+            else:
+                done.append(work)
+
+        job = Job(Source(source, source.parent, is_named=True), target, prompt=prompt)
+        run = Run([job], replace(settings, device=self.device, precision=self.precision), advance)
+        run.worker.resolver = resolver
+        run.start()
+        if done[0].error is not None:
+            raise done[0].error
+        return done[0]
+
+    def check_size(self, frames: Frames, settings: Settings) -> None:
+        """Raise ValueError for a result that is too large for this page, all its frames or pages taken together."""
+        pixels = 0
+        for picture in frames:
+            size = None if settings.size is None else parse_size(settings.size, picture.size)
+            height, width = target_size(picture.size, settings.scale, size, 1)
+            pixels += height * width
+            if pixels > self.limits.megapixels * 1e6:
+                number = f"{len(frames)} pictures of " if len(frames) > 1 else ""
+                raise ValueError(
+                    f"size: expected at most {self.limits.megapixels} megapixels on this page, got {number}"
+                    f"{width}x{height} px; use a smaller factor, or gigasr upscale"
+                )

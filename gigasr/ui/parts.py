@@ -1,0 +1,69 @@
+"""What both tabs of the page need: gradio itself, errors in one line, files of requests and pictures of them."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gigasr.files.image_writer import to_pil
+from gigasr.files.images import Picture
+
+PREVIEW = 4096  # px; longest side of what the page shows; the file has all
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # what the page does by the way
+ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "network"}  # the others wait in the queue
+
+
+def import_gradio() -> Any:  # noqa: ANN401
+    """Import gradio, which comes with the extra."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError(f"ui: expected gradio 6, got '{error}'; run pip install 'gigasr[ui]'") from error
+    return gradio
+
+
+def add_buttons(label: str) -> tuple[Any, Any]:
+    """A button that starts and one that stops."""
+    gr = import_gradio()
+    with gr.Row():
+        return gr.Button(label, variant="primary", scale=3), gr.Button("Cancel", scale=1, min_width=90)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show what a user can cause in one line on the page, without the server's paths."""
+    gr = import_gradio()
+    try:
+        yield
+    except EXPECTED as error:
+        subject, colon, rest = " ".join(str(error).split()).partition(": ")
+        text = f"{Path(subject).name}: {rest}" if colon else subject
+        raise gr.Error(text, print_exception=False) from error
+
+
+def new_folder() -> Path:
+    """A folder for the files of one request; gradio deletes them after a day and when the server ends."""
+    folder = Path(import_gradio().utils.get_upload_folder()) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    return folder
+
+
+def preview(picture: Picture, side: int) -> str:
+    """A file that shows an input with a longest side of `side` px, enlarged by bicubic where it is smaller."""
+    image = to_pil(replace(picture, bit_depth=8))
+    factor = side / max(image.size)
+    target = new_folder() / "preview.webp"
+    image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor)))).save(target, quality=90)
+    return str(target)
+
+
+def preview_large(source: Path) -> str:
+    """A file that shows a result, reduced to PREVIEW px where it is larger, without ever holding all of it."""
+    import pyvips
+
+    target = new_folder() / f"{source.stem}.webp"
+    pyvips.Image.thumbnail(str(source), PREVIEW, height=PREVIEW, size="down").write_to_file(str(target), Q=90)
+    return str(target)
