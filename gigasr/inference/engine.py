@@ -27,10 +27,10 @@ from gigasr.networks.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 100 << 20  # most that a region takes on a CPU; larger ones save little
+REGION_BYTES = 60 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 100 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
 BAND_BYTES = 256 << 20  # most that what a row of regions makes takes, where that leaves room for their overlap
-STRIP_BYTES = 32 << 20  # most that a strip of the result takes, in float32
+STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
 
