@@ -4,7 +4,8 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,18 +228,25 @@ def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -
     assert not (tmp_path / "out" / "a_8x.png").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
-def test_a_full_disk_costs_the_files_that_do_not_fit(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """As if there were room for files of `limit` bytes only."""
     import resource
 
-    make_images(tmp_path / "in", "a.png", "c.png")
-    (tmp_path / "in" / "b.png").write_bytes(png_bytes(np.tile(random_samples(3, 8), (9, 9, 1))))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        told = enlarge(tmp_path / "in", output=tmp_path / "out")
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
+def test_a_full_disk_costs_the_files_that_do_not_fit(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png", "c.png")
+    (tmp_path / "in" / "b.png").write_bytes(png_bytes(np.tile(random_samples(3, 8), (9, 9, 1))))
+    with full_disk(100_000):
+        told = enlarge(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["done", "failed", "done"]
     assert "File too large" in str(told[1].error)
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", "c_8x.png", REPORT]
@@ -299,17 +307,11 @@ def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path
 def test_a_temporary_file_that_does_not_fit_costs_only_its_picture(
     enlarge: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import resource
-
     monkeypatch.setattr("gigasr.pipeline.WIDEST", 100)
     make_images(tmp_path / "in", "a.png", "c.png")
     Image.new("RGB", (200, 9)).save(tmp_path / "in" / "b.png")  # black: 345,600 bytes that shrink to a few
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
+    with full_disk(100_000):
         told = enlarge(tmp_path / "in", output=tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert statuses(told) == ["done", "failed", "done"]
     assert "File too large" in str(told[1].error)
 

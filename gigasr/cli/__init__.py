@@ -1,6 +1,5 @@
 """The command line: options in, one clear line out. Heavy packages are imported by the command that needs them."""
 
-import ctypes
 import sys
 
 import click
@@ -33,6 +32,8 @@ def keep_freed_memory() -> None:
 
     A network's maps are that large, and clearing them takes longer than filling them.
     """
+    import ctypes
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and no need of it
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 64 << 20)

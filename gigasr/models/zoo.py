@@ -1,4 +1,4 @@
-"""Model names to weights: bundled with the package, or a local file."""
+"""Model names to weights and models: bundled with the package, a local file or folder, or on the Hugging Face Hub."""
 
 import json
 from pathlib import Path
