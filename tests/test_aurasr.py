@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +18,7 @@ from gigasr.inference.devices import Place
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraConfig, AuraWeights
+from gigasr.models.aurasr_layers import ChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
 from gigasr.models.aurasr_tiles import TileModel, upscale_tiles
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.foreign import AuraModel
@@ -188,3 +190,35 @@ def assert_same(model: Any, weights: AuraWeights) -> None:  # noqa: ANN401
     assert model.scale == 4
     z, lr = torch.randn(1, 128), torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(model.weights.fold(z)(lr), weights.fold(z)(lr), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_folded_doubling_equals_a_convolution_of_the_doubled_map() -> None:
+    x, kernel, bias = torch.randn(2, 3, 5, 7), torch.randn(4, 3, 3, 3), torch.randn(4)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), kernel, bias, padding=1)
+    conv = torch.nn.Conv2d(3, 16, 2, padding=1)
+    conv.weight.copy_(by_position(kernel))
+    conv.bias.copy_(bias.repeat(4))  # type: ignore[union-attr]
+    torch.testing.assert_close(FoldedDoubling(conv)(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_attention_on_a_larger_map_sees_no_farther_than_in_training_and_equals_it_in_the_corners() -> None:
+    layer = TransformerLayer(ChannelNorm(torch.ones(1)), *[torch.nn.Identity()] * 3, heads=2, window=8)
+    qkv, other = torch.randn(1, 12, 19, 22), torch.randn(12)
+    y = layer.attend(qkv)
+    torch.testing.assert_close(y[:, :, :5, :4], layer.attend(qkv[:, :, :8, :8])[:, :, :5, :4])
+    changed = qkv.clone()
+    changed[:, :, 0, 0] = other
+    reached = (layer.attend(changed) != y).any(dim=1)[0]
+    assert reached[:4, :4].all()
+    assert not reached[8:].any()
+    assert not reached[:, 8:].any()
+
+
+@pytest.mark.parametrize("length", [3, 8, 9, 20, 33])
+def test_windows_cover_a_map_and_overlap_as_told(length: int) -> None:
+    lefts = [window.left for window in plan_windows(5, length, side=8, overlap=2)]
+    assert lefts[0] == 0
+    assert lefts[-1] + min(8, length) == length
+    assert all(0 < b - a <= 6 for a, b in zip(lefts, lefts[1:], strict=False))

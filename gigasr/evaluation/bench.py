@@ -49,6 +49,7 @@ class Case:
     run: Callable[[], object]
     pixels: int  # of the output
     convolutions: nn.Module | None = None  # whose convolutions are timed alone too
+    held: int = 0  # bytes of weights in memory that it alone needs
     is_counted: bool = True  # whether torch sees its operations, and counting them is worth one more run
     seconds: list[float] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
@@ -122,7 +123,10 @@ def model_case(name: str, plan: Plan) -> Case:
 
 
 def aurasr_cases(place: Place) -> list[Case]:
-    """AuraSR at the public size with random weights, from 256 px, folding included; and what its package does."""
+    """AuraSR at the public size with random weights, from 256 px, folding included; and what its package does.
+
+    Memory is what each takes with its weights: gigasr has the folded ones, the package what gigasr leaves in the file.
+    """
     try:
         from aura_sr import AuraSR
     except ImportError as error:
@@ -136,8 +140,10 @@ def aurasr_cases(place: Place) -> list[Case]:
         f"AuraSR, {str(dtype).removeprefix('torch.')}": partial(run_model, model, lr, replace(place, dtype=dtype))
         for dtype in (torch.float32, place.dtype)
     }
-    runs["AuraSR, its package"] = partial(package.upscale_4x, Image.new("RGB", (side, side), "gray"))
-    return [Case(name, run, pixels, is_counted=False) for name, run in runs.items()]
+    cases = [Case(name, run, pixels, is_counted=False) for name, run in runs.items()]
+    run = partial(package.upscale_4x, Image.new("RGB", (side, side), "gray"))
+    held = sum(tensor.numel() * tensor.element_size() for tensor in package.upsampler.parameters())
+    return [*cases, Case("AuraSR, its package", run, pixels, held=held, is_counted=False)]
 
 
 def run_model(model: Model, lr: Tensor, place: Place) -> None:
@@ -237,7 +243,7 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> 
             if repeat:
                 case.seconds.append(seconds(case.run, plan.place, plan.clock))
             else:
-                case.facts["peak_mb"] = Meter(plan.place.home.type).run(case.run)[1]["peak_mb"]
+                case.facts["peak_mb"] = Meter(plan.place.home.type).run(case.run)[1]["peak_mb"] + case.held / 1e6
     peak = matmul_peak(plan)
     for case in cases:
         median = statistics.median(case.seconds)

@@ -268,6 +268,13 @@ class PromptedUpsampler:
         return BodyTailEngine(replicate(fold(self.network, w, text, place.dtype), place.devices), place)
 
 
+def folded_network(model: Model, prompt: str, seed: int) -> BodyTail | None:
+    """A model's network for one prompt and the z of one seed, on the CPU in fp32; None where it is in one part."""
+    place = Place()
+    engine = model.engine(prompt, seed, place)
+    return engine.networks[place.home] if isinstance(engine, BodyTailEngine) else None
+
+
 def memory_limit(place: Place, most: int) -> int:
     """Bytes that a piece may take on each device of a place; no more than `most` on a CPU."""
     limit = min(free_memory(device) for device in place.devices) // (SHARE * len(place.devices))

@@ -6,18 +6,21 @@ included. Tail: the two levels above it, convolution only. For one z every adapt
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from gigasr.inference.folding import MAPS, NO_MARGIN, crop
+from gigasr.inference.folding import NO_MARGIN, crop
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
 
 SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
+REGION_BYTES = 256 << 20  # most that a region of the body takes; what regions overlap is computed twice
+BODY_MAPS = 5  # as many maps of the low-res resolution beside the skips, at most
+TAIL_MAPS = 4  # as many maps of the largest level are held at a time, at most
 
 
 class StyleConfig(BaseModel):
@@ -55,13 +58,13 @@ class DownLevel(nn.Module):
 class UpLevel(nn.Module):
     """A resolution on the way up: a convolution on the doubled map, blocks, attention."""
 
-    def __init__(self, resample: nn.Conv2d, blocks: list[Block], attention: list[TransformerLayer]) -> None:
+    def __init__(self, resample: nn.Module, blocks: list[Block], attention: list[TransformerLayer]) -> None:
         super().__init__()
         self.resample, self.blocks, self.attention = resample, nn.ModuleList(blocks), nn.Sequential(*attention)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         """x: [B, I, H, W] -> [B, O, 2H, 2W]; each block takes the latest of the skips, where there are any left"""
-        x = self.resample(F.interpolate(x, scale_factor=2, mode="nearest"))
+        x = self.resample(x)
         for block in self.blocks:
             x = block(torch.cat([x, skips.pop()], dim=1) if skips else x)
         return self.attention(x)
@@ -80,10 +83,15 @@ class AuraNetwork(nn.Module):
             for name in layers.numbered("downs", ".1.1.weight")
         ]
         self.mid1, self.mid2 = layers.block("mid_block1"), layers.block("mid_block2")
-        self.mid_attention = nn.Sequential(*layers.attention("mid_attn"))
+        window = config.input_image_size >> len(downs)  # attention is to see no more than in training
+        self.mid_attention = nn.Sequential(*layers.attention("mid_attn", window))
         ups = [
-            UpLevel(layers.conv(f"{name}.1.0.conv"), layers.blocks(f"{name}.0"), layers.attention(f"{name}.1.1"))
-            for name in layers.numbered("ups", ".1.0.conv.weight")
+            UpLevel(
+                layers.doubling(f"{name}.1.0.conv"),
+                layers.blocks(f"{name}.0"),
+                layers.attention(f"{name}.1.1", window << i),
+            )
+            for i, name in enumerate(layers.numbered("ups", ".1.0.conv.weight"), start=1)
         ]
         self.final, self.to_rgb = layers.block("final_res_block"), layers.conv("final_to_rgb")
         tops, ups = ups[len(downs) :], ups[: len(downs)]
@@ -94,10 +102,20 @@ class AuraNetwork(nn.Module):
         for level in reversed(tops):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
-        channels = [level.resample.out_channels * 4**i for i, level in enumerate(tops, start=1)]
-        self.tail_bytes = MAPS * self.dtype.itemsize * max(channels)  # per low-res px
-        side = config.input_image_size  # attention is global: regions as in training
-        self.tiling = Tiling(min(side // 4, 16), self.multiple, self.multiple, side, side)
+        self.tail_bytes = TAIL_MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
+        kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
+        pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
+        trained, side = config.input_image_size, math.isqrt(REGION_BYTES // pixel_bytes)
+        self.tiling = Tiling(
+            min(trained // 4, 16), self.multiple, self.multiple, trained, max(side, trained), pixel_bytes
+        )
+
+    def fix_steps(self) -> None:
+        """Let attention be global, on regions as in training: the same steps for any size, as a graph needs them."""
+        for module in self.modules():
+            if isinstance(module, TransformerLayer):
+                module.window = 0
+        self.tiling = replace(self.tiling, side=self.tiling.minimum)
 
     def body(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""

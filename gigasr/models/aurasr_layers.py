@@ -1,12 +1,14 @@
 """The layers of AuraSR's network, made of the tensors of a file for one z or for one z per sample."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from itertools import count, takewhile
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gigasr.inference.tiling import Region, blend_strips
 from gigasr.networks.ops import conv2d_per_sample, modulate, select_kernel
 
 UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
@@ -36,6 +38,46 @@ def normalize(kernel: Tensor) -> Tensor:
     return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=EPS).rsqrt()
 
 
+class Doubling(nn.Module):
+    """A convolution on the map doubled to its nearest neighbours."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]"""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class FoldedDoubling(nn.Module):
+    """The same without the doubled map, with the kernel that `by_position` makes."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]"""
+        height, width = x.shape[2:]
+        y = self.conv(x).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # [B, H + 1, W + 1, row, column, O]
+        rows = [
+            torch.stack([y[:, row : row + height, column : column + width, row, column] for column in (0, 1)], dim=3)
+            for row in (0, 1)
+        ]
+        return torch.stack(rows, dim=2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def by_position(kernel: Tensor) -> Tensor:
+    """Turn a kernel for a doubled map into one for the map itself, whose channels are the results by position.
+
+    kernel:  [O, I, 3, 3]
+    returns: [4 O, I, 2, 2]  positions (row, column) first; taps that meet the same px are summed
+    """
+    taps = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]).to(kernel)  # [position, 2, 3]
+    return torch.einsum("arh,bsw,oihw->aboirs", taps, taps, kernel).flatten(0, 2)
+
+
 class Block(nn.Module):
     """Two adaptive convolutions and a shortcut."""
 
@@ -45,8 +87,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, I, H, W] -> [B, O, H, W]"""
-        y = F.silu(self.conv2(F.silu(self.conv1(x))))
-        return y + (x if self.shortcut is None else self.shortcut(x))
+        y = F.silu(self.conv1(x), inplace=True)
+        y = F.silu(self.conv2(y), inplace=True)
+        y += x if self.shortcut is None else self.shortcut(x)
+        return y
 
 
 class ChannelNorm(nn.Module):
@@ -62,19 +106,56 @@ class ChannelNorm(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Dot-product self-attention over the pixels, then a feed-forward, each added."""
+    """Dot-product self-attention over the pixels of windows, then a feed-forward, each added."""
 
-    def __init__(self, norm: ChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int) -> None:
+    def __init__(
+        self, norm: ChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int, window: int
+    ) -> None:
+        """window: side of what was seen at a time in training, px; larger maps are cross-faded from such windows"""
         super().__init__()
-        self.norm, self.to_qkv, self.to_out, self.feed, self.heads = norm, to_qkv, to_out, feed, heads
+        self.norm, self.to_qkv, self.to_out, self.feed = norm, to_qkv, to_out, feed
+        self.heads, self.window = heads, window
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, C, H, W]"""
-        qkv = self.to_qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
-        q, k, v = (y.unflatten(1, (self.heads, -1)).transpose(2, 3).contiguous() for y in qkv)  # [B, heads, H W, D]
-        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
-        x = self.to_out(y.unflatten(2, x.shape[2:])) + x
+        x = self.to_out(self.attend(self.to_qkv(self.norm(x)))) + x
         return self.feed(x) + x
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """qkv: [B, 3 heads D, H, W] -> [B, heads D, H, W]"""
+        height, width = qkv.shape[2:]
+        if not self.window or max(height, width) <= self.window:
+            return self.attend_globally(qkv)
+
+        def process(row: list[Region]) -> Iterable[Tensor]:
+            windows = [qkv[:, :, top : top + rows, left : left + columns] for top, left, rows, columns in row]
+            return self.attend_globally(torch.cat(windows)).split(len(qkv))
+
+        windows = plan_windows(height, width, self.window, self.window // 4)
+        return torch.cat(list(blend_strips(process, windows)), dim=2)
+
+    def attend_globally(self, qkv: Tensor) -> Tensor:
+        """Every pixel to all others. qkv: [B, 3 heads D, H, W] -> [B, heads D, H, W]"""
+        parts = qkv.flatten(2).chunk(3, dim=1)
+        q, k, v = (y.unflatten(1, (self.heads, -1)).transpose(2, 3).contiguous() for y in parts)  # [B, heads, H W, D]
+        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
+        return y.unflatten(2, qkv.shape[2:])
+
+
+def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Region]:
+    """Cover a map with overlapping windows, in raster order; they are not made smaller to save overlap.
+
+    height, width: of the map, px
+    side:          of the windows, px; less where the map is not as long
+    overlap:       least overlap of neighbours, px
+    """
+
+    def starts(length: int) -> list[int]:
+        num_steps = math.ceil((length - side) / (side - overlap))
+        return [i * (length - side) // num_steps for i in range(num_steps + 1)] if num_steps > 0 else [0]
+
+    rows, columns = min(side, height), min(side, width)
+    return [Region(top, left, rows, columns) for top in starts(height) for left in starts(width)]
 
 
 class Layers:
@@ -117,6 +198,13 @@ class Layers:
         bias = self.read(f"{name}.bias") if f"{name}.bias" in self.tensors else None
         return self.plain_conv(weight, bias, stride)
 
+    def doubling(self, name: str) -> nn.Module:
+        """A convolution on the doubled map."""
+        if not self.is_folded:
+            return Doubling(self.conv(name))
+        weight, bias = by_position(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
+        return FoldedDoubling(self.plain_conv(weight, bias))
+
     def plain_conv(self, weight: Tensor, bias: Tensor | None, stride: int = 1) -> nn.Conv2d:
         """weight: [O, I, K, K]"""
         out_channels, in_channels, size, _ = weight.shape
@@ -145,15 +233,15 @@ class Layers:
         """All blocks of a level."""
         return [self.block(each) for each in self.numbered(name, ".block1.proj.weights")]
 
-    def attention(self, name: str) -> list[TransformerLayer]:
+    def attention(self, name: str, window: int) -> list[TransformerLayer]:
         """All attention layers of a level."""
-        return [self.transformer_layer(each) for each in self.numbered(f"{name}.layers", ".0.to_qkv.weight")]
+        return [self.transformer_layer(each, window) for each in self.numbered(f"{name}.layers", ".0.to_qkv.weight")]
 
-    def transformer_layer(self, name: str) -> TransformerLayer:
+    def transformer_layer(self, name: str, window: int) -> TransformerLayer:
         """One attention layer and its feed-forward."""
         norm, to_qkv, to_out = self.norm(f"{name}.0.norm"), self.conv(f"{name}.0.to_qkv"), self.conv(f"{name}.0.to_out")
         feed = nn.Sequential(self.norm(f"{name}.1.0"), self.conv(f"{name}.1.1"), nn.GELU(), self.conv(f"{name}.1.3"))
-        return TransformerLayer(norm, to_qkv, to_out, feed, self.heads)
+        return TransformerLayer(norm, to_qkv, to_out, feed, self.heads, window)
 
     def norm(self, name: str) -> ChannelNorm:
         """An RMS normalisation."""

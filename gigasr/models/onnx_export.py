@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from gigasr import __version__
 from gigasr.files.atomic import replacing
-from gigasr.inference.devices import Place
-from gigasr.inference.engine import BodyTail, BodyTailEngine, Model
+from gigasr.inference.engine import BodyTail, Model, folded_network
+from gigasr.inference.folding import FoldedUpsampler
 from gigasr.inference.tiling import Margin
+from gigasr.models.aurasr import AuraNetwork
 from gigasr.models.onnx_model import FEATURES, IMAGE, RESULT, Header, import_onnx
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 
     name: of the model, for the file's metadata
     """
     onnx, _ = import_onnx()
-    engine = model.engine(prompt, seed, Place())
-    network = engine.networks[Place().home] if isinstance(engine, BodyTailEngine) else None
-    if not isinstance(network, nn.Module):
+    network = folded_network(model, prompt, seed)
+    if not isinstance(network, FoldedUpsampler | AuraNetwork):
         raise ValueError(f"{name}: expected weights of gigasr or AuraSR, got others; their own tools export those")
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > LIMIT:
         raise ValueError(f"{name}: expected at most {LIMIT / 1e9:g} GB, got {size / 1e9:.1f}; choose a smaller model")
+    if isinstance(network, AuraNetwork):
+        network.fix_steps()
     made = join(*trace(network))
     header = Header.of(network, name, prompt if model.takes_text else "", seed)
     onnx.helper.set_model_props(made, header.texts())

@@ -6,7 +6,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 
 from gigasr.config import UpsamplerConfig
 from gigasr.files.atomic import replacing
-from gigasr.inference.devices import Place
-from gigasr.inference.engine import BodyTailEngine, Model
+from gigasr.inference.engine import Model, folded_network
 from gigasr.inference.folding import FoldedUpsampler, fold
 from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Upsampler
@@ -85,8 +83,7 @@ def save(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0)
 
     name: of the model, for the file's header
     """
-    engine = model.engine(prompt, seed, Place())
-    folded: Any = engine.networks[Place().home] if isinstance(engine, BodyTailEngine) else None
+    folded = folded_network(model, prompt, seed)
     if not isinstance(folded, FoldedUpsampler):
         raise ValueError(f"{name}: expected weights of gigasr, got others; spandrel reads them as they are")
     state = folded.state_dict()
