@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from gigasr.inference.folding import NO_MARGIN, crop
+from gigasr.inference.folding import MAPS, NO_MARGIN, crop
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
@@ -20,7 +20,6 @@ from gigasr.models.checkpoint import CheckpointError
 SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
 REGION_BYTES = 256 << 20  # most that a region of the body takes; what regions overlap is computed twice
 BODY_MAPS = 5  # as many maps of the low-res resolution beside the skips, at most
-TAIL_MAPS = 4  # as many maps of the largest level are held at a time, at most
 
 
 class StyleConfig(BaseModel):
@@ -102,7 +101,7 @@ class AuraNetwork(nn.Module):
         for level in reversed(tops):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
-        self.tail_bytes = TAIL_MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
+        self.tail_bytes = MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
         trained, side = config.input_image_size, math.isqrt(REGION_BYTES // pixel_bytes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IMAGE, FEATURES, RESULT = "image", "features", "enlarged"  # names of values of gigasr's own files
 PROBE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
+FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: patches twice as large, less halo
 MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
@@ -116,7 +117,7 @@ class OnnxNetwork:
         self.run_body = Session(parts.extract_model([IMAGE], [FEATURES]), device)
         self.run_tail = Session(parts.extract_model([FEATURES, IMAGE], [RESULT]), device)
         self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
-        self.halo, self.tail_bytes = header.halo, header.tail_bytes
+        self.halo, self.tail_bytes = header.halo, header.tail_bytes // FEWER_MAPS
 
     def body(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H, W]"""
