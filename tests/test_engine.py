@@ -60,32 +60,44 @@ def test_the_picture_is_the_same_when_memory_falls_short_in_a_strip(
 ) -> None:
     lr, engine = smooth(50, 30), model.engine("", 0, Place(strip=10))
     whole = run(engine, lr)
-    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {call, call + 1}, error)
+    engine.tail.networks = {CPU: failing(engine.networks[CPU].tail, {call, call + 1}, error)}
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
     assert [record.getMessage() for record in caplog.records] == [
         f"memory is short: going on with patches of {pixels} px" for pixels in (150, 75)
     ]
 
 
-def test_the_picture_is_close_when_memory_falls_short_in_the_body(
-    model: PromptedUpsampler, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("call", [1, 3, 5], ids=["first", "middle", "last"])
+def test_the_picture_is_the_same_when_memory_falls_short_in_the_body(
+    model: PromptedUpsampler, call: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lr, engine = smooth(128, 96), model.engine("", 0, Place())
+    lr, engine = smooth(130, 90), model.engine("", 0, Place(tile=64))
     whole = run(engine, lr)
-    network = engine.networks[CPU]
-    engine.body.networks = {CPU: failing(network.body, {1, 3}, OUT_OF_MEMORY[0])}
-    result = run(engine, lr)
-    assert [record.getMessage() for record in caplog.records][:1] == ["memory is short: going on with regions of 64 px"]
-    assert 0 < (result - whole).abs().mean() < 2 / 255
+    engine.body.networks = {CPU: failing(engine.networks[CPU].body, {call, call + 1}, OUT_OF_MEMORY[0])}
+    torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
+    assert "memory is short: going on with patches of" in caplog.text
+
+
+@pytest.mark.parametrize("tile", [1, 64, 96])
+def test_regions_of_any_size_give_the_picture_of_the_whole(model: PromptedUpsampler, tile: int) -> None:
+    lr = smooth(121, 128)
+    whole, result = (run(model.engine("a dog", 0, Place(tile=side)), lr) for side in (0, tile))
+    torch.testing.assert_close(result, whole, atol=1e-4, rtol=0)
+
+
+def test_regions_of_the_bundled_model_give_the_picture_of_the_whole() -> None:
+    lr, bundled = smooth(100, 65), PromptedUpsampler(load_upsampler())
+    whole, result = (run(bundled.engine("a dog", 0, Place(tile=side)), lr) for side in (0, 64))
+    torch.testing.assert_close(result, whole, atol=1e-4, rtol=0)
 
 
 def test_other_errors_and_the_last_px_pass(model: PromptedUpsampler) -> None:
     engine = model.engine("", 0, Place())
-    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {1}, RuntimeError("shapes do not match"))
+    engine.tail.networks = {CPU: failing(engine.networks[CPU].tail, {1}, RuntimeError("shapes do not match"))}
     with pytest.raises(RuntimeError, match="shapes do not match"):
         run(engine, smooth(4, 4))
-    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, set(range(99)), MemoryError())
-    with pytest.raises(RuntimeError, match="memory: expected room for one px and its halo"):
+    engine.tail.networks = {CPU: failing(engine.networks[CPU].tail, set(range(99)), MemoryError())}
+    with pytest.raises(RuntimeError, match="memory: expected room for 1 px and a halo of"):
         run(engine, smooth(4, 4))
 
 
@@ -98,7 +110,7 @@ def test_two_devices_give_the_picture_of_one(model: PromptedUpsampler, tile: int
 
 def test_an_error_on_one_of_two_devices_ends_the_run(model: PromptedUpsampler) -> None:
     engine = model.engine("", 0, Place((CPU, CPU), strip=5))
-    engine.networks[CPU].tail = failing(engine.networks[CPU].tail, {2}, RuntimeError("shapes do not match"))
+    engine.tail.networks = {CPU: failing(engine.networks[CPU].tail, {2}, RuntimeError("shapes do not match"))}
     with pytest.raises(RuntimeError, match="shapes do not match"):
         run(engine, smooth(40, 9))
 
@@ -106,8 +118,8 @@ def test_an_error_on_one_of_two_devices_ends_the_run(model: PromptedUpsampler) -
 def test_wide_images_are_cut_into_columns_too(model: PromptedUpsampler) -> None:
     lr, engine = smooth(20, 300), model.engine("", 0, Place())
     whole = run(engine, lr)
-    engine.patch_pixels = 200
-    assert len(list(engine.patches(Rows.of(lr), Rows.of(lr)))) > 20
+    engine.tail.pixels = 200
+    assert len(list(engine.tail.patches(Rows.of(lr), Rows.of(lr)))) > 20
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
 
 
@@ -115,13 +127,11 @@ def test_the_pieces_of_a_wide_image_are_low(model: PromptedUpsampler, monkeypatc
     lr, engine = smooth(150, 200), model.engine("", 0, Place())
     whole = run(engine, lr)
     monkeypatch.setattr("gigasr.inference.engine.STRIP_BYTES", 1)
-    assert engine.rows(200) == LEAST_ROWS[1]
-    row_bytes = engine.body.tiling.result_bytes * 200
-    monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * row_bytes)
-    monkeypatch.setattr("gigasr.inference.engine.REGION_BYTES", 128**2 * engine.body.tiling.pixel_bytes)
-    assert max(region.height for region in engine.body.plan(150, 200)) <= 80
-    assert max(region.width for region in engine.body.plan(150, 200)) > 80
-    assert (run(engine, lr) - whole).abs().mean() < 2 / 255
+    assert engine.cut_tail((150, 200), engine.tail.pixels)[0] == LEAST_ROWS[1]
+    monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * 200 * engine.networks[CPU].tiling.result_bytes)
+    engine.body.pixels = 128**2
+    assert engine.body.cut((150, 200), engine.body.pixels) == (80, 128)
+    torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
 
 
 def double(x: Tensor) -> Tensor:

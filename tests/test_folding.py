@@ -33,11 +33,11 @@ NETWORKS = {  # config, and the size of the low-res image to try it on
 }
 
 
-def build(name: str) -> tuple[Upsampler, Tensor, TextFeatures]:
+def build(name: str, upsample: str = "") -> tuple[Upsampler, Tensor, TextFeatures]:
     """A network with every parameter moved, so that no bias is 0, and its conditions for one prompt."""
     torch.manual_seed(0)
     config, _ = NETWORKS[name]
-    network = Upsampler(config).requires_grad_(False)
+    network = Upsampler(config.model_copy(update={"upsample": upsample or config.upsample})).requires_grad_(False)
     for parameter in network.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
     mask = torch.arange(6)[None] < 5
@@ -129,13 +129,15 @@ def test_a_network_folded_to_bf16_is_bf16_all_through_and_close() -> None:
 
 def test_the_folded_network_knows_how_it_may_be_cut() -> None:
     lite, paper = (fold(*build(name)) for name in ("lite", "paper"))
-    assert (lite.scale, lite.halo, lite.tiling.align, lite.tiling.multiple, lite.tiling.side) == (8, 7, 32, 4, 0)
+    assert (lite.scale, lite.halo, lite.reach, lite.tiling.align, lite.tiling.multiple) == (8, 6, 48, 32, 4)
+    assert paper.reach == 0
     assert (paper.tiling.side, paper.tiling.minimum, paper.tiling.overlap) == (8, 8, 2)
 
 
+@pytest.mark.parametrize("upsample", ["shuffle", "filter"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_part_of_the_tail_with_its_halo_is_that_part_of_the_whole(name: str) -> None:
-    folded, lr = fold(*build(name)), random_lr(name)
+def test_a_part_of_the_tail_with_its_halo_is_that_part_of_the_whole(name: str, upsample: str) -> None:
+    folded, lr = fold(*build(name, upsample)), random_lr(name)
     features = folded.body(lr)
     whole, halo, (height, width) = folded.tail(features, lr), folded.halo, NETWORKS[name][1]
     for top, left in [(0, 3), (4, 0), (height - 4, width - 3)]:
@@ -146,6 +148,23 @@ def test_a_part_of_the_tail_with_its_halo_is_that_part_of_the_whole(name: str) -
         scale = folded.scale
         expected = whole[:, :, top * scale : (top + 4) * scale, left * scale : (left + 3) * scale]
         assert error(part, expected) < 1e-5
+
+
+@pytest.mark.parametrize("upsample", ["shuffle", "filter"])
+@pytest.mark.parametrize("name", ["tiny", "lite"])
+def test_a_part_of_a_windowed_body_with_its_halo_is_that_part_of_the_whole(name: str, upsample: str) -> None:
+    network, w, text = build(name, upsample)
+    folded = fold(network, w, text)
+    align, halo = folded.tiling.align, folded.reach
+    lr = 2 * torch.rand(1, 3, 4 * align + 8, 5 * align) - 1
+    whole = folded.body(lr)
+    for rows, columns in [((0, 1), (2, 3)), ((2, 3), (1, 2)), ((3, 4), (0, 2)), ((4, 5), (4, 5)), ((2, 4), (2, 5))]:
+        (top, bottom), (left, right) = ([align * side for side in sides] for sides in (rows, columns))
+        bottom, first, start = min(bottom, lr.shape[2]), max(top - halo, 0), max(left - halo, 0)
+        part = lr[:, :, first : bottom + halo, start : right + halo]
+        below, beside = part.shape[2] - (bottom - first), part.shape[3] - (right - start)
+        result = folded.body(part, Margin(top - first, below, left - start, beside))
+        assert error(result, whole[:, :, top:bottom, left:right]) < 1e-5
 
 
 def test_the_folded_lite_model_has_at_most_8_million_parameters() -> None:

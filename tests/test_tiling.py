@@ -209,6 +209,14 @@ def test_strips_deliver_every_row_once_and_read_their_halo(height: int, strip_he
     assert all(s.read_bottom == min(s.bottom + halo, height) for s in strips)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 40))
+def test_strips_begin_at_multiples_and_are_as_high_as_asked_or_one(height: int, strip_height: int, align: int) -> None:
+    strips = plan_strips(height, strip_height, 3, align)
+    assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
+    assert all(s.top % align == 0 and 0 < s.bottom - s.top <= max(strip_height, align) for s in strips)
+
+
 def test_an_empty_strip_is_an_error() -> None:
     with pytest.raises(ValueError, match="strip_height: expected at least 1, got 0"):
         plan_strips(10, 0, 2)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gigasr.config import Config, LevelConfig, UpsamplerConfig, load_config
-from gigasr.inference.tiling import plan_strips
+from gigasr.config import Config, UpsamplerConfig, load_config
 from gigasr.networks.ops import enlarge
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.upsampler import Upsampler
@@ -154,36 +153,6 @@ def test_gradients_reach_every_parameter(config: UpsamplerConfig) -> None:
 
 
 # body and tail
-
-
-@pytest.mark.parametrize("upsample", ["shuffle", "filter"])
-@pytest.mark.parametrize("strip_height", [1, 5, 11, 16])
-def test_the_tail_on_strips_with_their_halo_equals_the_tail_on_the_whole(
-    config: UpsamplerConfig, upsample: str, strip_height: int
-) -> None:
-    network = Upsampler(config.model_copy(update={"upsample": upsample})).requires_grad_(False)
-    w, text = network.condition(torch.randn(1, 8), random_tokens(1))
-    features, lr = torch.randn(1, 8, 32, 5), random_lr(1, 32, 5)
-    rows = []
-    for top, bottom, first, last in plan_strips(32, strip_height, network.tail_halo):
-        strip = network.tail(features[:, :, first:last], lr[:, :, first:last], w, text)[-1]
-        rows.append(strip[:, :, 8 * (top - first) : 8 * (bottom - first)])
-    whole = network.tail(features, lr, w, text)[-1]
-    torch.testing.assert_close(torch.cat(rows, dim=2), whole, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["upsampler_lite", "upsampler_64_512"])
-def test_the_tails_halo_covers_deeper_levels_too(name: str) -> None:
-    levels = load_config(CONFIGS / f"{name}.toml").upsampler
-    slim = [LevelConfig(channels=4, blocks=level.blocks) for level in levels.levels]
-    network = Upsampler(levels.model_copy(update={"levels": tuple(slim), "w_dim": 8, "head_dim": 4}))
-    w, text = network.condition(torch.randn(1, 128), random_tokens(1, levels.text.tower_width))
-    features, lr = torch.randn(1, 4, 33, 3), random_lr(1, 33, 3)
-    strip = slice(16 - network.tail_halo, 17 + network.tail_halo)
-    with torch.no_grad():
-        row = network.tail(features[:, :, strip], lr[:, :, strip], w, text)[-1].chunk(2 * network.tail_halo + 1, dim=2)
-        whole = network.tail(features, lr, w, text)[-1].chunk(33, dim=2)
-    torch.testing.assert_close(row[network.tail_halo], whole[16], atol=1e-5, rtol=0)
 
 
 def test_forward_is_the_body_then_the_tail(network: Upsampler) -> None:

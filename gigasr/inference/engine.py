@@ -4,13 +4,14 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gigasr.inference.devices import Place, attempt, free_memory, replicate, spread
 from gigasr.inference.folding import fold
+from gigasr.inference.patches import PatchEngine, Reach
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import (
     Margin,
@@ -20,15 +21,14 @@ from gigasr.inference.tiling import (
     noise_field,
     pad_to_multiple,
     plan_regions,
-    plan_strips,
 )
 from gigasr.networks.text import load_tower
 from gigasr.networks.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 60 << 20  # most that a region takes on a CPU; larger ones save little
-PATCH_BYTES = 100 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
+REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
+PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
 BAND_BYTES = 256 << 20  # most that what a row of regions makes takes, where that leaves room for their overlap
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
@@ -127,74 +127,37 @@ class BodyTail(Protocol):
 
     scale: int
     tiling: Tiling  # of the body
+    reach: int  # low-res px around a part of the image on which the body's result depends, 0 = on all of it
     halo: int  # low-res px around a patch on which its part of the tail's result depends
     tail_bytes: int  # that the tail takes per low-res px
     input_noise: float  # standard deviation of the noise field that the body sees added to lr
 
-    def body(self, lr: Tensor) -> Tensor:
-        """lr: [1, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [1, C, H, W], any dtype"""
+    def body(self, lr: Tensor, margin: Margin = ...) -> Tensor:
+        """lr: [1, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [1, C, H', W'], any dtype"""
         ...
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin) -> Tensor:
-        """features: [1, C, H, W], lr: [1, 3, H, W] -> [1, 3, H' scale, W' scale]; H', W' are without the margin"""
+        """features: [1, C, H, W], lr: [1, 3, H, W] -> [1, 3, H' scale, W' scale] float32; H', W' without the margin"""
         ...
 
 
-class Patch(NamedTuple):
-    """A part of the features and of the low-res image, margin included."""
-
-    features: Tensor  # [1, C, H, W]
-    lr: Tensor  # [1, 3, H, W]
-    margin: Margin  # 0 at the border of the image, the halo elsewhere, less where the border is nearer
-    is_last: bool = True  # of its strip
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) without the margin, px."""
-        top, bottom, left, right = self.margin
-        return self.lr.shape[2] - top - bottom, self.lr.shape[3] - left - right
-
-    def halves(self, halo: int) -> tuple["Patch", "Patch", int]:
-        """Cut the longer side in two; the third is the dimension that was cut."""
-        dim = 2 if self.size[0] >= self.size[1] else 3
-        before, after = self.margin[2 * dim - 4 : 2 * dim - 2]
-        length, cut = self.lr.shape[dim], before + self.size[dim - 2] // 2
-        stop, start = min(cut + halo, length), max(cut - halo, 0)
-        first, second = list(self.margin), list(self.margin)
-        first[2 * dim - 3], second[2 * dim - 4] = stop - cut, cut - start
-        return self.narrow(dim, 0, stop, Margin(*first)), self.narrow(dim, start, length, Margin(*second)), dim
-
-    def narrow(self, dim: int, start: int, stop: int, margin: Margin) -> "Patch":
-        """The part [start, stop) of one dimension, px from the patch's edge."""
-        features, lr = (x.narrow(dim, start, stop - start) for x in (self.features, self.lr))
-        return Patch(features, lr, margin)
-
-
 class BodyTailEngine:
-    """The body on regions, the tail on patches of strips: its result is the same for every way of cutting."""
+    """The tail on patches of strips, so the body where it is local: the result is the same for every way of cutting."""
 
     def __init__(self, networks: Mapping[torch.device, BodyTail], place: Place) -> None:
         """networks: on each of the place's devices"""
         self.networks, self.place = networks, place
         network = networks[place.home]
-        self.scale, self.halo, self.input_noise = network.scale, network.halo, network.input_noise
-        bodies = {device: network.body for device, network in networks.items()}
-        self.body = RegionEngine(bodies, 1, network.tiling, place)
-        self.patch_pixels = max(memory_limit(place, PATCH_BYTES) // network.tail_bytes, 64)
+        self.scale, self.input_noise = network.scale, network.input_noise
+        self.body = body_engine(networks, place)
+        tails = {device: network.tail for device, network in networks.items()}
+        pixels = max(memory_limit(place, PATCH_BYTES) // network.tail_bytes, 64)
+        self.tail = PatchEngine(tails, self.scale, Reach(network.halo), pixels, self.cut_tail, place)
 
     def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] in [-1, 1] -> [1, 3, rows * scale, W * scale] from top to bottom"""
         features = Rows(lr.size, self.body.strips(Rows(lr.size, self.noisy(lr.fork(), seed))))
-        pieces: list[Tensor] = []
-        patches = self.patches(features, lr)
-        for y, is_last in spread(
-            lambda patch, device: (self.run(patch, device), patch.is_last), patches, self.place.devices
-        ):
-            pieces.append(y)
-            if is_last:
-                yield pieces.pop() if len(pieces) == 1 else torch.cat(pieces, dim=3)
-                pieces.clear()
-            del y
+        return self.tail.strips(features, lr)
 
     def noisy(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] -> strips of it with the seed's noise field added"""
@@ -206,48 +169,34 @@ class BodyTailEngine:
             yield strip
             top += rows
 
-    def patches(self, features: Rows, lr: Rows) -> Iterator[Patch]:
-        """Cut the image into strips, and these into patches from left to right."""
-        height, width = lr.size
-        top = 0
-        while top < height:
-            rows = self.rows(width)
-            bottom = min(top + rows, height)
-            first, last = max(top - self.halo, 0), min(bottom + self.halo, height)
-            band = features.read(first, last), lr.read(first, last)
-            for left, right, start, stop in plan_strips(width, max(self.patch_pixels // rows, 1), self.halo):
-                margin = Margin(top - first, last - bottom, left - start, stop - right)
-                yield Patch(*band, margin).narrow(3, start, stop, margin)._replace(is_last=right == width)
-            del band  # or it lives while the features of the next strips are made
-            top = bottom
+    def cut_tail(self, size: tuple[int, int], pixels: int) -> tuple[int, int]:
+        """(rows, columns) of a patch: whole rows as far as a strip of the result stays small."""
+        width, rows = size[1], self.place.strip
+        if not rows:
+            least = min(LEAST_ROWS[0], math.isqrt(pixels))
+            most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_ROWS[1], pixels))
+            rows = max(1, min(max(pixels // width, least), most))
+        return rows, max(pixels // rows, 1)
 
-    def rows(self, width: int) -> int:
-        """Low-res rows of a strip of an image of this width."""
-        if self.place.strip:
-            return self.place.strip
-        least = min(LEAST_ROWS[0], math.isqrt(self.patch_pixels))
-        most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_ROWS[1], self.patch_pixels))
-        return max(1, min(max(self.patch_pixels // width, least), most))
 
-    def run(self, patch: Patch, device: torch.device) -> Tensor:
-        """One patch, in halves where memory doesn't suffice -> [1, 3, height * scale, width * scale]"""
-        pixels = math.prod(patch.size)
-        if pixels <= self.patch_pixels:
-            y = attempt(partial(self.run_whole, patch, device))
-            if y is not None:
-                return y
-            if pixels == 1:
-                raise RuntimeError("memory: expected room for one px and its halo, got none; free some")
-            if pixels // 2 < self.patch_pixels:
-                self.patch_pixels = pixels // 2
-                logger.warning("memory is short: going on with patches of %d px", self.patch_pixels)
-        first, second, dim = patch.halves(self.halo)
-        return torch.cat([self.run(first, device), self.run(second, device)], dim=dim)
+def body_engine(networks: Mapping[torch.device, BodyTail], place: Place) -> PatchEngine | RegionEngine:
+    """What runs the body: on patches where it is local, on regions that are cross-faded where it sees all of them."""
+    network = networks[place.home]
+    rule, bodies = network.tiling, {device: network.body for device, network in networks.items()}
+    if not network.reach:
+        return RegionEngine(bodies, 1, rule, place)
 
-    def run_whole(self, patch: Patch, device: torch.device) -> Tensor:
-        """One patch at once."""
-        features, lr = patch.features.to(device), patch.lr.to(device)
-        return self.networks[device].tail(features, lr, patch.margin).float().to(self.place.home)
+    def cut(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+        """(rows, columns) of a patch: the whole image, or about a square, in strips of nearly equal height."""
+        if not place.tile and math.prod(size) <= pixels:
+            return size
+        side = place.tile or math.isqrt(pixels)
+        tallest = max(min(side, BAND_BYTES // (rule.result_bytes * size[1])) // rule.align, 1)
+        units = math.ceil(size[0] / rule.align)
+        return math.ceil(units / math.ceil(units / tallest)) * rule.align, side
+
+    pixels = memory_limit(place, REGION_BYTES) // rule.pixel_bytes
+    return PatchEngine(bodies, 1, Reach(network.reach, rule.align, rule.multiple), pixels, cut, place)
 
 
 class PromptedUpsampler:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gigasr.config import LevelConfig, UpsamplerConfig
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
 from gigasr.networks.ops import enlarge
 from gigasr.networks.text import TextFeatures
-from gigasr.networks.upsampler import Upsampler
+from gigasr.networks.upsampler import Level, Upsampler
 
 M = TypeVar("M", bound=nn.Module)
 NO_MARGIN = Margin()
@@ -52,7 +53,8 @@ class FoldedUpBlock(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W] -> [B, O, 2H, 2W]; w is accepted and ignored"""
-        return depth_to_space(self.skip(x)) + self.conv1(depth_to_space(self.conv0(x)))
+        y: Tensor = self.conv1(depth_to_space(self.conv0(x)))
+        return y.add_(depth_to_space(self.skip(x)))  # last, and in place: a map less at a time
 
 
 def depth_to_space(x: Tensor) -> Tensor:
@@ -127,7 +129,8 @@ class FoldedUpsampler(nn.Module):
         config, self.scale = network.config, network.scale
         self.dtype, self.input_noise = dtype, config.input_noise
         self.tiling = plan_tiling(network, dtype)
-        self.halos = tail_halos(network)
+        self.body_halos, self.reach = body_halos(config)
+        self.halos = tail_halos(config)
         self.halo = self.halos[0]
         top = config.num_down + 1
         self.tail_bytes = (
@@ -137,9 +140,23 @@ class FoldedUpsampler(nn.Module):
         del self.network.mapping, self.network.text_transformer
         self.to(dtype).to(memory_format=torch.channels_last)
 
-    def body(self, lr: Tensor) -> Tensor:
-        """lr: [B, 3, H, W] in [-1, 1], multiples of `tiling.multiple` -> features [B, C, H, W]"""
-        return self.network.body(lr.to(self.dtype, memory_format=torch.channels_last), NO_W, NO_TEXT)
+    def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1], H, W and margin multiples of `tiling.multiple` -> features [B, C, H', W']
+
+        H', W' are without the margin. What only the margin depends on is let go level by level.
+        """
+        x, skips = self.network.encode(lr.to(self.dtype, memory_format=torch.channels_last))
+        rate, outer = self.tiling.multiple, margin
+        margin = Margin(*(side // rate for side in outer))
+        for level, (halo, next_halo) in zip(self.network.levels, self.body_halos, strict=False):
+            assert isinstance(level, Level)
+            if level.up is not None:
+                rate, margin = rate // 2, double(margin)
+                let_go = Margin(*(a // rate - b for a, b in zip(outer, margin, strict=True)))
+                x = level.up(x, NO_W).add_(crop(skips.pop(), let_go))
+            x, margin = shrink(level.convolve(x, NO_W), margin, halo)
+            x, margin = shrink(level.attend(x, NO_W, NO_TEXT), margin, next_halo)
+        return x
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
@@ -149,11 +166,10 @@ class FoldedUpsampler(nn.Module):
         x, rgb = features, lr
         levels = self.network.levels[-len(self.network.to_rgb) :]
         for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
-            x, rgb = level(x, None, NO_W, NO_TEXT), enlarge(rgb, 2)
-            margin = Margin(*(2 * side for side in margin))
-            kept = Margin(*(min(side, halo) for side in margin))
-            x, rgb = (crop(y, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))) for y in (x, rgb))
-            rgb, margin = rgb + to_rgb(x, NO_W).to(rgb.dtype), kept
+            margin = double(margin)
+            rgb, _ = shrink(enlarge(rgb, 2), margin, halo)
+            x, margin = shrink(level(x, None, NO_W, NO_TEXT), margin, halo)
+            rgb = rgb + to_rgb(x, NO_W).to(rgb.dtype)
         return rgb
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -167,12 +183,49 @@ def crop(x: Tensor, margin: Margin) -> Tensor:
     return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
-def tail_halos(network: Upsampler) -> list[int]:
+def shrink(x: Tensor, margin: Margin, halo: int) -> tuple[Tensor, Margin]:
+    """Let go what lies farther out than the halo: the map, and what it then has of margin."""
+    kept = Margin(*(min(side, halo) for side in margin))
+    return crop(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
+
+
+def double(margin: Margin) -> Margin:
+    """A margin at twice the rate."""
+    return Margin(*(2 * side for side in margin))
+
+
+def halo_below(config: UpsamplerConfig, level: LevelConfig, halo: int) -> int:
+    """The halo that a part of the map below a level needs, so that the level's own map is right as far as a halo."""
+    convolutions = 2 * level.blocks - (config.upsample == "shuffle")  # the first one is at the rate below
+    return 1 + math.ceil((convolutions + halo) / 2)
+
+
+def body_halos(config: UpsamplerConfig) -> tuple[list[tuple[int, int]], int]:
+    """How far the body looks, where its attention is windowed.
+
+    returns: px around a part of each level's map on which the result depends, coarsest first: before its attention, to
+             whole windows, and after it; and px around a part of the image, 0 where attention is global
+    """
+    halos: list[tuple[int, int]] = []
+    halo = 0
+    for level in reversed(config.levels[: config.num_down + 1]):
+        grid = max(config.window, 1) if level.attention else 1
+        whole = math.ceil(halo / grid) * grid
+        halos.insert(0, (whole, halo))
+        halo = halo_below(config, level, whole)
+    halo = halos[0][0] + 2 * config.levels[0].blocks  # the coarsest level enlarges nothing
+    for _ in range(config.num_down):
+        halo = 2 * halo + 2  # a convolution with a stride of 2, and one before it
+    multiple = 2**config.num_down
+    return halos, math.ceil((halo + 1) / multiple) * multiple if config.window else 0
+
+
+def tail_halos(config: UpsamplerConfig) -> list[int]:
     """Px around a part of each map of the tail on which the result depends: at 1x, 2x, ..., and 0 for the result."""
     halos = [0]
-    for level in reversed(network.config.levels[network.config.num_down + 1 :]):
-        convolutions = 2 * level.blocks - 1  # at the level's own rate; what enlarges reaches 2 px at the rate before
-        halos.insert(0, 2 + math.ceil((convolutions + halos[0]) / 2))
+    for level in reversed(config.levels[config.num_down + 1 :]):
+        bicubic = 2 + math.ceil(halos[0] / 2)
+        halos.insert(0, max(halo_below(config, level, halos[0]), bicubic))
     return halos
 
 

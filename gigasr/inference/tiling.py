@@ -199,17 +199,19 @@ def _blend_band(
     return blended
 
 
-def plan_strips(height: int, strip_height: int, halo: int) -> list[Strip]:
+def plan_strips(height: int, strip_height: int, halo: int, align: int = 1) -> list[Strip]:
     """Cut the rows of an image into strips of nearly equal height, each read with a halo.
 
     height:       of the image, px
-    strip_height: most rows a strip delivers, px
+    strip_height: most rows a strip delivers, px; less than align counts as align
     halo:         rows read above and below a strip, as far as the image has them, px
+    align:        strips begin at multiples of it, px
     """
     _check_positive("height", height)
     _check_positive("strip_height", strip_height)
-    count = math.ceil(height / strip_height)
-    bounds = [i * height // count for i in range(count + 1)]
+    units = math.ceil(height / align)
+    count = math.ceil(units / max(strip_height // align, 1))
+    bounds = [min(i * units // count * align, height) for i in range(count + 1)]
     return [
         Strip(top, bottom, max(top - halo, 0), min(bottom + halo, height))
         for top, bottom in zip(bounds[:-1], bounds[1:], strict=True)

@@ -101,6 +101,7 @@ class AuraNetwork(nn.Module):
         for level in reversed(tops):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
+        self.reach = 0  # attention's windows overlap: what it sees reaches on and on
         self.tail_bytes = MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
@@ -116,16 +117,16 @@ class AuraNetwork(nn.Module):
                 module.window = 0
         self.tiling = replace(self.tiling, side=self.tiling.minimum)
 
-    def body(self, lr: Tensor) -> Tensor:
-        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
-        return self.unit_body((lr / 2 + 0.5).to(self.dtype, memory_format=torch.channels_last))
+    def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H', W'], without the margin"""
+        return crop(self.unit_body((lr / 2 + 0.5).to(self.dtype, memory_format=torch.channels_last)), margin)
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
 
         What only the margin depends on is let go level by level.
         """
-        return self.unit_tail(features.to(self.dtype), margin) * 2 - 1
+        return self.unit_tail(features.to(self.dtype), margin).float() * 2 - 1
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""

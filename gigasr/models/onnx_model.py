@@ -15,7 +15,7 @@ from torch import Tensor
 from gigasr import __version__
 from gigasr.inference.devices import Place
 from gigasr.inference.engine import BodyTail, BodyTailEngine, RegionEngine
-from gigasr.inference.folding import crop
+from gigasr.inference.folding import NO_MARGIN, crop
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.foreign import OVERLAP, pixel_bytes
@@ -118,10 +118,11 @@ class OnnxNetwork:
         self.run_tail = Session(parts.extract_model([FEATURES, IMAGE], [RESULT]), device)
         self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
         self.halo, self.tail_bytes = header.halo, header.tail_bytes // FEWER_MAPS
+        self.reach = 0  # as the graph keeps what only a margin depends on, cross-faded regions cost less
 
-    def body(self, lr: Tensor) -> Tensor:
-        """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H, W]"""
-        return self.run_body(lr / 2 + 0.5)
+    def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H', W']"""
+        return crop(self.run_body(lr / 2 + 0.5), margin)
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin) -> Tensor:
         """features: [B, C, H, W], lr: [B, 3, H, W] -> [B, 3, H' scale, W' scale], without the margin"""

@@ -3,8 +3,6 @@
 Body: everything at the low-res resolution and below, attention included. Tail: everything above it, convolution only.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -58,8 +56,16 @@ class Level(nn.Module):
         """What `forward` does, with or without keeping its intermediate results."""
         x = x if self.up is None else self.up(x, w)
         x = x if skip is None else x + skip
+        return self.attend(self.convolve(x, w), w, text)
+
+    def convolve(self, x: Tensor, w: Tensor) -> Tensor:
+        """The residual blocks. x: [B, C, H, W] -> [B, C, H, W]"""
         for block in self.blocks:
             x = block(x, w)
+        return x
+
+    def attend(self, x: Tensor, w: Tensor, text: TextFeatures) -> Tensor:
+        """The attention units. x: [B, C, H, W] -> [B, C, H, W]"""
         for unit in self.attention:
             x = unit(x, w, text.t_local, text.mask)
         return x
@@ -106,14 +112,6 @@ class Upsampler(nn.Module):
         """The least height and width the body takes, px."""
         return self.config.lr_size if not self.config.window else self.multiple
 
-    @property
-    def tail_halo(self) -> int:
-        """Low-res rows beyond a strip on which its part of the tail's result depends (an upper bound)."""
-        rows = 0.0
-        for rate, level in enumerate(self.config.levels[self.config.num_down + 1 :]):
-            rows += 2 / 2**rate + (2 * level.blocks - 1) / 2 ** (rate + 1)  # bicubic or filter + conv; the convs
-        return math.ceil(rows)
-
     def condition(self, z: Tensor, tokens: TokenFeatures) -> tuple[Tensor, TextFeatures]:
         """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
         text = self.text_transformer(tokens)
@@ -121,15 +119,19 @@ class Upsampler(nn.Module):
 
     def body(self, lr: Tensor, w: Tensor, text: TextFeatures) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H, W]"""
-        x = self.stem(lr)
-        skips = []
-        for block in self.encoder:
-            skips.append(x)
-            x = block(x)
+        x, skips = self.encode(lr)
         x = self.levels[0](x, None, w, text)
         for level in self.levels[1 : self.config.num_down + 1]:
             x = level(x, skips.pop(), w, text)
         return x
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """lr: [B, 3, H, W] -> the map of the coarsest level, and those that the others skip to, finest first"""
+        x, skips = self.stem(lr), []
+        for block in self.encoder:
+            skips.append(x)
+            x = block(x)
+        return x, skips
 
     def tail(self, features: Tensor, lr: Tensor, w: Tensor, text: TextFeatures) -> list[Tensor]:
         """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> pyramid [B, 3, 2H, 2W], ..., [B, 3, scale H, ...]

@@ -1,0 +1,129 @@
+"""Local networks on patches, each read with the halo on which it depends: the same result for every way of cutting."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gigasr.inference.devices import Place, attempt, spread
+from gigasr.inference.rows import Rows
+from gigasr.inference.tiling import Margin, pad_to_multiple, plan_strips
+
+logger = logging.getLogger(__name__)
+
+
+class Patch(NamedTuple):
+    """A part of the images that a network takes, margin included."""
+
+    inputs: tuple[Tensor, ...]  # [1, C, H, W], H and W the same
+    margin: Margin  # 0 at the border of the image, the halo elsewhere, less where the border is nearer
+    is_last: bool = True  # of its strip
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) without the margin, px."""
+        top, bottom, left, right = self.margin
+        height, width = self.inputs[0].shape[2:]
+        return height - top - bottom, width - left - right
+
+    def halves(self, halo: int, align: int) -> tuple["Patch", "Patch", int]:
+        """Cut the longer side in two, at a multiple of align, than which it is longer; the third is the dimension."""
+        dim = 2 if self.size[0] >= self.size[1] else 3
+        before, after = self.margin[2 * dim - 4 : 2 * dim - 2]
+        length = before + self.size[dim - 2] + after
+        cut = before + max(self.size[dim - 2] // 2 // align, 1) * align
+        stop, start = min(cut + halo, length), max(cut - halo, 0)
+        first, second = list(self.margin), list(self.margin)
+        first[2 * dim - 3], second[2 * dim - 4] = stop - cut, cut - start
+        return self.narrow(dim, 0, stop, Margin(*first)), self.narrow(dim, start, length, Margin(*second)), dim
+
+    def narrow(self, dim: int, start: int, stop: int, margin: Margin) -> "Patch":
+        """The part [start, stop) of one dimension, px from the patch's edge."""
+        return Patch(tuple(x.narrow(dim, start, stop - start) for x in self.inputs), margin)
+
+
+class Reach(NamedTuple):
+    """How far a local network looks, and where it may be cut."""
+
+    halo: int  # px around a part of the image on which its result depends
+    align: int = 1  # px; patches begin at multiples of it
+    multiple: int = 1  # px; the network takes sides that are multiples of it
+
+
+class PatchEngine:
+    """A local network, run on patches from left to right and from top to bottom."""
+
+    def __init__(
+        self,
+        networks: Mapping[torch.device, Callable[..., Tensor]],
+        scale: int,
+        reach: Reach,
+        pixels: int,
+        cut: Callable[[tuple[int, int], int], tuple[int, int]],
+        place: Place,
+    ) -> None:
+        """
+        networks: on each of the place's devices, images [1, C, H, W] and a Margin -> [1, C', H' * scale, W' * scale],
+                  where H' and W' are without the margin
+        pixels:   most that a patch may have without its margin
+        cut:      (height, width) of the image and `pixels`, as far as memory suffices -> those of a patch at most
+        """
+        self.networks, self.scale, self.reach, self.place = networks, scale, reach, place
+        self.pixels, self.cut = pixels, cut
+
+    def strips(self, *images: Rows) -> Iterator[Tensor]:
+        """images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom"""
+        pieces: list[Tensor] = []
+        for y, is_last in spread(
+            lambda patch, device: (self.run(patch, device), patch.is_last), self.patches(*images), self.place.devices
+        ):
+            pieces.append(y)
+            if is_last:
+                yield pieces.pop() if len(pieces) == 1 else torch.cat(pieces, dim=3)
+                pieces.clear()
+            del y
+
+    def patches(self, *images: Rows) -> Iterator[Patch]:
+        """Cut the images into strips, and these into patches from left to right."""
+        height, width = images[0].size
+        halo, align, _ = self.reach
+        top = 0
+        while top < height:
+            rows, columns = self.cut((height, width), self.pixels)
+            bottom = min(top + rows, height)
+            first, last = max(top - halo, 0), min(bottom + halo, height)
+            band = tuple(image.read(first, last) for image in images)
+            for left, right, start, stop in plan_strips(width, columns, halo, align):
+                margin = Margin(top - first, last - bottom, left - start, stop - right)
+                yield Patch(band, margin).narrow(3, start, stop, margin)._replace(is_last=right == width)
+            del band  # or it lives while the next rows of the images are made
+            top = bottom
+
+    def run(self, patch: Patch, device: torch.device) -> Tensor:
+        """One patch, in halves where memory doesn't suffice -> [1, C', height * scale, width * scale]"""
+        pixels, halo, align = math.prod(patch.size), self.reach.halo, self.reach.align
+        is_least = max(patch.size) <= align
+        if is_least or pixels <= self.pixels:
+            y = attempt(partial(self.run_whole, patch, device))
+            if y is not None:
+                return y
+            if is_least:
+                raise RuntimeError(f"memory: expected room for {align} px and a halo of {halo}, got none; free some")
+            if pixels // 2 < self.pixels:
+                self.pixels = pixels // 2
+                logger.warning("memory is short: going on with patches of %d px", self.pixels)
+        first, second, dim = patch.halves(halo, align)
+        return torch.cat([self.run(first, device), self.run(second, device)], dim=dim)
+
+    def run_whole(self, patch: Patch, device: torch.device) -> Tensor:
+        """One patch at once, padded to what the network takes."""
+        height, width = (side * self.scale for side in patch.size)
+        images = [pad_to_multiple(x.to(device), self.reach.multiple) for x in patch.inputs]
+        below, beside = (a - b for a, b in zip(images[0].shape[2:], patch.inputs[0].shape[2:], strict=True))
+        top, bottom, left, right = patch.margin
+        margin = Margin(top, bottom + below if bottom else 0, left, right + beside if right else 0)
+        return self.networks[device](*images, margin)[:, :, :height, :width].to(self.place.home)
