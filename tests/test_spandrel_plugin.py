@@ -36,7 +36,7 @@ def test_spandrels_loader_gives_what_the_engine_gives(exported: Path, tiny_weigh
     engine = load_model(str(tiny_weights)).engine("a dog", 3, Place())
     engine.input_noise = 0
     expected = torch.cat(list(engine.strips(Rows.of(image * 2 - 1), 3)), dim=2) / 2 + 0.5
-    inner = -engine.halo * engine.scale  # spandrel pads the image, gigasr no more of it than the body needs
+    inner = -engine.tail.reach.halo * engine.scale  # spandrel pads the image, gigasr no more of it than the body needs
     result, expected = found(image)[:, :, :inner, :inner], expected.clamp(0, 1)[:, :, :inner, :inner]
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
