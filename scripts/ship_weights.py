@@ -18,13 +18,21 @@ KINDS = {  # first part of a model's name -> where it ships, what it was trained
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("name")
-def main(source: Path, name: str) -> None:
-    """Write the bundled weights NAME, upsampler_… or base_…, from SOURCE, the model.safetensors of a run."""
+@click.option("--mix", type=click.Path(exists=True, path_type=Path), help="Other weights of the same config.")
+@click.option("--share", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of the other weights.")
+def main(source: Path, name: str, mix: Path | None, share: float) -> None:
+    """Write the bundled weights NAME, upsampler_… or base_…, from SOURCE, the model.safetensors of a run.
+
+    With --mix they are the weighted mean of SOURCE and another stage of the same run.
+    """
     kind = name.partition("_")[0]
     if kind not in KINDS:
         raise click.BadParameter(f"expected upsampler_... or base_..., got {name!r}", param_hint="NAME")
     folder, data = KINDS[kind]
     state, config, _ = load_weights(source, kind)
+    if mix is not None:
+        other = load_weights(mix, kind)[0]
+        state = {key: torch.lerp(value.float(), other[key].float(), share) for key, value in state.items()}
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}.safetensors"
     licence = f"Apache-2.0; trained on the {data} listed in the model card"
