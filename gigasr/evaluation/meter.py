@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -54,6 +55,8 @@ class Meter:
 def give_back() -> None:
     """Let glibc return what is free, or what runs next would seem to need less than it does."""
     gc.collect()
+    if sys.platform != "linux":
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
     if trim is not None:
         trim(0)
