@@ -31,7 +31,9 @@ def main(source: Path, name: str, mix: Path | None, share: float) -> None:
     folder, data = KINDS[kind]
     state, config, _ = load_weights(source, kind)
     if mix is not None:
-        other = load_weights(mix, kind)[0]
+        other, other_config, _ = load_weights(mix, kind)
+        if other_config != config:
+            raise click.BadParameter(f"expected weights of the config of {source}, got others", param_hint="--mix")
         state = {key: torch.lerp(value.float(), other[key].float(), share) for key, value in state.items()}
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}.safetensors"

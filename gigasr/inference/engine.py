@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
-BAND_BYTES = 64 << 20  # most that what a row of regions makes takes, where that leaves room for their overlap
+BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches makes, where their least height allows it
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
