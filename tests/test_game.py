@@ -1,5 +1,6 @@
 """Both players see the same batch, and every part of both learns."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gigasr.config import Config, DegradationConfig
-from gigasr.training.game import Batch, Game
+from gigasr.training.game import LPIPS_STRIDE, Batch, Game, moved
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def test_gradients_reach_every_parameter_of_both_players(game: Game) -> None:
 def test_the_generators_terms_leave_the_discriminator_alone(game: Game) -> None:
     sum(game.generator_terms(make_batch(game, ["a dog", "a cat"]), game.train.phases[1], None).values()).backward()
     assert all(p.grad is None and p.requires_grad for p in game.discriminator.parameters())
+
+
+def test_lpips_sees_the_pictures_at_every_offset(game: Game) -> None:
+    shifts = [make_batch(game, ["a dog", "a cat"], first).shift for first in range(60)]
+    assert all({shift[axis] for shift in shifts} == set(range(LPIPS_STRIDE)) for axis in (0, 1))
+    batch = dataclasses.replace(make_batch(game, ["a dog", "a cat"]), shift=(3, 6))
+    pyramid = game.fake_pyramid(batch)
+    fake, real = moved(pyramid[-1], (3, 6)), moved(batch.hr, (3, 6))
+    assert torch.equal(real[:, :, 3:, 6:], batch.hr)
+    terms = game.generator_terms(batch, game.train.phases[0], pyramid)
+    assert torch.isclose(terms["lpips"], game.lpips(fake, real).mean())
 
 
 def test_repeated_steps_on_one_batch_bring_the_picture_closer(game: Game) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -24,6 +25,9 @@ from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
 
 
+LPIPS_STRIDE = 8  # px; shifts by less than this put the images anywhere on the lattice of SqueezeNet's middle layers
+
+
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch: all that both players see."""
@@ -36,6 +40,7 @@ class Batch:
     tokens: TokenFeatures
     wrong: TokenFeatures  # of another image's caption
     is_wrong: Tensor  # [B] bool; False where the other image has the same caption
+    shift: tuple[int, int]  # px down and right by which LPIPS sees the images moved
 
 
 class Game:
@@ -125,7 +130,9 @@ class Game:
         tokens = self.tower.encode(captions)
         order = losses.derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
-        return Batch(hr, lr, noise, z, captions, tokens, wrong, losses.differs(captions, order).to(self.device))
+        is_wrong = losses.differs(captions, order).to(self.device)
+        down, right = torch.randint(LPIPS_STRIDE, (2,), generator=rngs[0]).tolist()
+        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, (down, right))
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
         """Update all players on one batch, given as its micro-batches.
@@ -182,7 +189,7 @@ class Game:
                 terms[name] = torch.stack(values).mean()
         if weights.lpips:
             with self.autocast():
-                terms["lpips"] = self.lpips(fake, batch.hr).float().mean()
+                terms["lpips"] = self.lpips(moved(fake, batch.shift), moved(batch.hr, batch.shift)).float().mean()
         if weights.adversarial or weights.generator_matching:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:
@@ -245,6 +252,18 @@ class Game:
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """bf16 where the config asks for it; heads of the discriminators leave it by themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
+
+
+def moved(images: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Move images down and right, mirrored at the edge, as LPIPS is to see them.
+
+    SqueezeNet looks at a fixed lattice of pixels, and a generator learns to please it there by a checkerboard;
+    lattices that change with every batch leave nothing to please but the picture (E-LPIPS, arXiv:1906.03973).
+
+    images:  [B, 3, H, W]
+    returns: [B, 3, H + down, W + right]
+    """
+    return F.pad(images, (shift[1], 0, shift[0], 0), mode="reflect")
 
 
 def reductions(hr: Tensor, count: int) -> list[Tensor]:
