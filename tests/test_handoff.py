@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from gigasr.folders.handoff import ClosedError, Handoff
+from gigasr.folders.handoff import ClosedError, Handoff, background_thread
 
 
 def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:
@@ -59,3 +60,14 @@ def test_a_reader_meets_what_interrupts_the_maker() -> None:
             handoff.put(1)
             raise KeyboardInterrupt
         assert isinstance(reading.exception(20), KeyboardInterrupt)
+
+
+def test_a_background_thread_computes_alone_and_the_others_as_before() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with background_thread() as thread, ThreadPoolExecutor(1) as later:
+            assert thread.submit(torch.get_num_threads).result() == 1
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

@@ -1,11 +1,11 @@
 """A run over many files on this machine."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from gigasr.files.atomic import remove_leftovers
-from gigasr.folders.handoff import Handoff
+from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
 from gigasr.folders.report import absolute, append_record, read_reports
 from gigasr.folders.worker import Settings, Strip, Work, Worker
@@ -62,7 +62,7 @@ class Run:
 
         On what ends the run, such as KeyboardInterrupt, the file in work is dropped and one being written is finished.
         """
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        with background_thread() as reader, background_thread() as writer:
             submitted = (reader.submit(self.worker.read, job, self.ledger.find(job)) for job in self.jobs)
             try:
                 reading = next(submitted, None)

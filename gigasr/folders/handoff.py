@@ -1,12 +1,34 @@
-"""Items handed from one thread to another, a few at a time; the failure of either side ends both."""
+"""Threads beside the network's, and items handed to them, a few at a time; the failure of either side ends both."""
 
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+import torch
+
 T = TypeVar("T")
+
+
+def background_thread() -> ThreadPoolExecutor:
+    """One thread that works beside the network: its tensor operations run in itself alone.
+
+    With a team of its own the processor would have more of OpenMP's threads than cores, and those of the network would
+    be put to sleep after every operation instead of waiting for the next one: small pictures took 1.4 times as long.
+    """
+    threads = torch.get_num_threads()
+    thread = ThreadPoolExecutor(1)
+    thread.submit(_compute_alone).result()
+    torch.set_num_threads(threads)  # of threads that begin to compute later
+    return thread
+
+
+def _compute_alone() -> None:
+    """Let the thread that runs this have no others to help it."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # settles it: the first to ask takes what was set last, whichever thread set it
 
 
 class ClosedError(Exception):

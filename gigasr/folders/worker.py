@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -18,7 +17,7 @@ from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import check_frames, check_size, write_frames
 from gigasr.files.images import read_frames, read_metadata
 from gigasr.files.picture import Picture, PictureStrips, Timing
-from gigasr.folders.handoff import Handoff
+from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
 from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model
 from gigasr.pipeline import SuperResolver, parse_size
@@ -95,7 +94,7 @@ class Worker:
         work = self.read(job, known)
         if work.pictures is not None:
             passed = Handoff[Strip]()
-            with ThreadPoolExecutor(1) as writer, passed.ended():
+            with background_thread() as writer, passed.ended():
                 writer.submit(self.write, work, passed).add_done_callback(passed.close)
                 with self.lock:
                     for _ in self.hand_over(work, passed):

@@ -24,7 +24,6 @@ from gigasr.training.degradation import degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
 
-
 LPIPS_STRIDE = 8  # px; shifts by less than this put the images anywhere on the lattice of SqueezeNet's middle layers
 
 
