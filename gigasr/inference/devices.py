@@ -109,9 +109,9 @@ def spread(work: Callable[[T, torch.device], R], items: Iterable[T], devices: Se
     """
     if len(devices) == 1:
         for item in items:
-            result = work(item, devices[0])
-            del item  # or it lives while the next one is made
-            yield result
+            results = [work(item, devices[0])]
+            del item  # or it lives while the next one is made, as the result would
+            yield results.pop()
         return
     idle: queue.SimpleQueue[torch.device] = queue.SimpleQueue()
     for device in devices:

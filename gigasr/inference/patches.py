@@ -82,10 +82,9 @@ class PatchEngine:
             lambda patch, device: (self.run(patch, device), patch.is_last), self.patches(*images), self.place.devices
         ):
             pieces.append(y)
-            if is_last:
-                yield pieces.pop() if len(pieces) == 1 else torch.cat(pieces, dim=3)
-                pieces.clear()
             del y
+            if is_last:
+                yield join(pieces)
 
     def patches(self, *images: Rows) -> Iterator[Patch]:
         """Cut the images into strips, and these into patches from left to right."""
@@ -127,3 +126,10 @@ class PatchEngine:
         top, bottom, left, right = patch.margin
         margin = Margin(top, bottom + below if bottom else 0, left, right + beside if right else 0)
         return self.networks[device](*images, margin)[:, :, :height, :width].to(self.place.home)
+
+
+def join(pieces: list[Tensor]) -> Tensor:
+    """Empty a list of images of one height -> the image of them side by side."""
+    whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
+    pieces.clear()
+    return whole
