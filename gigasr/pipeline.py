@@ -34,16 +34,23 @@ class SuperResolver:
     """
 
     def __init__(
-        self, model: Model, device: str = "auto", precision: str = "auto", tile: int = 0, strip: int = 0
+        self,
+        model: Model,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: int = 0,
+        strip: int = 0,
+        batch: int = 0,
     ) -> None:
         """
         device: "auto", or one or several of torch's with commas between; one picture is spread over all of them
         tile:   side of the network's regions in low-res px, 0 = auto
         strip:  low-res rows per strip, 0 = auto
+        batch:  regions at a time on each device, 0 = auto
         """
         devices = choose_devices(device)
         self.model = model
-        self.place = Place(devices, choose_dtype(precision, devices[0]), tile, strip)
+        self.place = Place(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
         self.latest: tuple[tuple[str, int], Engine] | None = None
 
     @classmethod

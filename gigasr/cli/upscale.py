@@ -53,6 +53,7 @@ class Shard(click.ParamType):
 @click.option(
     "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's regions in px.  [default: auto]"
 )
+@click.option("--batch", default=0, type=click.IntRange(0), help="Most regions run at a time.  [default: auto]")
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
@@ -147,7 +148,7 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     """The settings of the run from the options."""
     from gigasr.folders.worker import Settings
 
-    names = ("model", "scale", "size", "seed", "fidelity", "tile", "quality", "device", "overwrite")
+    names = ("model", "scale", "size", "seed", "fidelity", "tile", "batch", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
     depth = options["bit_depth"] and int(options["bit_depth"])
     aurasr: AuraMode = options["aurasr"] or "gigasr"

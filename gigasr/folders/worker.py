@@ -27,7 +27,7 @@ ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with; all but the last two have a say in the results."""
+    """What a run is made with; all but the last three have a say in the results."""
 
     model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
@@ -39,6 +39,7 @@ class Settings:
     precision: str = "auto"
     quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
     bit_depth: int | None = None  # 8 or 16; None = that of the input
+    batch: int = 0  # regions at a time on each device; 0 = auto
     device: str = "auto"
     overwrite: bool = False  # replace outputs that exist
 
@@ -83,6 +84,7 @@ class Worker:
         self.settings = settings
         settings = replace(settings, scale=settings.scale and float(settings.scale))  # 8 and 8.0 are one option
         self.options = asdict(settings) | {"model": hash_file(find(settings.model)), "device": "", "overwrite": False}
+        del self.options["batch"]  # so that what was made before there was one is known
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
@@ -154,7 +156,8 @@ class Worker:
         """The model, loaded once."""
         if self.resolver is None:
             has = self.settings
-            self.resolver = SuperResolver(load_model(has.model, has.aurasr), has.device, has.precision, has.tile)
+            model = load_model(has.model, has.aurasr)
+            self.resolver = SuperResolver(model, has.device, has.precision, has.tile, batch=has.batch)
         return self.resolver
 
     def enlarge(self, work: Work) -> Iterator[Strip]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,6 +26,7 @@ class Place:
     dtype: torch.dtype = torch.float32
     tile: int = 0  # low-res px; side of the regions, 0 = as memory allows
     strip: int = 0  # low-res rows per strip, 0 = as memory allows
+    batch: int = 0  # regions at a time on each device, 0 = one on a CPU, elsewhere as memory allows
 
     @property
     def home(self) -> torch.device:
@@ -79,7 +80,7 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def attempt(run: Callable[[], Tensor]) -> Tensor | None:
+def attempt(run: Callable[[], R]) -> R | None:
     """What run gives, or None where memory didn't suffice; other errors pass."""
     try:
         return run()

@@ -1,5 +1,6 @@
 """Engines: networks that enlarge by their own scale, in pieces whose size follows from the memory there is."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
+MOST_REGIONS = 16  # at a time, where memory decides; 16 of 64 px are as many px as one of 256
 BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches makes, where their least height allows it
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
@@ -62,20 +64,25 @@ class RegionEngine:
     def __init__(
         self, networks: Mapping[torch.device, Callable[[Tensor], Tensor]], scale: int, tiling: Tiling, place: Place
     ) -> None:
-        """networks: on each of the place's devices, [1, C, H, W] float32 -> [1, C', H * scale, W * scale]"""
+        """networks: on each of the place's devices, [B, C, H, W] float32 -> [B, C', H * scale, W * scale]"""
         self.networks, self.scale, self.tiling, self.place = networks, scale, tiling, place
         self.longest: float = math.inf  # side of a region that memory has been found to suffice for, px
+        self.batch = place.batch or (1 if place.home.type == "cpu" else MOST_REGIONS)  # the same of regions at a time
 
     def strips(self, lr: Rows, seed: int = 0) -> Iterator[Tensor]:
         """lr: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom; the seed has no say"""
+        regions = self.plan(*lr.size)
+        at_once = self.count(regions[0])
 
-        def process(regions: list[Region]) -> Iterator[Tensor]:
-            top, _, height, _ = regions[0]
+        def process(row: list[Region]) -> Iterator[Tensor]:
+            top, _, height, _ = row[0]
             band = lr.read(top, top + height)
-            pieces = (band[:, :, :, region.left : region.left + region.width] for region in regions)
-            return spread(self.run, pieces, self.place.devices)
+            pieces = [band[:, :, :, region.left : region.left + region.width] for region in row]
+            share = math.ceil(len(row) / len(self.place.devices))  # or some would wait for others
+            results = spread(self.run, self.batches(pieces, min(at_once, share)), self.place.devices)
+            return itertools.chain.from_iterable(results)
 
-        yield from blend_strips(process, self.plan(*lr.size), self.scale)
+        yield from blend_strips(process, regions, self.scale)
 
     def plan(self, height: int, width: int) -> list[Region]:
         """Cut an image into regions: as the user or the network wants them, else as large as memory allows."""
@@ -88,28 +95,60 @@ class RegionEngine:
                 tallest = max(BAND_BYTES // (rule.result_bytes * width), rule.least)
         return plan_regions(height, width, max(side, rule.least), rule.overlap, rule.align, tallest)
 
-    def run(self, x: Tensor, device: torch.device) -> Tensor:
-        """One region, in smaller ones where memory doesn't suffice. x: [1, C, H, W] -> [1, C', H scale, W scale]"""
-        height, width = x.shape[2:]
+    def count(self, region: Region) -> int:
+        """Regions of a size that may run at a time: as many as the user wants, else as memory allows."""
+        region_bytes = region.height * region.width * self.tiling.pixel_bytes
+        return self.place.batch or max(memory_limit(self.place, REGION_BYTES) // region_bytes, 1)
+
+    def batches(self, row: list[Tensor], most: int) -> Iterator[list[Tensor]]:
+        """Neighbours that are of one size when padded, no more than `most` at a time and than memory suffices for."""
+        for _, equals in itertools.groupby(row, key=lambda x: self.tiling.padded(x.shape[3])):
+            while batch := list(itertools.islice(equals, min(most, self.batch))):
+                yield batch
+
+    def run(self, regions: list[Tensor], device: torch.device) -> list[Tensor]:
+        """Regions at once, fewer at a time and then smaller ones where memory doesn't suffice.
+
+        regions: [1, C, H, W], of one size when padded
+        returns: [1, C', H * scale, W * scale] of each
+        """
+        if len(regions) > self.batch:
+            return [y for batch in self.batches(regions, self.batch) for y in self.run(batch, device)]
+        side = max(regions[0].shape[2:])
+        if side <= self.longest:
+            results = attempt(partial(self.run_whole, regions, device))
+            if results is not None:
+                return results
+            if len(regions) > 1:
+                self.halve_batch(len(regions))
+                return self.run(regions, device)
+            self.halve(side)
+        return [self.run_parts(x, device) for x in regions]
+
+    def run_whole(self, regions: list[Tensor], device: torch.device) -> list[Tensor]:
+        """Regions at once, padded to what the network takes."""
         rule = self.tiling
-        if max(height, width) <= self.longest:
-            y = attempt(partial(self.run_whole, x, device))
-            if y is not None:
-                return y
-            self.halve(max(height, width))
+        padded = torch.cat([pad_to_multiple(x.to(device), rule.multiple, rule.minimum) for x in regions])
+        results = self.networks[device](padded).split(1)
+        sizes = [(x.shape[2] * self.scale, x.shape[3] * self.scale) for x in regions]
+        return [y[:, :, :rows, :columns].to(self.place.home) for y, (rows, columns) in zip(results, sizes, strict=True)]
+
+    def run_parts(self, x: Tensor, device: torch.device) -> Tensor:
+        """A region in smaller ones. x: [1, C, H, W] -> [1, C', H * scale, W * scale]"""
 
         def process(regions: list[Region]) -> Iterator[Tensor]:
             for top, left, rows, columns in regions:
-                yield self.run(x[:, :, top : top + rows, left : left + columns], device)
+                yield from self.run([x[:, :, top : top + rows, left : left + columns]], device)
 
-        parts = plan_regions(height, width, int(self.longest), rule.overlap, rule.align)
+        height, width = x.shape[2:]
+        parts = plan_regions(height, width, int(self.longest), self.tiling.overlap, self.tiling.align)
         return torch.cat(list(blend_strips(process, parts, self.scale)), dim=2)
 
-    def run_whole(self, x: Tensor, device: torch.device) -> Tensor:
-        """One region at once, padded to what the network takes."""
-        height, width = (side * self.scale for side in x.shape[2:])
-        padded = pad_to_multiple(x.to(device), self.tiling.multiple, self.tiling.minimum)
-        return self.networks[device](padded)[:, :, :height, :width].to(self.place.home)
+    def halve_batch(self, count: int) -> None:
+        """Limit the regions at a time to half of as many as memory didn't suffice for."""
+        if count // 2 < self.batch:
+            self.batch = count // 2
+            logger.warning("memory is short: going on with batches of %d", self.batch)
 
     def halve(self, side: int) -> None:
         """Limit the regions to half of a side for which memory didn't suffice."""

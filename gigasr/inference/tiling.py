@@ -44,6 +44,10 @@ class Tiling:
     pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
     result_bytes: int = 0  # that what the network makes of a px takes
 
+    def padded(self, side: int) -> int:
+        """The side that the network gets for one, px."""
+        return math.ceil(max(side, self.minimum) / self.multiple) * self.multiple
+
     @property
     def least(self) -> int:
         """The shortest side that regions can have, px."""

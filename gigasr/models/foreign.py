@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +46,10 @@ class SpandrelModel:
         self.descriptor, self.scale = descriptor, descriptor.scale
 
     def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
-        """The network, in bf16 only where it supports that; there is no prompt, and the seed has no say."""
+        """The network, in bf16 only where it supports that, one region at a time; prompt and seed have no say.
+
+        One is what spandrel promises to take, and DRUNet takes no more.
+        """
         has = self.descriptor
         dtype = place.dtype if has.supports_bfloat16 else torch.float32
         calls = {device: unit_range(copy.deepcopy(has).to(device, dtype), has, dtype) for device in place.devices}
@@ -58,7 +62,7 @@ class SpandrelModel:
             pixel_bytes=pixel_bytes(self.scale, dtype),
             result_bytes=12 * self.scale**2,
         )
-        return RegionEngine(calls, self.scale, tiling, place)
+        return RegionEngine(calls, self.scale, tiling, replace(place, batch=1))
 
 
 def pixel_bytes(scale: int, dtype: torch.dtype) -> int:

@@ -160,13 +160,15 @@ class ForeignOnnxModel:
             described = ", ".join(f"{each.type} {each.shape}" for each in inputs)
             raise CheckpointError(f"{problem} inputs {described}; choose another file")
         height, width = self.side or PROBE[0], self.side or PROBE[1]
+        probe = torch.zeros(1, 3, height, width, dtype=self.dtype)
         try:
-            found = session(torch.zeros(1, 3, height, width, dtype=self.dtype)).shape
+            found = session(probe).shape
         except RuntimeError as error:
             raise CheckpointError(f"{problem}: {' '.join(str(error).split())[:200]}; choose another file") from None
         self.scale = max(found[-1] // width, 1)
         if found != (1, 3, height * self.scale, width * self.scale):
             raise CheckpointError(f"{problem} {list(found)} for {height}x{width} px; choose another file")
+        self.takes_batches = takes_batches(session, probe)
 
     def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
         """The network, in its own precision whatever the place says; on its own regions where its size is fixed."""
@@ -175,11 +177,20 @@ class ForeignOnnxModel:
         sizes = pixel_bytes(self.scale, torch.float32), 12 * self.scale**2
         tiling = Tiling(overlap, 1, multiple, multiple, self.side, *sizes)
         calls = {device: self.unit_range(Session(self.path, device)) for device in place.devices}
-        return RegionEngine(calls, self.scale, tiling, replace(place, tile=0) if self.side else place)
+        tile, batch = 0 if self.side else place.tile, place.batch if self.takes_batches else 1
+        return RegionEngine(calls, self.scale, tiling, replace(place, tile=tile, batch=batch))
 
     def unit_range(self, session: Session) -> Callable[[Tensor], Tensor]:
         """The network from and to [-1, 1]."""
         return lambda x: session((x / 2 + 0.5).to(self.dtype)).float() * 2 - 1
+
+
+def takes_batches(session: Session, image: Tensor) -> bool:
+    """Tell whether a network takes two images at a time; not all do whose files say so."""
+    try:
+        return len(session(image.repeat(2, 1, 1, 1))) == 2
+    except RuntimeError:
+        return False
 
 
 def load_onnx(path: Path) -> OnnxModel | ForeignOnnxModel:
