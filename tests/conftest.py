@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gigasr import metrics
-from gigasr.config import Config, load_config
+from gigasr.config import Config, UpsamplerConfig, load_config
 from gigasr.models.checkpoint import save_weights
 from gigasr.models.onnx_export import export
 from gigasr.models.zoo import load_model
@@ -30,10 +30,19 @@ def tiny_config() -> Config:
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of untrained weights of the tiny upsampler."""
+    return save_upsampler(tmp_path_factory.mktemp("weights") / "tiny.safetensors", tiny_config.upsampler)
+
+
+@pytest.fixture(scope="session")
+def global_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same where attention is global, as in the paper: its body runs on regions of 8 px."""
+    config = tiny_config.upsampler.model_copy(update={"window": 0})
+    return save_upsampler(tmp_path_factory.mktemp("global") / "global.safetensors", config)
+
+
+def save_upsampler(path: Path, config: UpsamplerConfig) -> Path:
     torch.manual_seed(0)
-    network = Upsampler(tiny_config.upsampler)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, network.state_dict(), "upsampler", tiny_config.upsampler.model_dump(mode="json"), torch.float32)
+    save_weights(path, Upsampler(config).state_dict(), "upsampler", config.model_dump(mode="json"), torch.float32)
     return path
 
 

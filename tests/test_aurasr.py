@@ -122,6 +122,14 @@ def test_the_engine_gives_the_same_picture_in_strips_of_any_height(weights: Aura
     torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
 
 
+@torch.inference_mode()
+def test_regions_that_run_together_give_the_picture_of_each_alone(weights: AuraWeights) -> None:
+    lr = torch.rand(1, 3, 70, 180) * 2 - 1
+    one, three = (AuraModel(weights).engine("", 1, Place(tile=64, batch=batch)) for batch in (1, 3))
+    pictures = [torch.cat(list(engine.strips(Rows.of(lr), 1)), dim=2) for engine in (one, three)]
+    torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (32, 5), (33, 9)])
 @torch.inference_mode()
 def test_pictures_below_33_px_on_which_the_package_fails_are_enlarged(

@@ -90,6 +90,12 @@ def test_a_rerun_makes_only_what_is_missing(enlarge, tmp_path: Path) -> None:  #
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", overwrite=True)) == ["done"] * 3
 
 
+def test_what_has_no_say_in_a_result_makes_no_file_anew(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png")
+    enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
+
+
 def test_a_moved_pair_of_folders_is_still_done(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "x" / "in", "a.png")
     enlarge(tmp_path / "x" / "in", output=tmp_path / "x" / "out")

@@ -60,6 +60,17 @@ def test_a_photo_is_enlarged_eight_times_with_its_options_in_the_file(upscale, p
     assert metadata["Software"].startswith("gigasr ")
 
 
+def test_regions_that_run_together_give_the_file_of_each_alone(global_weights: Path, photo: Path) -> None:
+    names = [photo.with_name(f"{batch}.png") for batch in (1, 2)]
+    for batch, name in enumerate(names, start=1):
+        options = ("-n", str(global_weights), "-o", str(name), "--fp32", "--batch", str(batch))
+        result = CliRunner().invoke(main, ["upscale", str(photo), *options])
+        assert result.exit_code == 0, result.output
+    one, two = (np.array(Image.open(name)).astype(int) for name in names)
+    assert abs(two - one).max() <= 1
+    assert read_metadata(names[0]) == read_metadata(names[1])
+
+
 def test_a_scale_a_size_and_an_output_name_are_honoured(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001
     assert upscale(photo, "-s", "2.5", "-o", tmp_path / "a.jpg").exit_code == 0
     assert Image.open(tmp_path / "a.jpg").size == (35, 25)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import LEAST_ROWS, BodyTailEngine, PromptedUpsampler, RegionEngine
+from gigasr.inference.engine import LEAST_ROWS, MOST_REGIONS, BodyTailEngine, PromptedUpsampler, RegionEngine
 from gigasr.inference.rows import Rows
-from gigasr.inference.tiling import Tiling
+from gigasr.inference.tiling import Region, Tiling
 from gigasr.models.zoo import load_upsampler
 
 CPU = torch.device("cpu")
@@ -20,6 +20,11 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def model(tiny_weights: Path) -> PromptedUpsampler:
     return PromptedUpsampler(load_upsampler(str(tiny_weights)))
+
+
+@pytest.fixture(scope="module")
+def global_model(global_weights: Path) -> PromptedUpsampler:
+    return PromptedUpsampler(load_upsampler(str(global_weights)))
 
 
 def smooth(height: int, width: int) -> Tensor:
@@ -49,6 +54,9 @@ def failing(function: Callable[..., Tensor], calls: set[int], error: Exception) 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError(
+        "onnxruntime: [ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 4294967296"
+    ),
     MemoryError(),
 ]
 
@@ -159,3 +167,75 @@ def test_a_black_box_goes_on_in_smaller_regions_when_memory_falls_short() -> Non
     assert (run(RegionEngine({CPU: network}, 2, rules, Place()), lr) - whole).abs().max() < 0.1
     with pytest.raises(RuntimeError, match="memory: expected room for a region of"):
         run(RegionEngine({CPU: failing(double, set(range(99)), MemoryError())}, 2, rules, Place()), lr)
+
+
+# regions that run together
+
+
+def counting(counts: list[int]) -> Callable[[Tensor], Tensor]:
+    """The black box, which notes how many regions it gets at a time."""
+
+    def wrapped(x: Tensor) -> Tensor:
+        counts.append(len(x))
+        return double(x)
+
+    return wrapped
+
+
+def test_regions_that_run_together_give_the_picture_of_each_alone(global_model: PromptedUpsampler) -> None:
+    lr = smooth(20, 30)
+    one, three = (global_model.engine("a dog", 0, Place(batch=batch)) for batch in (1, 3))
+    assert {region.width for region in three.body.plan(20, 30)} == {8, 6}
+    torch.testing.assert_close(run(three, lr), run(one, lr), atol=1e-5, rtol=0)
+
+
+def test_regions_of_a_row_run_together_where_they_are_of_one_size_when_padded() -> None:
+    counts: list[int] = []
+    rules, lr = Tiling(overlap=8, align=8, multiple=4, minimum=8, side=24), smooth(30, 100)
+    whole = run(RegionEngine({CPU: double}, 2, rules, Place()), lr)
+    engine = RegionEngine({CPU: counting(counts)}, 2, rules, Place(batch=4))
+    torch.testing.assert_close(run(engine, lr), whole, atol=1e-6, rtol=0)
+    assert [region.width for region in engine.plan(30, 100)] == [24, 24, 24, 24, 24, 20] * 2
+    assert counts == [4, 1, 1] * 2
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ({1}, ["batches of 2"]),
+        ({2, 3}, ["batches of 2", "batches of 1"]),
+        ({1, 2, 3}, ["batches of 2", "batches of 1", "regions of 16 px"]),
+    ],
+)
+def test_where_memory_falls_short_fewer_regions_run_at_a_time_then_smaller_ones(
+    calls: set[int], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    rules, lr = Tiling(overlap=8, multiple=4, minimum=8, side=24), smooth(60, 130)
+    whole = run(RegionEngine({CPU: double}, 2, rules, Place()), lr)
+    engine = RegionEngine({CPU: failing(double, calls, MemoryError())}, 2, rules, Place(batch=4))
+    assert (run(engine, lr) - whole).abs().max() < (0.1 if "regions" in told[-1] else 1e-6)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"memory is short: going on with {each}" for each in told
+    ]
+    assert engine.batch == (2 if len(told) == 1 else 1)
+
+
+def test_batches_on_two_devices_give_the_picture_of_one(global_model: PromptedUpsampler) -> None:
+    lr = smooth(20, 90)
+    one, two = (global_model.engine("", 0, Place((CPU,) * count, batch=count + 1)) for count in (1, 2))
+    torch.testing.assert_close(run(two, lr), run(one, lr), atol=1e-5, rtol=0)
+
+
+def test_a_row_that_is_shorter_than_a_batch_is_shared_by_the_devices() -> None:
+    counts: list[int] = []
+    rules = Tiling(overlap=8, multiple=4, minimum=8, side=24)
+    run(RegionEngine({CPU: counting(counts)}, 2, rules, Place((CPU, CPU), batch=16)), smooth(20, 72))
+    assert counts == [2, 2]
+
+
+def test_by_itself_a_cpu_runs_one_region_at_a_time_and_others_as_many_as_fit() -> None:
+    meta, rules = torch.device("meta"), Tiling(overlap=8, side=24)
+    on_cpu, elsewhere = (RegionEngine({device: double}, 2, rules, Place((device,))) for device in (CPU, meta))
+    assert (on_cpu.batch, elsewhere.batch) == (1, MOST_REGIONS)
+    assert elsewhere.count(Region(0, 0, 24, 24)) > 1
+    assert elsewhere.count(Region(0, 0, 10**6, 10**6)) == 1

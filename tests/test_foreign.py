@@ -84,6 +84,13 @@ def test_of_regions_that_are_blended_nothing_is_seen_where_the_network_does_not_
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
+def test_a_network_that_takes_one_image_at_a_time_gets_one_region(photo: Path, tmp_path: Path) -> None:
+    options = {"in_nc": 4, "out_nc": 3, "nc": [4, 8, 8, 8]}
+    path = save_network(tmp_path / "model.pth", "DRUNet", "DRUNet", options)
+    result, expected = results(photo, path, "--tile", "80", "--batch", "2")
+    assert (result - expected).abs().mean() < 0.01
+
+
 def test_a_network_that_may_not_be_cut_gets_the_whole_image(tmp_path: Path) -> None:
     model = load_model(str(save_network(tmp_path / "model.pth", *NETWORKS[6])))
     assert len(model.engine("", 0, Place()).plan(3000, 2000)) == 1

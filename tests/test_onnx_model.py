@@ -19,13 +19,15 @@ from gigasr.models.zoo import describe, load_model, load_upsampler, model_scale
 from gigasr.pipeline import SuperResolver
 
 
-def nearest(path: Path, side: int | str = "side", scale: float = 2, kind: int = 1, inputs: int = 1) -> Path:
+def nearest(
+    path: Path, side: int | str = "side", scale: float = 2, kind: int = 1, inputs: int = 1, batch: int | str = 1
+) -> Path:
     """A file that repeats every pixel."""
-    images = [helper.make_tensor_value_info(f"x{i}", kind, [1, 3, side, side]) for i in range(inputs)]
+    images = [helper.make_tensor_value_info(f"x{i}", kind, [batch, 3, side, side]) for i in range(inputs)]
     scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, scale, scale])
     modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     node = helper.make_node("Resize", ["x0", "", "scales"], ["y"], **modes)
-    result = helper.make_tensor_value_info("y", kind, [1, 3, None, None])
+    result = helper.make_tensor_value_info("y", kind, [batch, 3, None, None])
     graph = helper.make_graph([node], "nearest", images, [result], [scales])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
@@ -71,6 +73,29 @@ def test_another_file_is_run_at_its_own_size_and_precision(side: int | str, kind
     result = SuperResolver(load_model(str(path)), "cpu", "fp32", tile=96).upscale(picture, fidelity=0).rgb
     expected = picture.rgb.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
+def test_regions_that_run_together_give_the_picture_of_each_alone(tiny_onnx: Path) -> None:
+    picture, model = Picture(torch.rand(3, 41, 75)), load_model(str(tiny_onnx))
+    one, three = (SuperResolver(model, "cpu", "fp32", 32, batch=batch).upscale(picture).rgb for batch in (1, 3))
+    torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
+
+
+def test_another_file_gets_as_many_images_at_a_time_as_it_takes(tmp_path: Path) -> None:
+    one, any_number, claimed = (
+        nearest(tmp_path / f"{i}.onnx", 48, batch=batch) for i, batch in enumerate((1, "batch", "batch"))
+    )
+    model = onnx.load(claimed)  # its batch is free by its own words, and is made 1 within
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [4], [1, 3, 48, 48]))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["x0", "shape"], ["x"]))
+    model.graph.node[1].input[0] = "x"
+    onnx.save(model, claimed)
+    picture = Picture(torch.rand(3, 61, 150))
+    for path, batch in ((one, 1), (any_number, 3), (claimed, 1)):
+        resolver = SuperResolver(load_model(str(path)), "cpu", "fp32", batch=3)
+        assert resolver.engine("", 0).batch == batch
+        expected = picture.rgb.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        torch.testing.assert_close(resolver.upscale(picture, fidelity=0).rgb, expected, atol=1e-3, rtol=0)
 
 
 def test_a_file_that_is_no_upscaler_is_refused(tmp_path: Path) -> None:
