@@ -53,7 +53,7 @@ class Shard(click.ParamType):
 @click.option(
     "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's regions in px.  [default: auto]"
 )
-@click.option("--batch", default=0, type=click.IntRange(0), help="Most regions run at a time.  [default: auto]")
+@click.option("--batch", default=0, type=click.IntRange(0), help="Most regions that run at a time.  [default: auto]")
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")

@@ -15,12 +15,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 M = TypeVar("M", bound=nn.Module)
 
-OUT_OF_MEMORY = (
+OUT_OF_MEMORY = (  # in the texts of RuntimeErrors
     "out of memory",
     "can't allocate memory",
     "Failed to allocate memory",
     "not enough memory",
-)  # in the texts of RuntimeErrors
+)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
-MOST_REGIONS = 16  # at a time, where memory decides; 16 of 64 px are as many px as one of 256
+MOST_REGIONS = 16  # at a time, where memory decides: 256x256 px in all where they have 64, as in training
 BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches makes, where their least height allows it
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
