@@ -140,7 +140,7 @@ def make_batch(game: Game, crop: int, size: int) -> Batch:
     if isinstance(config, UpsamplerConfig):
         lr = torch.empty(size, 3, crop // config.scale, crop // config.scale)
     z = torch.empty(size, config.z_dim)
-    return Batch(torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong)
+    return Batch(torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong, (0, 0))
 
 
 class Measure(NamedTuple):
