@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gigasr.config import Config, DegradationConfig
-from gigasr.training.game import LPIPS_STRIDE, Batch, Game, moved
+from gigasr.training.game import MOST_SHIFT, Batch, Game, moved
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_a_sample_does_not_depend_on_its_batch(game: Game) -> None:
     both, alone = make_batch(game, ["a dog", "a cat"]), make_batch(game, ["a dog"])
     assert torch.equal(both.z[:1], alone.z)
     assert torch.equal(both.noise[:1], alone.noise)
+    assert torch.equal(both.shift[:1], alone.shift)
     assert torch.allclose(both.lr[:1], alone.lr, atol=1e-5)
 
 
@@ -71,13 +72,14 @@ def test_the_generators_terms_leave_the_discriminator_alone(game: Game) -> None:
     assert all(p.grad is None and p.requires_grad for p in game.discriminator.parameters())
 
 
-def test_lpips_sees_the_pictures_at_every_offset(game: Game) -> None:
-    shifts = [make_batch(game, ["a dog", "a cat"], first).shift for first in range(60)]
-    assert all({shift[axis] for shift in shifts} == set(range(LPIPS_STRIDE)) for axis in (0, 1))
-    batch = dataclasses.replace(make_batch(game, ["a dog", "a cat"]), shift=(3, 6))
+def test_lpips_sees_every_picture_at_an_offset_of_its_own(game: Game) -> None:
+    shifts = torch.cat([make_batch(game, ["a dog", "a cat"], first).shift for first in range(0, 80, 2)])
+    assert all(set(column) == set(range(MOST_SHIFT + 1)) for column in shifts.T.tolist())
+    batch = dataclasses.replace(make_batch(game, ["a dog", "a cat"]), shift=torch.tensor([[3, 6], [0, 7]]))
     pyramid = game.fake_pyramid(batch)
-    fake, real = moved(pyramid[-1], (3, 6)), moved(batch.hr, (3, 6))
-    assert torch.equal(real[:, :, 3:, 6:], batch.hr)
+    fake, real = moved(pyramid[-1], batch.shift), moved(batch.hr, batch.shift)
+    assert torch.equal(real[0, :, 3 : 3 + 64, 6 : 6 + 64], batch.hr[0])
+    assert torch.equal(real[1, :, :64, 7:], batch.hr[1])
     terms = game.generator_terms(batch, game.train.phases[0], pyramid)
     assert torch.isclose(terms["lpips"], game.lpips(fake, real).mean())
 

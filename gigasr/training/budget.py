@@ -140,7 +140,9 @@ def make_batch(game: Game, crop: int, size: int) -> Batch:
     if isinstance(config, UpsamplerConfig):
         lr = torch.empty(size, 3, crop // config.scale, crop // config.scale)
     z = torch.empty(size, config.z_dim)
-    return Batch(torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong, (0, 0))
+    return Batch(
+        torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong, torch.zeros(size, 2).long()
+    )
 
 
 class Measure(NamedTuple):

@@ -24,7 +24,7 @@ from gigasr.training.degradation import degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
 
-LPIPS_STRIDE = 8  # px; shifts by less than this put the images anywhere on the lattice of SqueezeNet's middle layers
+MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Batch:
     tokens: TokenFeatures
     wrong: TokenFeatures  # of another image's caption
     is_wrong: Tensor  # [B] bool; False where the other image has the same caption
-    shift: tuple[int, int]  # px down and right by which LPIPS sees the images moved
+    shift: Tensor  # [B, 2] px down and right by which LPIPS sees each image moved
 
 
 class Game:
@@ -126,12 +126,12 @@ class Game:
         rngs = [sample_rng(self.train.seed, index) for index in indices.tolist()]
         lr, noise = self.low_res(hr, degradation, rngs)
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
+        shift = torch.stack([torch.randint(MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
         order = losses.derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
         is_wrong = losses.differs(captions, order).to(self.device)
-        down, right = torch.randint(LPIPS_STRIDE, (2,), generator=rngs[0]).tolist()
-        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, (down, right))
+        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
         """Update all players on one batch, given as its micro-batches.
@@ -253,16 +253,21 @@ class Game:
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
 
 
-def moved(images: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Move images down and right, mirrored at the edge, as LPIPS is to see them.
+def moved(images: Tensor, shift: Tensor) -> Tensor:
+    """Move images down and right, mirrored at the edges, as LPIPS is to see them.
 
     SqueezeNet looks at a fixed lattice of pixels, and a generator learns to please it there by a checkerboard;
-    lattices that change with every batch leave nothing to please but the picture (E-LPIPS, arXiv:1906.03973).
+    a lattice that changes with every image leaves nothing to please but the picture (E-LPIPS, arXiv:1906.03973).
 
     images:  [B, 3, H, W]
-    returns: [B, 3, H + down, W + right]
+    shift:   [B, 2] of each, 0 to MOST_SHIFT px
+    returns: [B, 3, H + MOST_SHIFT, W + MOST_SHIFT]
     """
-    return F.pad(images, (shift[1], 0, shift[0], 0), mode="reflect")
+    height, width = (side + MOST_SHIFT for side in images.shape[2:])
+    padded = F.pad(images, (MOST_SHIFT,) * 4, mode="reflect")
+    corners = (MOST_SHIFT - shift).tolist()
+    pairs = zip(padded, corners, strict=True)
+    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
 
 
 def reductions(hr: Tensor, count: int) -> list[Tensor]:
