@@ -21,6 +21,7 @@ from gigasr.inference.tiling import (
     blend_strips,
     noise_field,
     pad_to_multiple,
+    padded_side,
     plan_regions,
 )
 from gigasr.networks.text import load_tower
@@ -102,7 +103,8 @@ class RegionEngine:
 
     def batches(self, row: list[Tensor], most: int) -> Iterator[list[Tensor]]:
         """Neighbours that are of one size when padded, no more than `most` at a time and than memory suffices for."""
-        for _, equals in itertools.groupby(row, key=lambda x: self.tiling.padded(x.shape[3])):
+        rule = self.tiling
+        for _, equals in itertools.groupby(row, key=lambda x: padded_side(x.shape[3], rule.multiple, rule.minimum)):
             while batch := list(itertools.islice(equals, min(most, self.batch))):
                 yield batch
 

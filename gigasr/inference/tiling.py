@@ -44,10 +44,6 @@ class Tiling:
     pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
     result_bytes: int = 0  # that what the network makes of a px takes
 
-    def padded(self, side: int) -> int:
-        """The side that the network gets for one, px."""
-        return math.ceil(max(side, self.minimum) / self.multiple) * self.multiple
-
     @property
     def least(self) -> int:
         """The shortest side that regions can have, px."""
@@ -282,10 +278,14 @@ def pad_to_multiple(x: Tensor, multiple: int, minimum: int = 1) -> Tensor:
     for dim in (2, 3):
         length = x.shape[dim]
         _check_positive("x.shape", length)
-        padded = math.ceil(max(length, minimum) / multiple) * multiple
-        if padded > length:
+        if (padded := padded_side(length, multiple, minimum)) > length:
             x = x.index_select(dim, _mirror(torch.arange(padded, device=x.device), length))
     return x
+
+
+def padded_side(side: int, multiple: int, minimum: int) -> int:
+    """The smallest multiple that is at least a side and at least the minimum, px."""
+    return math.ceil(max(side, minimum) / multiple) * multiple
 
 
 def _mirror(index: Tensor, length: int) -> Tensor:
