@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SCALE = 64
 WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged lying on its side
-PART = 256  # rows of the input taken at a time
+PART = 64  # rows of the input taken at a time
 SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
 
 

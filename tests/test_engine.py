@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import LEAST_ROWS, MOST_REGIONS, BodyTailEngine, PromptedUpsampler, RegionEngine
+from gigasr.inference.engine import INPUT_BYTES, LEAST_ROWS, MOST_REGIONS, BodyTailEngine, PromptedUpsampler, RegionEngine
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Region, Tiling
 from gigasr.models.zoo import load_upsampler
@@ -136,7 +136,8 @@ def test_the_pieces_of_a_wide_image_are_low(model: PromptedUpsampler, monkeypatc
     whole = run(engine, lr)
     monkeypatch.setattr("gigasr.inference.engine.STRIP_BYTES", 1)
     assert engine.cut_tail((150, 200), engine.tail.pixels)[0] == LEAST_ROWS[1]
-    monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * 200 * engine.networks[CPU].tiling.result_bytes)
+    row_bytes = 200 * (engine.networks[CPU].tiling.result_bytes + INPUT_BYTES)
+    monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * row_bytes)
     engine.body.pixels = 128**2
     assert engine.body.cut((150, 200), engine.body.pixels) == (80, 128)
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)

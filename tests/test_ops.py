@@ -9,6 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.networks.ops import (
+    add_enlarged,
     blur_kernel,
     conv2d_per_sample,
     demodulate,
@@ -189,3 +190,11 @@ def test_enlarge_equals_torch_with_and_without_gradients(scale: int, height: int
     expected = F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
     torch.testing.assert_close(enlarge(x, scale), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(enlarge(x.requires_grad_(), scale), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_add_enlarged_adds_the_inner_rows_of_what_enlarge_gives(scale: int) -> None:
+    x, y = torch.rand(2, 3, 9, 7), torch.rand(2, 3, 5 * scale, 7 * scale)
+    expected = y + 0.3 * enlarge(x, scale)[:, :, 2 * scale : 7 * scale]
+    add_enlarged(y, x, scale, 0.3)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.inference.rows import Rows, block_rows, resize_rows
-from gigasr.networks.ops import enlarge, reduce
+from gigasr.networks.ops import add_enlarged, enlarge, reduce
 
 RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
 
@@ -74,10 +74,10 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
     for strip in y:
         for start in range(0, strip.shape[2] // scale, block):
             stop = min(start + block, strip.shape[2] // scale)
-            first, last = max(top + start - 2, 0), min(top + stop + 2, height)
-            change = enlarge(residual.read(first, last), scale)
-            change = change[:, :, (top + start - first) * scale : (top + stop - first) * scale]
-            strip[:, :, start * scale : stop * scale].add_(change, alpha=fidelity)
+            first, last = top + start - 2, top + stop + 2
+            rows = residual.read(max(first, 0), min(last, height))
+            rows = F.pad(rows, (0, 0, max(-first, 0), max(last - height, 0)), mode="replicate")
+            add_enlarged(strip[:, :, start * scale : stop * scale], rows, scale, fidelity)
         top += strip.shape[2] // scale
         yield strip
         del strip

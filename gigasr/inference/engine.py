@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
 MOST_REGIONS = 16  # at a time, where memory decides: 256x256 px in all where they have 64, as in training
-BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches makes, where their least height allows it
+BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches reads and makes, if their least height allows
+INPUT_BYTES = 24  # that a low-res px takes in float32, with noise and without
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
@@ -93,7 +94,7 @@ class RegionEngine:
             if height * width <= side * side:
                 side = max(height, width)
             elif rule.result_bytes:
-                tallest = max(BAND_BYTES // (rule.result_bytes * width), rule.least)
+                tallest = max(band_rows(rule, width), rule.least)
         return plan_regions(height, width, max(side, rule.least), rule.overlap, rule.align, tallest)
 
     def count(self, region: Region) -> int:
@@ -232,12 +233,17 @@ def body_engine(networks: Mapping[torch.device, BodyTail], place: Place) -> Patc
         if not place.tile and math.prod(size) <= pixels:
             return size
         side = place.tile or math.isqrt(pixels)
-        tallest = max(min(side, BAND_BYTES // (rule.result_bytes * size[1])) // rule.align, 1)
+        tallest = max(min(side, band_rows(rule, size[1])) // rule.align, 1)
         units = math.ceil(size[0] / rule.align)
         return math.ceil(units / math.ceil(units / tallest)) * rule.align, side
 
     pixels = memory_limit(place, REGION_BYTES) // rule.pixel_bytes
     return PatchEngine(bodies, 1, Reach(network.reach, rule.align, rule.multiple), pixels, cut, place)
+
+
+def band_rows(rule: Tiling, width: int) -> int:
+    """Rows that regions or patches side by side may have, if memory is to bound them."""
+    return BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
 
 
 class PromptedUpsampler:

@@ -155,6 +155,18 @@ def enlarge(x: Tensor, scale: int) -> Tensor:
     return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
 
 
+def add_enlarged(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> None:
+    """Add what `enlarge` makes of some rows of an image, times a factor; nothing of its size is made on the way.
+
+    y: [B, C, H * scale, W * scale]  is changed
+    x: [B, C, H + 4, W]              the H rows with two more above and below them
+    """
+    columns = _enlarge_axis(F.pad(x, (2, 2, 0, 0), mode="replicate"), scale, 3)
+    weights = _enlarge_axis(torch.eye(x.shape[2], dtype=x.dtype, device=x.device), scale, 0)
+    for image, part in zip(y, columns, strict=True):
+        image.baddbmm_(weights.expand(len(part), -1, -1), part, alpha=factor)
+
+
 def _enlarge_axis(x: Tensor, scale: int, dim: int) -> Tensor:
     """Make `scale` samples from each one of an axis, whose two outer samples at either end are only margin."""
     size = x.shape[dim] - 4
