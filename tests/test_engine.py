@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import INPUT_BYTES, LEAST_ROWS, MOST_REGIONS, BodyTailEngine, PromptedUpsampler, RegionEngine
+from gigasr.inference.engine import (
+    INPUT_BYTES,
+    LEAST_ROWS,
+    MOST_REGIONS,
+    BodyTailEngine,
+    PromptedUpsampler,
+    RegionEngine,
+)
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Region, Tiling
 from gigasr.models.zoo import load_upsampler

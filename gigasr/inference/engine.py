@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gigasr.inference.devices import Place, attempt, free_memory, replicate, spread
 from gigasr.inference.folding import fold
+from gigasr.inference.noise import noise_field
 from gigasr.inference.patches import PatchEngine, Reach
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import (
@@ -19,7 +20,6 @@ from gigasr.inference.tiling import (
     Region,
     Tiling,
     blend_strips,
-    noise_field,
     pad_to_multiple,
     padded_side,
     plan_regions,

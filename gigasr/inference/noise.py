@@ -1,0 +1,60 @@
+"""Seeded noise: any part of one endless field, the same however an image is cut."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gigasr.inference.tiling import Region
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's increment
+_NOISE_BLOCK = 1 << 16  # values hashed at a time; keeps the temporaries in the cache
+
+
+def noise_field(seed: int, region: Region, channels: int) -> Tensor:
+    """Draw the part of an endless field of normal noise that lies in a region.
+
+    seed:    any integer, taken modulo 2**64
+    region:  absolute position in the field, px
+    returns: [1, channels, h, w] float32, standard normal; each value is a function of seed, channel, y and x alone
+
+    Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) as a counter-based
+    hash; Box-Muller transform.
+    """
+    top, left, height, width = region
+    ys = np.arange(top, top + height, dtype=np.uint64)
+    columns = np.arange(left, left + width, dtype=np.uint64) * _GOLDEN
+    field = np.empty((1, channels, height, width), np.float32)
+    block = max(_NOISE_BLOCK // max(width, 1), 1)
+    seed_key = _splitmix64(np.array([seed % 2**64], np.uint64))
+    for channel in range(channels):
+        channel_key = _splitmix64(seed_key + np.array([channel], np.uint64) * _GOLDEN)
+        row_keys = _splitmix64(channel_key + ys * _GOLDEN)
+        for y in range(0, height, block):
+            bits = _splitmix64(row_keys[y : y + block, None] + columns)
+            field[0, channel, y : y + block] = _box_muller(bits)
+    return torch.from_numpy(field)
+
+
+def _splitmix64(bits: np.ndarray) -> np.ndarray:
+    """Mix 64-bit integers (in place): every input bit changes every output bit with probability 1/2."""
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
+
+
+def _box_muller(bits: np.ndarray) -> np.ndarray:
+    """Turn 64 random bits into one normal value: 32 bits for the radius, 32 for the angle."""
+    radius = (bits >> np.uint64(32)).astype(np.uint32).astype(np.float32)
+    radius += np.float32(0.5)
+    radius *= np.float32(2**-32)  # in (0, 1]
+    angle = bits.astype(np.uint32).astype(np.float32)
+    angle *= np.float32(2 * math.pi * 2**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    return radius * np.cos(angle, out=angle)
