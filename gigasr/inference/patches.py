@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gigasr.inference.devices import Place, attempt, spread
 from gigasr.inference.rows import Rows
-from gigasr.inference.tiling import Margin, pad_to_multiple, plan_strips
+from gigasr.inference.tiling import Margin, blank, pad_to_multiple, plan_strips
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,6 @@ class Patch(NamedTuple):
 
     inputs: tuple[Tensor, ...]  # [1, C, H, W], H and W the same
     margin: Margin  # 0 at the border of the image, the halo elsewhere, less where the border is nearer
-    is_last: bool = True  # of its strip
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,14 +76,20 @@ class PatchEngine:
 
     def strips(self, *images: Rows) -> Iterator[Tensor]:
         """images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom"""
-        pieces: list[Tensor] = []
-        for y, is_last in spread(
-            lambda patch, device: (self.run(patch, device), patch.is_last), self.patches(*images), self.place.devices
-        ):
-            pieces.append(y)
-            del y
-            if is_last:
-                yield join(pieces)
+        width, left = images[0].size[1] * self.scale, 0
+        strip: Tensor | None = None
+        for y in spread(self.run, self.patches(*images), self.place.devices):
+            right = left + y.shape[3]
+            if y.shape[3] == width:
+                strip = y
+            else:
+                strip = blank(y, width) if strip is None else strip
+                strip[:, :, :, left:right] = y
+            del y  # or it lives while the next one is made, as the strip would
+            left = right % width
+            if not left:
+                yield strip
+                strip = None
 
     def patches(self, *images: Rows) -> Iterator[Patch]:
         """Cut the images into strips, and these into patches from left to right."""
@@ -98,7 +103,7 @@ class PatchEngine:
             band = tuple(image.read(first, last) for image in images)
             for left, right, start, stop in plan_strips(width, columns, halo, align):
                 margin = Margin(top - first, last - bottom, left - start, stop - right)
-                yield Patch(band, margin).narrow(3, start, stop, margin)._replace(is_last=right == width)
+                yield Patch(band, margin).narrow(3, start, stop, margin)
             del band  # or it lives while the next rows of the images are made
             top = bottom
 
@@ -126,10 +131,3 @@ class PatchEngine:
         top, bottom, left, right = patch.margin
         margin = Margin(top, bottom + below if bottom else 0, left, right + beside if right else 0)
         return self.networks[device](*images, margin)[:, :, :height, :width].to(self.place.home)
-
-
-def join(pieces: list[Tensor]) -> Tensor:
-    """Empty a list of images of one height -> the image of them side by side."""
-    whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
-    pieces.clear()
-    return whole

@@ -179,11 +179,7 @@ def _blend_band(
         if len(weights) == 1:
             return piece
         if blended is None:
-            full_width = (band[-1].left + band[-1].width) * scale
-            is_nhwc = piece.is_contiguous(memory_format=torch.channels_last)
-            layout = torch.channels_last if is_nhwc else torch.contiguous_format
-            shape = *piece.shape[:2], height, full_width
-            blended = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout).zero_()
+            blended = blank(piece, (band[-1].left + band[-1].width) * scale).zero_()
             if held is not None:
                 blended[:, :, : held.shape[2]] = held
         down, across = weights[region]
@@ -193,6 +189,13 @@ def _blend_band(
     if blended is None:
         raise ValueError("regions: expected at least one region, got none; use plan_regions")
     return blended
+
+
+def blank(piece: Tensor, width: int) -> Tensor:
+    """An image of this width that isn't filled yet, and else like a piece of it."""
+    layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # of a part of a map too
+    shape = *piece.shape[:3], width
+    return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)
 
 
 def plan_strips(height: int, strip_height: int, halo: int, align: int = 1) -> list[Strip]:
