@@ -1,12 +1,12 @@
 """Configuration: frozen models, read from TOML, strict about every key."""
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+
+from gigasr.config_errors import explain
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -153,6 +153,14 @@ class DegradationConfig(Strict):
     second_order: float = Field(0.0, ge=0, le=1)  # share of Real-ESRGAN's two rounds of blur, resize, noise, JPEG
     noise: float = Field(0.0, ge=0)  # largest std of the noise added to every input, [-1, 1] units
 
+    @model_validator(mode="after")
+    def check_shares(self) -> "DegradationConfig":
+        if self.camera + self.second_order > 1:
+            raise ValueError(
+                f"camera, second_order: expected at most 1 together, got {self.camera} and {self.second_order}"
+            )
+        return self
+
 
 class ClipConfig(Strict):
     """The frozen open_clip model of the contrastive loss."""
@@ -208,6 +216,15 @@ def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, trai
             )
 
 
+def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
+    """Raise ValueError where the discriminator reads more pyramid levels than the generator makes."""
+    if discriminator.num_levels > made:
+        raise ValueError(
+            f"discriminator.num_levels: expected at most the {made} that the generator makes, "
+            f"got {discriminator.num_levels}"
+        )
+
+
 class Config(Strict):
     """A whole file of configs/: a model, its discriminator and its training."""
 
@@ -218,6 +235,11 @@ class Config(Strict):
     @model_validator(mode="after")
     def check(self) -> "Config":
         check_towers(self.upsampler.text, self.discriminator, self.train)
+        check_levels(self.discriminator, self.upsampler.num_up)
+        multiple = self.upsampler.scale * 2**self.upsampler.num_down
+        for phase in self.train.phases:
+            if phase.crop % multiple:
+                raise ValueError(f"train.phases.crop: expected a multiple of {multiple} px, got {phase.crop}")
         return self
 
 
@@ -261,23 +283,3 @@ def parse(model: type[T], data: dict[str, Any], source: str) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         raise ValueError(f"{source}: " + "; ".join(explain(model, e) for e in error.errors())) from None
-
-
-def explain(model: type[BaseModel], error: ErrorDetails) -> str:
-    """One line for one error of pydantic; an unknown key names the nearest known one."""
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"{path}: {error['msg'].lower()}, got {error['input']!r}" if path else error["msg"]
-    known = fields_at(model, error["loc"][:-1])
-    nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
-    return f"{path}: unknown key; nearest known: {', '.join(nearest)}"
-
-
-def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table at a location."""
-    for part in location:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            candidates = (annotation, *getattr(annotation, "__args__", ()))  # a table, or a tuple of tables
-            model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)

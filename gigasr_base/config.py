@@ -10,6 +10,7 @@ from gigasr.config import (
     Strict,
     SynthesisConfig,
     TrainConfig,
+    check_levels,
     check_towers,
     parse,
     read_tables,
@@ -42,6 +43,7 @@ class BaseConfig(Strict):
     @model_validator(mode="after")
     def check(self) -> "BaseConfig":
         check_towers(self.generator.text, self.discriminator, self.train)
+        check_levels(self.discriminator, len(self.generator.levels))
         for phase in self.train.phases:
             check_crop(phase, self.generator)
         return self

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr.config import DegradationConfig
+from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.training.distributed import gather
 from gigasr.training.game import Batch, Game, reductions
 from gigasr.training.losses import per_sample
 from gigasr_base.config import BaseConfig, GeneratorConfig
@@ -17,11 +18,17 @@ class BaseGame(Game):
     """Game whose generator sees no low-res image."""
 
     kind = "base"
+    generator: Generator
 
     @property
     def generator_config(self) -> GeneratorConfig:
         """The generator's own table of the config."""
         return self.config.generator
+
+    @property
+    def trains_in_part(self) -> bool:
+        """Whether some phase trains only the levels up to a smaller size."""
+        return any(phase.crop < self.config.generator.size for phase in self.train.phases)
 
     @staticmethod
     def build_generator(config: BaseConfig) -> nn.Module:
@@ -36,6 +43,13 @@ class BaseGame(Game):
         """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
         with sdpa_kernel(SDPBackend.MATH):  # on maps this small the fused kernels' backward passes are slower
             return network(batch.z, batch.tokens, batch.hr.shape[-1])
+
+    def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
+        """Update all players, and the mean of w by the w of the whole batch."""
+        log = super().step(batch, phase, number, decay)
+        w, _ = gather(self.generator.take_w()[None])
+        self.generator.move_w_mean(w.mean(dim=0))
+        return log
 
     def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Every level with the captioned image, reduced to its size."""

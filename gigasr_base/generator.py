@@ -48,6 +48,7 @@ class Generator(nn.Module):
         self.to_rgb = nn.ModuleList(ToRGB(c, config.w_dim) for c in channels)
         scale_styles(self, config.style_std)
         self.register_buffer("w_mean", torch.zeros(config.w_dim))
+        self.recent_w: list[Tensor] = []  # of each training pass since the last `take_w`, the mean
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> Condition:
         """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
@@ -63,20 +64,30 @@ class Generator(nn.Module):
         pyramid: list[Tensor] = []
         for level, to_rgb, (w, text) in zip(self.levels, self.to_rgb, conditions, strict=False):
             x = level(x, None, w, text)
-            rgb = to_rgb(x, w).to(self.constant.dtype)  # the sum keeps its precision where the trunk is in bf16
-            pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb)
+            rgb = to_rgb(x, w).to(self.constant.dtype)
+            with torch.autocast(x.device.type, enabled=False):  # the sum keeps its precision where the trunk is in bf16
+                pyramid.append(rgb if not pyramid else upsample2d(pyramid[-1]) + rgb)
         return pyramid
 
     def forward(self, z: Tensor, tokens: TokenFeatures, size: int | None = None) -> list[Tensor]:
         """z: [B, z_dim] -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..., in about [-1, 1]
 
-        In training the running mean of w, to which truncation pulls, is kept up to date.
+        In training the w are kept for `take_w`.
 
         size: px; the pyramid ends with the level of that size, None = the last
         """
         condition = self.condition(z, tokens)
-        if self.training:
-            with torch.no_grad():
-                self.w_mean.lerp_(condition.w.mean(dim=0).to(self.w_mean.dtype), 1.0 - W_AVERAGE)
+        if self.training and torch.is_grad_enabled():
+            self.recent_w.append(condition.w.detach().mean(dim=0))
         num_levels = len(self.levels) if size is None else self.config.sizes.index(size) + 1
         return self.synthesize([condition] * num_levels)
+
+    def take_w(self) -> Tensor:
+        """The mean of the w of all training passes since the last call -> [w_dim]; they are forgotten."""
+        w = torch.stack(self.recent_w).mean(dim=0).to(self.w_mean.dtype)
+        self.recent_w.clear()
+        return w
+
+    def move_w_mean(self, w: Tensor) -> None:
+        """Move the running mean of w, to which truncation pulls, by a step's mean [w_dim]."""
+        self.w_mean.lerp_(w, 1.0 - W_AVERAGE)

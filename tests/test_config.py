@@ -78,6 +78,25 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
         parse(UpsamplerConfig, values, "test")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "discriminator.num_levels=4",
+            "discriminator.num_levels: expected at most the 3 that the generator makes, got 4",
+        ),
+        ("train.phases.0.crop=60", r"train\.phases\.crop: expected a multiple of 32 px, got 60"),
+        (
+            "train.degradation={camera=0.8, second_order=0.8}",
+            "camera, second_order: expected at most 1 together, got 0.8 and 0.8",
+        ),
+    ],
+)
+def test_training_that_would_fail_at_its_first_step_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"upsampler_tiny\.toml: {message}"):
+        load_config(TINY, (override,))
+
+
 def test_a_config_is_frozen() -> None:
     config = load_config(TINY)
     with pytest.raises(ValidationError):

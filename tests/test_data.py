@@ -83,6 +83,13 @@ def test_a_row_without_captions_is_named(tmp_path: Path) -> None:
         read_folder(tmp_path, PLAIN, None)
 
 
+@pytest.mark.parametrize("captions", ['"a dog"', '["a dog", null]', "null", "{}"])
+def test_captions_that_are_no_list_of_texts_are_named(tmp_path: Path, captions: str) -> None:
+    (tmp_path / "captions.jsonl").write_text(f'{{"file": "a.png", "captions": {captions}}}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 1, got TypeError.*expected a list of texts"):
+        read_folder(tmp_path, PLAIN, None)
+
+
 def test_too_small_images_are_left_out_by_the_row_or_else_by_the_header(tmp_path: Path) -> None:
     write_index(tmp_path, [{}, {"width": 26, "height": 99}, {"width": 20, "height": 99}, {}])
     samples = read_folder(tmp_path, DataConfig(min_size=26), None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gigasr.models.checkpoint import load_state, load_weights
 
 ROOT = Path(__file__).parents[1]
-OVERRIDES = (  # what looks across a batch sees only its own process's part of it
+UPSAMPLER = (  # what looks across a batch sees only its own process's part of it
     "discriminator.minibatch_std=0",
     "train.degradation.camera=0",
     "train.validate_every=0",
@@ -19,15 +19,29 @@ OVERRIDES = (  # what looks across a batch sees only its own process's part of i
     "train.phases.1.batch_size=4",
     "train.phases.1.loss.matching=0.0",
 )
+STAGE = (  # of a base generator: all but its last level
+    "train.phases.0.crop=8",
+    "train.phases.0.batch_size=4",
+    "train.phases.0.loss={l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0}",
+    "train.validate_every=0",
+)
 
 
 def train(
-    processes: int, data: Path, folder: Path, lpips: Path, steps: int, *overrides: str, resume: str = "-"
+    processes: int,
+    data: Path,
+    folder: Path,
+    lpips: Path,
+    steps: int,
+    *overrides: str,
+    resume: str = "-",
+    config: str = "upsampler_tiny",
 ) -> None:
-    """Start the tiny config's training in some processes and wait for its end."""
+    """Start a tiny config's training in some processes and wait for its end."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    config = ROOT / "configs" / "upsampler_tiny.toml"
-    arguments = [ROOT / "tests" / "train_two.py", config, data, folder, lpips, steps, resume, *OVERRIDES, *overrides]
+    path = ROOT / "configs" / f"{config}.toml"
+    overrides = (UPSAMPLER if config == "upsampler_tiny" else ()) + overrides
+    arguments = [ROOT / "tests" / "train_two.py", path, data, folder, lpips, steps, resume, *overrides]
     command = [sys.executable, *launch, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
     if done.returncode:
@@ -40,8 +54,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    return load_weights(folder / "model.safetensors", "upsampler")[0]
+def weights(folder: Path, kind: str = "upsampler") -> dict[str, Tensor]:
+    return load_weights(folder / "model.safetensors", kind)[0]
 
 
 def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
@@ -83,3 +97,11 @@ def test_one_process_goes_on_from_a_state_of_two(
     train(1, photo_folder, tmp_path, lpips_features, 3, resume="resume")
     assert difference(weights(tmp_path), weights(alone)) < 1e-5
     assert torch.isfinite(torch.cat([w.flatten() for w in weights(tmp_path).values()])).all()
+
+
+def test_replicas_train_a_base_generator_in_stages_as_one_process_does(
+    photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    for count in (1, 2):
+        train(count, photo_folder, tmp_path / str(count), lpips_features, 2, *STAGE, config="base_tiny")
+    assert difference(weights(tmp_path / "1", "base"), weights(tmp_path / "2", "base")) < 1e-5

@@ -1,6 +1,7 @@
 """Both players see the same batch, and every part of both learns."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from gigasr.config import Config, DegradationConfig
-from gigasr.training.game import MOST_SHIFT, Batch, Game, moved
+from gigasr.training import losses
+from gigasr.training.game import MOST_SHIFT, Batch, Game, moved, verdict_terms
 
 
 @pytest.fixture
@@ -111,5 +113,59 @@ def test_attention_has_a_weight_decay_of_its_own(game: Game) -> None:
     plain, attention = game.players["g"].optimizer.param_groups
     assert (plain["weight_decay"], attention["weight_decay"]) == (1e-5, 0.01)
     names = {id(p): n for n, p in game.generator.named_parameters()}
-    assert {"attention" in names[id(p)] for p in attention["params"]} == {True}
-    assert {"attention" in names[id(p)] for p in plain["params"]} == {False}
+    assert {".attention." in names[id(p)] for p in attention["params"]} == {True}
+    assert {".attention." in names[id(p)] for p in plain["params"]} == {False}
+
+
+def maps(*values: float) -> list[torch.Tensor]:
+    """Logits of two samples at one exit."""
+    return [torch.tensor(values).view(2, 1, 1, 1)]
+
+
+def test_a_discriminator_is_to_call_real_images_real_and_everything_else_fake() -> None:
+    right, wrong = maps(3.0, 3.0), maps(-3.0, -3.0)
+    both = torch.tensor([True, True])
+    good = verdict_terms([right, wrong], [wrong, wrong], [1.0], both)
+    assert good["adversarial"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
+    assert good["matching"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
+    assert verdict_terms([right, wrong], [right, wrong], [1.0], both)["adversarial"] > 3
+    assert verdict_terms([right, right], [wrong, wrong], [1.0], both)["matching"] > 3
+    assert verdict_terms([right, wrong], [wrong, right], [1.0], both)["matching"] > 3
+
+
+def test_a_generator_is_to_raise_all_logits_of_its_pictures(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    phase, batch = game.train.phases[1], make_batch(game, ["a dog", "a cat"])
+    loss = phase.loss.model_copy(update={"generator_matching": 1.0})
+    phase = phase.model_copy(update={"loss": loss})
+    pyramid, forward = game.fake_pyramid(batch), game.discriminator.forward
+    values = []
+    for shift in (0.0, 1.0):
+        monkeypatch.setattr(
+            game.discriminator, "forward", lambda *a, s=shift: [[m + s for m in exits] for exits in forward(*a)]
+        )
+        values.append(game.adversarial_terms(batch, phase, pyramid))
+    assert set(values[0]) == {"adversarial", "generator_matching"}
+    assert all(values[1][name] < values[0][name] for name in values[0])
+
+
+def test_the_lazy_penalty_counts_for_the_steps_without_it(game: Game) -> None:
+    phase, batch = game.train.phases[1], make_batch(game, ["a dog", "a cat"])
+    reals = [image.requires_grad_() for image in game.real_pyramid(batch.hr)]
+    logits = game.discriminator(reals, [batch.tokens], batch.lr)[0]
+    penalty = losses.r1(logits, reals, game.discriminator.exit_weights())
+    terms = game.discriminator_terms(batch, phase, None, penalised=True)
+    torch.testing.assert_close(terms["r1"], game.train.r1_every * penalty)
+    assert "r1" not in game.discriminator_terms(batch, phase, None, penalised=False)
+
+
+def test_the_weight_of_the_adversarial_term_is_the_generators_alone(tiny_config: Config, lpips_features: Path) -> None:
+    states = []
+    for weight in (1.0, 0.01):
+        game = Game(tiny_config, torch.device("cpu"), lpips_features)
+        loss = game.train.phases[1].loss.model_copy(update={"adversarial": weight})
+        phase = game.train.phases[1].model_copy(update={"loss": loss})
+        game.step([make_batch(game, ["a dog", "a cat"])], phase, number=1)
+        states.append((game.discriminator.state_dict(), game.generator.state_dict()))
+    (d, g), (other_d, other_g) = states
+    assert all(torch.equal(d[name], other_d[name]) for name in d)
+    assert not all(torch.equal(g[name], other_g[name]) for name in g)

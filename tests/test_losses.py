@@ -170,6 +170,10 @@ def test_differs_is_false_where_the_swapped_in_caption_is_the_samples_own() -> N
     assert differs(["a", "b", "a", "c"], torch.tensor([2, 0, 3, 1])).tolist() == [False, True, True, True]
 
 
+def test_an_empty_caption_is_a_wrong_one_for_no_sample() -> None:
+    assert differs(["", "b", "a"], torch.tensor([1, 2, 0])).tolist() == [True, True, False]
+
+
 def test_the_matching_loss_is_the_mean_over_unmasked_samples_at_every_level() -> None:
     levels, batch, mask = 2, 3, torch.tensor([True, False, True])
     logits = [torch.randn(levels * batch, 1, 2, 2), torch.randn(batch, 1, 1, 1)]

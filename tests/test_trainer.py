@@ -148,8 +148,30 @@ def test_a_non_finite_term_stops_the_run_and_is_named(make: Make) -> None:
     trainer = make()
     with torch.no_grad():
         trainer.game.generator.stem.bias.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match=r"step 0, 0 images: g/l1: expected a finite loss, got nan"):
+    with pytest.raises(RuntimeError, match=r"step 0, 0 images: g/l1: expected a finite value, got nan"):
         trainer.fit(lambda images, log: None)
+
+
+def test_a_non_finite_gradient_stops_the_run_before_it_reaches_the_weights(make: Make) -> None:
+    trainer = make()
+    parameter = trainer.game.generator.stem.bias
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
+    before = {name: value.clone() for name, value in trainer.game.generator.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"step 0, 0 images: g/gradient norm: expected a finite value, got"):
+        trainer.fit(lambda images, log: None)
+    after = trainer.game.generator.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_rates_of_a_phase_fall_with_the_root_of_what_is_left_of_it(make: Make, tiny_config: Config) -> None:
+    trainer = make()
+    phase = tiny_config.train.phases[0].model_copy(update={"images": 100, "decay": True})
+    trainer.phase_start = 50
+    rates = []
+    for trainer.images_seen in (50, 100, 125, 150):
+        rates.append(trainer.decay(phase))
+    assert rates == [1.0, 0.5**0.5, 0.5, 0.1]
+    assert trainer.decay(phase.model_copy(update={"decay": False})) == 1.0
 
 
 def test_a_disk_that_fills_up_while_saving_leaves_the_last_state(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

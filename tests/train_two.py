@@ -1,4 +1,4 @@
-"""Run by test_distributed.py in every process: train the tiny config with overrides, stop after some steps.
+"""Run by test_distributed.py in every process: train a tiny config with overrides, stop after some steps.
 
 usage: train_two.py CONFIG DATA FOLDER LPIPS STEPS RESUME [A.B=C ...]
 """
@@ -12,11 +12,14 @@ from gigasr.config import load_config
 from gigasr.training.game import Game
 from gigasr.training.shards import open_source
 from gigasr.training.trainer import Trainer
+from gigasr_base.config import load_base_config
+from gigasr_base.game import BaseGame
 
 config_path, data, folder, lpips, steps, resume, *overrides = sys.argv[1:]
-config = load_config(Path(config_path), tuple(overrides))
+is_base = Path(config_path).name.startswith("base")
+config = (load_base_config if is_base else load_config)(Path(config_path), tuple(overrides))
 accelerator = Accelerator(cpu=True)
-game = Game(config, accelerator.device, Path(lpips))
+game = (BaseGame if is_base else Game)(config, accelerator.device, Path(lpips))
 for player in game.players.values():
     for group in player.optimizer.param_groups:
         group["eps"] = 1e-2  # Adam's own would turn the rounding of a vanishing gradient into a full step

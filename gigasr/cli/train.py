@@ -158,11 +158,10 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 
 def splits(folder: Path) -> set[str]:
     """The splits that a folder's captions.jsonl names."""
-    import json
+    from gigasr.training.data import indexed_rows
 
     index = folder / "captions.jsonl"
-    lines = index.read_text(encoding="utf-8").splitlines() if index.exists() else []
-    return {json.loads(line).get("split", "train") for line in lines if line.strip()}
+    return {fields.get("split", "train") for _, fields in indexed_rows(index)} if index.exists() else set()
 
 
 def find_weights(kind: str, name: str) -> Path:

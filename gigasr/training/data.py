@@ -139,12 +139,19 @@ def indexed_rows(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-                sample = Sample(index.parent / row["file"], tuple(row["captions"]) or ("",))
+                sample = Sample(index.parent / row["file"], as_captions(row["captions"]))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{index}: expected an object with file and captions in line {number}, got {error!r}"
                 ) from None
             yield sample, row
+
+
+def as_captions(value: object) -> tuple[str, ...]:
+    """A row's captions; none at all stand for one empty one."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"captions: expected a list of texts, got {value!r}")
+    return tuple(value) or ("",)
 
 
 def sidecar_rows(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:

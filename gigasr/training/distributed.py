@@ -26,12 +26,17 @@ def num_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def replicate(module: nn.Module, device: torch.device) -> nn.Module:
-    """The callable whose backward pass averages gradients over processes; the module itself in a single one."""
+def replicate(module: nn.Module, device: torch.device, in_part: bool = False) -> nn.Module:
+    """The callable whose backward pass averages gradients over processes; the module itself in a single one.
+
+    in_part: some passes use only a part of the module; the search for what they left out costs time
+    """
     if num_processes() == 1:
         return module
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module, devices, broadcast_buffers=False)  # two forwards may share one backward
+    return DistributedDataParallel(  # two forwards may share one backward
+        module, devices, broadcast_buffers=False, find_unused_parameters=in_part
+    )
 
 
 def shard(module: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
@@ -62,6 +67,11 @@ def syncing(network: nn.Module, enabled: bool) -> AbstractContextManager[None]:
 def local(parameter: Tensor) -> Tensor:
     """The part of a parameter that this process holds."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def whole(x: Tensor) -> Tensor:
+    """A value that may lie in parts in the processes, put together."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def module_state(module: nn.Module) -> dict[str, Any]:

@@ -79,12 +79,12 @@ class Game:
             for network in (self.generator, self.generator_ema):
                 shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
         self.players = {
-            "g": Player("g", self.generator, train, device, sharded),
-            "d": Player("d", self.discriminator, train, device, False),  # R1 needs second derivatives: no shards
+            "g": Player("g", self.generator, train, device, sharded, self.trains_in_part),
+            "d": Player("d", self.discriminator, train, device),  # R1 needs second derivatives: no shards
         }
         if any(phase.loss.vision for phase in train.phases):
             self.vision = VisionDiscriminator(train.vision).to(device)
-            self.players["v"] = Player("v", self.vision, train, device, False)
+            self.players["v"] = Player("v", self.vision, train, device)
 
     def contrastive_tower(self) -> ImageTower:
         """CLIP for the contrastive loss: the vision-aided discriminator's own where both name the same model."""
@@ -94,6 +94,11 @@ class Game:
         return ImageTower(clip.tower, clip.pretrained)
 
     # What gigasr_base overrides: the generator, its inputs, its call.
+
+    @property
+    def trains_in_part(self) -> bool:
+        """Whether some phase uses only a part of the generator."""
+        return False
 
     @property
     def generator_config(self) -> Any:  # noqa: ANN401

@@ -86,8 +86,11 @@ def derangement(captions: Sequence[str], rng: torch.Generator) -> Tensor:
 
 
 def differs(captions: Sequence[str], order: Tensor) -> Tensor:
-    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is not that of sample i"""
-    return torch.tensor([captions[other] != own for own, other in zip(captions, order.tolist(), strict=True)])
+    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is a wrong one for sample i
+
+    It isn't where it is the sample's own, nor where it is empty: that says nothing false of any image.
+    """
+    return torch.tensor([captions[other] not in (own, "") for own, other in zip(captions, order.tolist(), strict=True)])
 
 
 def clip_contrastive(image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0) -> Tensor:

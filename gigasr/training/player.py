@@ -1,5 +1,6 @@
 """A network in training: the module, what is called in its place, its optimiser and its steps."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from gigasr.training.distributed import (
     optimizer_state,
     replicate,
     syncing,
+    whole,
 )
 
 B = TypeVar("B")
@@ -25,10 +27,21 @@ N = TypeVar("N", bound=nn.Module)
 class Player:
     """One side of the game. Its name is the prefix of its terms in the log: g, d or v."""
 
-    def __init__(self, name: str, module: nn.Module, train: TrainConfig, device: torch.device, sharded: bool) -> None:
-        """sharded: the module already holds shards (FSDP), so that it needs no replicas"""
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        train: TrainConfig,
+        device: torch.device,
+        sharded: bool = False,
+        in_part: bool = False,
+    ) -> None:
+        """
+        sharded: the module already holds shards (FSDP), so that it needs no replicas
+        in_part: some steps use only a part of the module
+        """
         self.name, self.module, self.train = name, module, train
-        self.network = module if sharded else replicate(module, device)
+        self.network = module if sharded else replicate(module, device, in_part)
         self.optimizer = torch.optim.AdamW(parameter_groups(module, train))
 
     def update(
@@ -41,7 +54,8 @@ class Player:
     ) -> dict[str, float]:
         """One optimiser step on the weighted sum of terms, averaged over micro-batches.
 
-        returns: every term's mean, by `name/term`. Raises RuntimeError, naming it, where a term is not finite.
+        returns: every term's mean, by `name/term`. Raises RuntimeError, naming it, where a term or the gradient's norm
+                 is not finite; the weights are then as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
         log: dict[str, float] = {}
@@ -56,8 +70,8 @@ class Player:
                 (total / len(batch)).backward()
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = learning_rate, betas
-        if self.train.clip_norm:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.train.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.train.clip_norm or math.inf)
+        check_finite({f"{self.name}/gradient norm": float(whole(norm))})
         self.optimizer.step()
         return log
 
@@ -72,19 +86,19 @@ class Player:
 
 
 def parameter_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Attention has a weight decay of its own (paper, table A2)."""
+    """Attention over images has a weight decay of its own (paper, table A2); that of T counts as text."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in module.named_parameters():
-        groups["attention" in name].append(parameter)
+        groups["attention" in name.split(".")].append(parameter)
     decays = {True: train.attention_weight_decay, False: train.weight_decay}
     return [{"params": groups[key], "weight_decay": decays[key]} for key in (False, True) if groups[key]]
 
 
 def check_finite(log: dict[str, float]) -> None:
-    """Raise RuntimeError for the first value that is not finite."""
+    """Raise RuntimeError, naming it, for the first value that is not finite."""
     for name, value in log.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise RuntimeError(f"{name}: expected a finite loss, got {value}")
+        if not math.isfinite(value):
+            raise RuntimeError(f"{name}: expected a finite value, got {value}")
 
 
 def channels_last(module: N) -> N:
