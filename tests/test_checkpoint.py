@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
+from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, open_weights, save_state, save_weights
 
 STATE = {"a.weight": torch.randn(3, 4), "count": torch.tensor(3)}
 
@@ -39,6 +39,12 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="a file without gigasr's header"):
         load_weights(path, "upsampler")
+
+
+def test_an_empty_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"empty\.pth: expected tensors and plain data, got: .*; ask for it as"):
+        open_weights(tmp_path / "empty.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 4096])

@@ -145,6 +145,35 @@ def test_a_list_with_a_wrong_name_or_a_long_prompt_is_an_error_before_anything_r
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupt_before_the_work_exits_with_130_too(
+    upscale: Callable[..., Result], photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gigasr.folders.plan.find_images", interrupt)
+    result = upscale(photo)
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_an_input_is_not_replaced_by_a_result_unless_gigasr_made_it(
+    upscale: Callable[..., Result], photo: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "photo_8x.png"
+    own.write_bytes(photo.read_bytes())
+    assert_fails(upscale(tmp_path, "--overwrite"), "photo_8x.png: expected a result of gigasr to replace, got an input")
+    assert own.read_bytes() == photo.read_bytes()
+    assert upscale(photo, "--overwrite").exit_code == 0
+    result = upscale(tmp_path, "--overwrite", "--seed", 1)
+    assert result.exit_code == 0, result.output
+    assert "left out, as made from others, or now to be made: 1 files (" in result.stderr
+    assert read_metadata(own)["Seed"] == "1"
+
+
+def test_a_seed_that_torch_cannot_take_is_a_wrong_option(upscale: Callable[..., Result], photo: Path) -> None:
+    assert_fails(upscale(photo, "--seed", 2**63), "Invalid value for '--seed'", code=2)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal to oneself ends the process there")
 def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
     upscale: Callable[..., Result], photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

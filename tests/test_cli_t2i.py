@@ -100,13 +100,25 @@ def test_the_way_to_another_prompt_is_numbered_pictures(t2i: Run, tmp_path: Path
     assert Image.open("way_01.png").tobytes() == Image.open("apple.bmp").tobytes()
 
 
-def test_the_way_to_another_prompt_is_an_animation_in_webp(t2i: Run, tmp_path: Path) -> None:
-    result = t2i("an apple", "--to", "a pear", "--frames", 4, "-o", "out/way.webp", "--size", 24)
+@pytest.mark.parametrize("suffix", ["webp", "gif", "avif"])
+def test_the_way_to_another_prompt_is_an_animation_where_the_name_says_so(
+    t2i: Run, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / f"out/way.{suffix}"
+    result = t2i("an apple", "--to", "a pear", "--frames", 4, "-o", target, "--size", 24)
     assert result.exit_code == 0, result.output
-    with Image.open(tmp_path / "out/way.webp") as animation:
+    with Image.open(target) as animation:
         assert (animation.n_frames, animation.size) == (4, (24, 24))
-    assert read_metadata(tmp_path / "out/way.webp")["Prompt"] == "an apple"
-    assert names(tmp_path) == ["out/way.webp"]
+        assert (animation.info["loop"] if suffix != "avif" else 0) == 0
+    assert read_metadata(target)["Prompt"] == "an apple"
+    assert names(tmp_path) == [f"out/way.{suffix}"]
+
+
+@pytest.mark.parametrize(("option", "needed"), [("--mix-at", "--style-prompt"), ("--frames", "--to")])
+def test_an_option_that_needs_another_one_says_so(t2i: Run, option: str, needed: str) -> None:
+    result = t2i("an apple", option, 4)
+    assert result.exit_code == 2
+    assert f"Option '{option}' needs '{needed}'." in result.stderr
 
 
 @pytest.mark.parametrize("taken", ["an-apple_02.png", "an-apple_sheet.png"])

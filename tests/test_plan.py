@@ -85,6 +85,13 @@ def test_several_inputs_do_not_go_into_one_file(tmp_path: Path) -> None:
         plan(*make_images(tmp_path, "a.png", "b.png"), output=tmp_path / "out.png")
 
 
+def test_a_format_and_the_name_of_the_file_may_not_contradict_each_other(tmp_path: Path) -> None:
+    (a,) = make_images(tmp_path, "a.png")
+    with pytest.raises(ValueError, match=r"b\.jpg: expected a name that ends in \.png, as --format says"):
+        plan(a, output=tmp_path / "b.jpg", suffix=".png")
+    assert plan(a, output=tmp_path / "b.PNG", suffix=".png")[0].target.name == "b.PNG"
+
+
 def test_a_file_of_several_pictures_keeps_its_kind_and_all_others_become_png(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
     for name in ("a.gif", "b.webp", "c.tif", "d.png"):

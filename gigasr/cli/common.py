@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+INTERRUPTED = 130  # exit code, as of a shell's command
+SEED = click.IntRange(0, 2**63 - 1)
+
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn the errors a user can cause into one line and exit code 1; --debug shows where they came from."""
+    """Turn the errors a user can cause into one line and exit code 1, an interrupt into one and 130.
+
+    --debug shows where they came from.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -29,6 +35,9 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             )
             raise click.ClickException(" ".join(text.split())) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
 
     return wrapped
 

@@ -1,5 +1,6 @@
 """gigasr t2i: prompts in, pictures out."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
+from click.core import ParameterSource
 
 from gigasr import __version__
-from gigasr.cli.common import clear_errors, progress_bar
+from gigasr.cli.common import SEED, clear_errors, progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gigasr_base.pipeline import TextToImage
 
 FRAME_DURATION = 100  # ms; of animations
+ANIMATED = (".webp", ".gif", ".avif")  # names of one, where frames are asked for; .png stands for single pictures
 THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 
 
@@ -34,9 +37,7 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
     "--size", default="512", show_default=True, help="Side in px, 1k, 2k, 4k, or WIDTHxHEIGHT (cut from a square)."
 )
 @click.option("-c", "--count", default=1, type=click.IntRange(1), help="Pictures per prompt, with a contact sheet.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first picture; then +1 each."
-)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the first picture; then +1 each.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Less is safer; 1 is off."
 )
@@ -44,7 +45,9 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 @click.option(
     "--mix-at", default=16, show_default=True, type=click.IntRange(1), help="Size in px from which they follow it."
 )
-@click.option("--to", help="Lead from the prompt to this one: numbered pictures, or an animation if -o is a .webp.")
+@click.option(
+    "--to", help="Lead from the prompt to this one: numbered pictures, or an animation if -o is .webp, .gif or .avif."
+)
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="Number of them.")
 @click.option("-n", "--model", default="base_lite", show_default=True, help="Bundled name or weights file.")
 @click.option("--upsampler", default="upsampler_lite", show_default=True, help="For sizes above the model's own.")
@@ -70,8 +73,12 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
         raise click.UsageError("Missing argument 'PROMPTS': what to paint, or a file of it with --prompts.")
     if options["to"] is not None and (len(texts) > 1 or options["count"] > 1 or options["style_prompt"] is not None):
         raise click.UsageError("Option '--to' takes one prompt, without --count and --style-prompt.")
+    for name, needed in (("mix_at", "style_prompt"), ("frames", "to")):
+        is_given = click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and options[needed] is None:
+            raise click.UsageError(f"Option '--{name}' needs '--{needed}'.".replace("_", "-"))
     size = parse_size(options["size"])
-    is_animated = options["to"] is not None and is_file(output) and output.suffix.lower() == ".webp"
+    is_animated = options["to"] is not None and is_file(output) and output.suffix.lower() in ANIMATED
     number = options["count"] if options["to"] is None else 1 if is_animated else options["frames"]
     sets = plan_sets(texts, output, "." + options["suffix"].lstrip("."), number, has_sheet=options["to"] is None)
     for target in (target for targets in sets for target in targets):
@@ -80,7 +87,10 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     painter, resolver = load_models(size, options)
     for prompt, targets in zip(texts, sets, strict=True):
         pictures = paint(painter, resolver, prompt, size, targets[0].name, options)
-        (write_animation if is_animated else write_set)(pictures, targets)
+        if is_animated:
+            write_animation(pictures, targets[0], options["frames"])
+        else:
+            write_set(pictures, targets)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -262,20 +272,16 @@ def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterato
     reduced.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
 
 
-def write_animation(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", targets: list[Path]) -> None:
-    """Write pictures as one endless animation."""
-    from gigasr.files.atomic import replacing
-    from gigasr.files.exif import exif_bytes, output_tags
-    from gigasr.files.image_writer import to_pil
+def write_animation(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", target: Path, count: int) -> None:
+    """Write pictures as one endless animation, with the metadata of the first."""
+    from gigasr.files.image_writer import write_frames
+    from gigasr.files.picture import Timing
 
-    frames, texts = zip(*((to_pil(picture.join()), texts) for picture, texts in pictures), strict=True)
-    size = frames[0].height, frames[0].width
-    exif = exif_bytes(output_tags(None, size, texts[0]))
-    more = {"save_all": True, "append_images": frames[1:], "duration": FRAME_DURATION, "loop": 0}
-    targets[0].parent.mkdir(parents=True, exist_ok=True)
-    with replacing(targets[0]) as temporary:
-        frames[0].save(temporary, "WEBP", quality=90, exif=exif, **more)
-    report(targets[0], size)
+    first, texts = next(pictures)
+    frames = itertools.chain([first], (picture for picture, _ in pictures))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_frames(target, frames, Timing((float(FRAME_DURATION),) * count, plays=0), texts)
+    report(target, first.size)
 
 
 def report(target: Path, size: tuple[int, int]) -> None:

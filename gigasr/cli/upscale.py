@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import clear_errors, progress_bar
+from gigasr.cli.common import INTERRUPTED, SEED, clear_errors, progress_bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gigasr.models.zoo import AuraMode
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
-INTERRUPTED = 130  # exit code, as of a shell's command
 
 
 class Shard(click.ParamType):
@@ -57,7 +56,7 @@ class Shard(click.ParamType):
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same picture.")
+@click.option("--seed", default=0, type=SEED, show_default=True, help="The same seed gives the same picture.")
 @click.option(
     "--fidelity", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Share of the low-res correction."
 )
@@ -136,12 +135,26 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     depth = options["bit_depth"] and int(options["bit_depth"])
     jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
     names = {job.source.path: job.source.name for job in jobs}
-    left_out = len({source.path for source in sources}) - len(names)
+    left_out = list(dict.fromkeys(source.path for source in sources if source.path not in names))
     if left_out and options["shard"] == (1, 1):
-        click.echo(f"left out: {left_out} files that were made, or would now be made, from others", err=True)
+        shown = ", ".join(click.format_filename(path) for path in left_out[:3]) + ", ..." * (len(left_out) > 3)
+        click.echo(f"left out, as made from others, or now to be made: {len(left_out)} files ({shown})", err=True)
+    if options["overwrite"]:
+        check_replaced(jobs, left_out)
     prompts = assign_prompts(names, options["prompts"], options["prompt"])
     check_prompts(prompts.values())
     return [replace(job, prompt=prompts[job.source.path]) for job in jobs]
+
+
+def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
+    """Raise ValueError where a result would replace an input that gigasr hasn't made."""
+    from gigasr.files.images import read_metadata
+
+    targets = {job.target.resolve(): job.source.path for job in jobs}
+    for path in inputs:
+        source = targets.get(path.resolve())
+        if source is not None and not read_metadata(path).get("Software", "").startswith("gigasr"):
+            raise ValueError(f"{path}: expected a result of gigasr to replace, got an input; choose -o for {source}")
 
 
 def read_settings(options: dict[str, Any]) -> "Settings":

@@ -32,7 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def _new_file(folder: Path) -> Iterator[Path]:
     """A file that is locked where that is possible, by which remove_leftovers tells that its process lives."""
     path = folder / f"{_PREFIX}{uuid.uuid4().hex}{_SUFFIX}"
-    with path.open("xb") as file:
+    try:
+        file = path.open("xb")
+    except OSError as error:  # of the folder: nobody knows the file
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
+    with file:
         if fcntl is None:
             file.close()  # an open file can't be moved there
         else:

@@ -109,6 +109,10 @@ def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
         if not is_single:
             raise ValueError(f"{output}: expected a folder for several inputs, got a file's name; choose another -o")
         if output.suffix:
+            if outputs.suffix and outputs.suffix != output.suffix.lower():
+                raise ValueError(
+                    f"{output}: expected a name that ends in {outputs.suffix}, as --format says; give one of the two"
+                )
             report = output.with_name(report_name())
             return Job(source, output, report if report.exists() else None)
     root = output or source.root

@@ -75,12 +75,14 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
         if line.strip():
             try:
                 row = json.loads(line)
-                name, prompt = row["file"], row["prompt"] if "prompt" in row else [*row["captions"], ""][0]
-                if not isinstance(name, str) or not isinstance(prompt, str):
-                    raise TypeError("something that is no text")
-            except (ValueError, LookupError, TypeError) as error:
+                prompts = [row["prompt"]] if "prompt" in row else row["captions"] or [""]
+                name, prompt = row["file"], prompts[0]
+                if not isinstance(prompts, list) or not isinstance(name, str) or not isinstance(prompt, str):
+                    raise TypeError
+            except (ValueError, LookupError, TypeError):
                 raise ValueError(
-                    f"{path}: expected file and prompt, or file and captions, in line {number}, got {error!r}"
+                    f"{path}: expected an object with file and prompt, or with file and a list of captions, in line "
+                    f"{number}, got '{line.strip()[:80]}'; correct it"
                 ) from None
             yield name, prompt
 

@@ -126,7 +126,7 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was s
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = next(iter(str(error).splitlines()), "a file that ends too early")[:200]
         raise CheckpointError(
             f"{path}: expected tensors and plain data, got: {reason}; ask for it as safetensors"
         ) from None
