@@ -2,13 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gigasr.config_errors import explain
 
 T = TypeVar("T", bound=BaseModel)
+Pretrained = Annotated[str | None, AfterValidator(lambda name: name or None)]  # open_clip tag or a local file, or ""
 
 
 class Strict(BaseModel):
@@ -17,7 +18,7 @@ class Strict(BaseModel):
 
 class TextConfig(Strict):
     tower: str = "ViT-L-14"  # frozen text tower: "text_lite" (bundled) or an open_clip model name
-    pretrained: str | None = "openai"  # open_clip tag or a local file; None for text_lite
+    pretrained: Pretrained = "openai"  # none for text_lite
     tower_width: int = Field(768, gt=0)  # features per token that the tower gives
     dim: int = Field(768, gt=0)  # width of the learned text transformer T
     depth: int = Field(2, ge=0)  # layers of T
@@ -166,14 +167,14 @@ class ClipConfig(Strict):
     """The frozen open_clip model of the contrastive loss."""
 
     tower: str = "ViT-B-32"
-    pretrained: str | None = "openai"  # open_clip tag or a local file
+    pretrained: Pretrained = "openai"
 
 
 class VisionConfig(Strict):
     """The vision-aided discriminator: a frozen open_clip image tower and trained heads."""
 
     tower: str = "ViT-B-32"
-    pretrained: str | None = "openai"  # open_clip tag or a local file
+    pretrained: Pretrained = "openai"
     layers: tuple[int, ...] = (3, 6, 9, 12)  # after which blocks of the tower features are taken, counted from 1
     channels: int = Field(64, gt=0)  # of the fixed random projections
     text: TextConfig = TextConfig()

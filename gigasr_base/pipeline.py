@@ -31,7 +31,7 @@ class TextToImage:
         self.dtype = choose_dtype(precision, self.device)
         self.network = network.to(self.device)
         text = network.config.text
-        self.tower = load_tower(text.tower, text.pretrained or None).to(self.device)
+        self.tower = load_tower(text.tower, text.pretrained).to(self.device)
 
     @classmethod
     def from_pretrained(cls, name: str = DEFAULT, device: str = "auto", precision: str = "auto") -> "TextToImage":

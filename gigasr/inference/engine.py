@@ -254,7 +254,7 @@ class PromptedUpsampler:
     def __init__(self, network: Upsampler) -> None:
         self.network, self.scale = network, network.scale
         text = network.config.text
-        self.tower = load_tower(text.tower, text.pretrained or None)
+        self.tower = load_tower(text.tower, text.pretrained)
 
     def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
         """Fold the network for one prompt and the z of one seed."""

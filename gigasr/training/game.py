@@ -56,7 +56,7 @@ class Game:
         torch.manual_seed(config.train.seed)
         self.config, self.train, self.device = config, config.train, device
         text = self.generator_config.text
-        tower = load_tower(text.tower, text.pretrained or None).to(device)
+        tower = load_tower(text.tower, text.pretrained).to(device)
         self.tower = TextMemory(tower) if self.train.keep_texts else tower
         self.build_players()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
