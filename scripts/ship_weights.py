@@ -7,11 +7,13 @@ import torch
 
 import gigasr.models.zoo
 import gigasr_base.zoo
+from gigasr.config import UpsamplerConfig
 from gigasr.models.checkpoint import load_weights, save_weights
+from gigasr_base.config import GeneratorConfig
 
-KINDS = {  # first part of a model's name -> where it ships, what it was trained on
-    "upsampler": (gigasr.models.zoo.WEIGHTS, "photographs"),
-    "base": (gigasr_base.zoo.WEIGHTS, "icons"),
+KINDS = {  # first part of a model's name -> where it ships, what it was trained on, its config
+    "upsampler": (gigasr.models.zoo.WEIGHTS, "photographs", UpsamplerConfig),
+    "base": (gigasr_base.zoo.WEIGHTS, "icons", GeneratorConfig),
 }
 
 
@@ -28,17 +30,18 @@ def main(source: Path, name: str, mix: Path | None, share: float) -> None:
     kind = name.partition("_")[0]
     if kind not in KINDS:
         raise click.BadParameter(f"expected upsampler_... or base_..., got {name!r}", param_hint="NAME")
-    folder, data = KINDS[kind]
-    state, config, _ = load_weights(source, kind)
+    folder, data, config_type = KINDS[kind]
+    state, header, _ = load_weights(source, kind)
+    config = config_type.model_validate(header)
     if mix is not None:
-        other, other_config, _ = load_weights(mix, kind)
-        if other_config != config:
+        other, other_header, _ = load_weights(mix, kind)
+        if config_type.model_validate(other_header) != config:
             raise click.BadParameter(f"expected weights of the config of {source}, got others", param_hint="--mix")
         state = {key: torch.lerp(value.float(), other[key].float(), share) for key, value in state.items()}
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}.safetensors"
     licence = f"Apache-2.0; trained on the {data} listed in the model card"
-    save_weights(target, state, kind, config, torch.float16, licence=licence)
+    save_weights(target, state, kind, config.model_dump(mode="json"), torch.float16, licence=licence)
     click.echo(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 
