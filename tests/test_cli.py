@@ -19,6 +19,7 @@ from tqdm import tqdm
 import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli import main
+from gigasr.cli.train import splits
 from gigasr.cli.upscale import Teller
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
 from gigasr.folders.plan import Job, Source
@@ -168,6 +169,13 @@ def test_an_input_is_not_replaced_by_a_result_unless_gigasr_made_it(
     assert result.exit_code == 0, result.output
     assert "left out, as made from others, or now to be made: 1 files (" in result.stderr
     assert read_metadata(own)["Seed"] == "1"
+
+
+def test_the_splits_of_a_folder_are_read_line_by_line_whatever_the_captions_hold(tmp_path: Path) -> None:
+    rows = ['{"file": "a.png", "captions": ["one\u2028two"]}', '{"file": "b.png", "captions": [""], "split": "val"}']
+    (tmp_path / "captions.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    assert splits(tmp_path) == {"train", "val"}
+    assert splits(tmp_path / "none") == set()
 
 
 def test_a_seed_that_torch_cannot_take_is_a_wrong_option(upscale: Callable[..., Result], photo: Path) -> None:

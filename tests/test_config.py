@@ -81,6 +81,7 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("upsampler.head_dim=5", "levels: expected channels divisible by head_dim 5, got 16$"),
         (
             "discriminator.num_levels=4",
             "discriminator.num_levels: expected at most the 3 that the generator makes, got 4",
