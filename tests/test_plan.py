@@ -90,6 +90,7 @@ def test_a_format_and_the_name_of_the_file_may_not_contradict_each_other(tmp_pat
     with pytest.raises(ValueError, match=r"b\.jpg: expected a name that ends in \.png, as --format says"):
         plan(a, output=tmp_path / "b.jpg", suffix=".png")
     assert plan(a, output=tmp_path / "b.PNG", suffix=".png")[0].target.name == "b.PNG"
+    assert plan(a, output=tmp_path / "b.jpeg", suffix=".jpg")[0].target.name == "b.jpeg"
 
 
 def test_a_file_of_several_pictures_keeps_its_kind_and_all_others_become_png(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_two_prompts_for_one_file_are_an_error(tmp_path: Path) -> None:
         ("p.jsonl", '{"file": "a.png"}\n', "in line 1, got '{.file.: .a.png.}'; correct it"),
         ("p.jsonl", '{"file": "a.png", "prompt": 3}\n', "in line 1, got '{.file.: .a.png., .prompt.: 3}'"),
         ("p.jsonl", '{"file": "a.png", "captions": "a dog"}\n', "file and a list of captions, in line 1"),
+        ("p.jsonl", '{"file": "a.png", "captions": null}\n', "file and a list of captions, in line 1"),
+        ("p.jsonl", '{"file": "a.png", "captions": {}}\n', "file and a list of captions, in line 1"),
         ("p.jsonl", '{"file": "a.png", "prompt": ""}\nfile\n', "in line 2, got 'file'"),
         ("p.txt", "a dog", "expected a name that ends in .csv or .jsonl, or the word sidecar"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import clear_errors, progress_bar
+from gigasr.cli.common import SEED, clear_errors, progress_bar
 
 if TYPE_CHECKING:
     from gigasr.evaluation.evaluate import Judges, Protocol
@@ -69,7 +69,7 @@ class Several(click.ParamType):
     type=click.IntRange(8),
     help="Take the middle squares, reduced to this side in px; smaller images are left out.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the models, degradations and wrong prompts.")
+@click.option("--seed", default=0, type=SEED, show_default=True, help="Of the models, degradations and wrong prompts.")
 @click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
 @click.option("--lpips-features", type=FILE, help="Its backbone, torchvision's weights; else they are downloaded.")
 @click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a figure out.")

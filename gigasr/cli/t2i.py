@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage
 
-FRAME_DURATION = 100  # ms; of animations
+FRAME_DURATION = 100.0  # ms; of animations
 ANIMATED = (".webp", ".gif", ".avif")  # names of one, where frames are asked for; .png stands for single pictures
 THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 
@@ -83,6 +83,8 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     sets = plan_sets(texts, output, "." + options["suffix"].lstrip("."), number, has_sheet=options["to"] is None)
     for target in (target for targets in sets for target in targets):
         check_target(target, options["overwrite"])
+    from gigasr.folders.prompts import check_prompts
+
     check_prompts([*texts, *filter(None, (options["style_prompt"], options["to"]))])
     painter, resolver = load_models(size, options)
     for prompt, targets in zip(texts, sets, strict=True):
@@ -151,17 +153,6 @@ def check_target(target: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already; choose another -o, or add --overwrite")
     check_folder(target.absolute().parent)
-
-
-def check_prompts(prompts: list[str]) -> None:
-    """Raise ValueError for a prompt that would be cut."""
-    from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
-
-    for prompt in prompts:
-        if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
-            raise ValueError(
-                f"prompt: expected at most {CONTEXT_LENGTH - 2} tokens, got {count - 2}; shorten '{prompt[:30]}...'"
-            )
 
 
 def load_models(size: tuple[int, int], options: dict[str, Any]) -> "tuple[TextToImage, SuperResolver | None]":
@@ -280,7 +271,7 @@ def write_animation(pictures: "Iterator[tuple[PictureStrips, dict[str, str]]]", 
     first, texts = next(pictures)
     frames = itertools.chain([first], (picture for picture, _ in pictures))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_frames(target, frames, Timing((float(FRAME_DURATION),) * count, plays=0), texts)
+    write_frames(target, frames, Timing((FRAME_DURATION,) * count, plays=0), texts)
     report(target, first.size)
 
 

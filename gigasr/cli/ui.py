@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gigasr.cli.common import clear_errors
-from gigasr.cli.t2i import base_images, check_prompts, describe, parse_size, plan_sets
+from gigasr.cli.t2i import base_images, describe, parse_size, plan_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,7 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image
+    from gigasr.folders.prompts import check_prompts
     from gigasr_base.pipeline import TextToImage, check_size, enlarge
 
     @lru_cache(maxsize=1)

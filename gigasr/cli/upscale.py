@@ -149,10 +149,11 @@ def plan(options: dict[str, Any]) -> "list[Job]":
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
     """Raise ValueError where a result would replace an input that gigasr hasn't made."""
     from gigasr.files.images import read_metadata
+    from gigasr.folders.report import absolute
 
-    targets = {job.target.resolve(): job.source.path for job in jobs}
+    targets = {absolute(job.target): job.source.path for job in jobs}
     for path in inputs:
-        source = targets.get(path.resolve())
+        source = targets.get(absolute(path))
         if source is not None and not read_metadata(path).get("Software", "").startswith("gigasr"):
             raise ValueError(f"{path}: expected a result of gigasr to replace, got an input; choose -o for {source}")
 

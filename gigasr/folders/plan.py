@@ -109,7 +109,7 @@ def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
         if not is_single:
             raise ValueError(f"{output}: expected a folder for several inputs, got a file's name; choose another -o")
         if output.suffix:
-            if outputs.suffix and outputs.suffix != output.suffix.lower():
+            if outputs.suffix and OUTPUT_FORMATS.get(outputs.suffix) != OUTPUT_FORMATS.get(output.suffix.lower()):
                 raise ValueError(
                     f"{output}: expected a name that ends in {outputs.suffix}, as --format says; give one of the two"
                 )

@@ -75,9 +75,9 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
         if line.strip():
             try:
                 row = json.loads(line)
-                prompts = [row["prompt"]] if "prompt" in row else row["captions"] or [""]
-                name, prompt = row["file"], prompts[0]
-                if not isinstance(prompts, list) or not isinstance(name, str) or not isinstance(prompt, str):
+                texts = [row["prompt"]] if "prompt" in row else row["captions"]
+                name, prompt = row["file"], [*texts, ""][0]
+                if not isinstance(texts, list) or not isinstance(name, str) or not isinstance(prompt, str):
                     raise TypeError
             except (ValueError, LookupError, TypeError):
                 raise ValueError(

@@ -192,7 +192,7 @@ def _blend_band(
 
 
 def blank(piece: Tensor, width: int) -> Tensor:
-    """An image of this width that isn't filled yet, and else like a piece of it."""
+    """piece: [B, C, H, W] -> [B, C, H, width], not filled yet; type, device and layout are the piece's"""
     layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # of a part of a map too
     shape = *piece.shape[:3], width
     return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)

@@ -38,7 +38,7 @@ class Batch:
     captions: list[str]
     tokens: TokenFeatures
     wrong: TokenFeatures  # of another image's caption
-    is_wrong: Tensor  # [B] bool; False where the other image has the same caption
+    is_wrong: Tensor  # [B] bool; False where the other image has the same caption, or none
     shift: Tensor  # [B, 2] px down and right by which LPIPS sees each image moved
 
 
