@@ -7,6 +7,7 @@ import pytest
 import torch
 from picture_files import TEXTS, random_picture, samples_of, vips_samples
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gigasr.files import raster
 from gigasr.files.image_writer import check_format, write_image
@@ -176,3 +177,23 @@ def test_a_foreign_comment_is_not_taken_for_texts(tmp_path: Path) -> None:
         exif[0x8769] = {0x9286: comment}
         Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", exif=exif)
         assert read_metadata(tmp_path / "a.jpg") == {}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_what_others_wrote_into_a_png_stays_beside_the_own_texts(tmp_path: Path, mode: str) -> None:
+    texts = PngInfo()
+    for key, text in {"Title": "Ein Öl", "parameters": "steps 20", "Software": "Editor", "Prompt": "old"}.items():
+        texts.add_text(key, text)
+    texts.add_itxt("Author", "渋谷", lang="ja", tkey="作者")
+    texts.add_text("Raw profile type exif", "\nexif\n 2\nffff")
+    Image.new(mode, (4, 4)).save(tmp_path / "in.png", pnginfo=texts)
+    own = {"Software": "gigasr 1", "Prompt": "new", "Seed": "3"}
+    for target, source in (("a.png", "in.png"), ("b.png", "a.png")):
+        write_image(tmp_path / target, read_image(tmp_path / source), own)
+    kept = {"Title": "Ein Öl", "Author": "渋谷"}
+    assert read_metadata(tmp_path / "a.png") == kept | {"parameters": "steps 20"} | own
+    assert read_metadata(tmp_path / "b.png") == kept | own
+    write_image(tmp_path / "c.png", read_image(tmp_path / "a.png"))
+    assert read_metadata(tmp_path / "c.png") == kept
+    write_image(tmp_path / "d.jpg", read_image(tmp_path / "a.png"), own)
+    assert read_metadata(tmp_path / "d.jpg") == own

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from gigasr.files.colour import cmyk_to_srgb
-from gigasr.files.exif import INPUT_FORMATS, ORIENTATION, exif_bytes, portable_tags, read_exif
+from gigasr.files.exif import INPUT_FORMATS, ORIENTATION, exif_bytes, kept_texts, portable_tags, read_exif
 from gigasr.files.headers import Header, is_tiff
 from gigasr.files.picture import Picture
 from gigasr.files.xmp import IPTC_TAG, read_iptc, read_xmp
@@ -77,13 +77,15 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         raise ValueError(error) from error
     if samples.dtype != np.uint16:
         raise ValueError(f"16-bit samples that decode to {samples.dtype}")
+    texts: dict[str, str] = {}
     if is_page:
         dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm stands for unknown
     else:
         file.seek(0)
-        dpi = Image.open(file, formats=INPUT_FORMATS).info.get("dpi")  # here pyvips gives 72 for unknown
+        info = Image.open(file, formats=INPUT_FORMATS).info
+        dpi, texts = info.get("dpi"), kept_texts(info)  # pyvips gives 72 dpi for unknown ones
     tags = portable_tags(lambda: read_exif(file, header.offset))
-    return replace(_to_picture(samples, header.white, icc_profile, tags, dpi), xmp=xmp)
+    return replace(_to_picture(samples, header.white, icc_profile, tags, dpi), xmp=xmp, texts=texts)
 
 
 def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture:
@@ -95,13 +97,15 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     mode: PIL mode to convert to; "" = the plain one that holds what is in it
     """
     image.load()
+    file_format = image.format
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
     if tags.get(ORIENTATION) in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[tags[ORIENTATION]])
     samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
     white = np.iinfo(samples.dtype).max
     picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
-    return replace(picture, xmp=xmp, iptc=picture.iptc or iptc)
+    texts = kept_texts(image.info) if file_format == "PNG" else {}
+    return replace(picture, xmp=xmp, iptc=picture.iptc or iptc, texts=texts)
 
 
 def plain_mode(image: Image.Image) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -16,6 +16,8 @@ MAKER_NOTE, USER_COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT, INTEROP_IFD = 0x927C, 0x928
 # Tags that describe the photograph; the others of IFD0 describe the file: strips, depth, resolution, thumbnail.
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
 KEPT_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)}
+FALSE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
+DESCRIPTIONS = {"Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source", "Comment"}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
 
 
@@ -51,6 +53,17 @@ def portable_tags(load: Callable[[], Image.Exif]) -> dict[int, Any]:
         logger.warning("EXIF ignored as it is damaged: %s", error)
         return {}
     return tags
+
+
+def kept_texts(info: Mapping[Any, Any]) -> dict[str, str]:
+    """The texts worth keeping of those that Pillow finds in a PNG; of gigasr's own results what others wrote.
+
+    info: of an opened PNG
+    """
+    texts = {key: text for key, text in info.items() if isinstance(text, str) and not str(key).startswith(FALSE_TEXTS)}
+    if texts.get("Software", "").startswith("gigasr"):
+        return {key: text for key, text in texts.items() if key in DESCRIPTIONS}
+    return texts
 
 
 def exif_bytes(tags: dict[int, Any]) -> bytes | None:

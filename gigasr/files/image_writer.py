@@ -53,8 +53,8 @@ def write_frames(
 
     pictures: one; the frames of an animation, for PNG, WebP, GIF and AVIF; or pages, for TIFF
     timing:   of an animation; None for a single picture or pages
-    metadata: texts for read_metadata; as PNG text chunks, or as one JSON string in the comment of the others; BMP
-              has no room for them
+    metadata: texts for read_metadata; as PNG text chunks beside the picture's own, or as one JSON string in the
+              comment of the others; BMP has no room for them
     quality:  1..100 for JPEG, WebP and AVIF, where 100 makes WebP lossless; None = 95
 
     16 bit is kept by PNG and TIFF. JPEG and BMP have no alpha: transparent pixels are laid on white; GIF's is 0 or 1.
@@ -125,7 +125,7 @@ def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Ras
         blocks, profile = map(partial(_to_srgb, profile=profile, path=path), blocks), None
     tags = output_tags(first.exif, size, {} if file_format == "PNG" else texts)
     channels = (1 if first.is_gray else 3) + has_alpha
-    facts = profile, first.dpi, tags, renew_xmp(first.xmp, size), first.iptc
+    facts = profile, first.dpi, tags, renew_xmp(first.xmp, size), first.iptc, first.texts
     return Raster(size, channels, np.dtype(dtype), blocks, *facts)
 
 

@@ -1,7 +1,7 @@
 """Pictures: what is left of an image file in memory, and their transparent pixels."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ class Picture:
     dpi: tuple[float, float] | None = None  # x, y
     xmp: bytes | None = None  # as it was read; made true for the size when it is written
     iptc: bytes | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)  # of a PNG: Title, Author, …; for another PNG
 
     def __post_init__(self) -> None:
         if self.rgb.dim() != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype != torch.float32:

@@ -3,8 +3,8 @@
 import itertools
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
 
@@ -36,6 +36,7 @@ class Raster:
     tags: dict[int, Any]  # of EXIF
     xmp: bytes | None = None
     iptc: bytes | None = None  # PNG has no place for it
+    texts: Mapping[str, str] = field(default_factory=dict)  # PNG alone has a place for them
 
     @property
     def num_bytes(self) -> int:
@@ -71,7 +72,7 @@ def write_png(file: BinaryIO, rasters: Iterator[Raster], texts: dict[str, str], 
     """Write a PNG: Pillow has no 16-bit colour and no strips; pyvips writes texts in the wrong encoding, EXIF its own.
 
     rasters: one, or the frames of an animation, alike in all but their samples
-    texts:   as tEXt chunks, or as iTXt for what Latin-1 doesn't have
+    texts:   beside, or for, those of the first raster; as tEXt chunks, or as iTXt for what Latin-1 doesn't have
     timing:  of an animation
     """
     first = next(rasters)
@@ -99,7 +100,7 @@ def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None
     if raster.xmp:
         PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)
     info = PngImagePlugin.PngInfo()
-    for key, text in texts.items():
+    for key, text in {**raster.texts, **texts}.items():
         info.add_text(key, text)
     for name, data, *_ in info.chunks:
         PngImagePlugin.putchunk(file, name, data)
