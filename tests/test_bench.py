@@ -50,6 +50,19 @@ def test_every_network_has_a_row_with_its_figures(
     assert lines[-4][43:73].strip() == ""  # torch does not see what onnxruntime computes
 
 
+def test_a_network_with_global_attention_is_timed_at_its_own_size(tmp_path: Path) -> None:
+    windowed = Path("configs/upsampler_tiny.toml").read_text(encoding="utf-8")
+    (tmp_path / "windowed.toml").write_text(windowed)
+    (tmp_path / "global.toml").write_text(windowed.replace("window = 4", "window = 0"))
+    plan = bench.plan("cpu", "fp32", 24, 1, "cpu", ())
+    sides = {"windowed": 24, "global": bench.load_config(tmp_path / "global.toml").upsampler.lr_size}
+    assert sides["global"] != 24
+    for name, side in sides.items():
+        cases = bench.config_cases(tmp_path / f"{name}.toml", plan)
+        assert [case.name for case in cases] == [f"{name}, folded", f"{name}, unfolded fp32"]
+        assert [case.pixels for case in cases] == [(8 * side) ** 2] * 2
+
+
 def test_aurasr_is_compared_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
     small = {"dim": 4, "self_attn_heads": 2, "self_attn_dim_head": 4}

@@ -108,6 +108,13 @@ def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline
     return cases
 
 
+def config_cases(path: Path, plan: Plan) -> list[Case]:
+    """A network of ours from a config; one with global attention at the size that it is for."""
+    network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
+    side = plan.side if network.config.window else network.config.lr_size
+    return our_cases(network, path.stem, plan, side, has_pipeline=False)
+
+
 def run_pipeline(resolver: SuperResolver, picture: Picture) -> None:
     """Enlarge a picture, correction and all."""
     for strip in resolver.strips(picture).strips:
@@ -232,8 +239,7 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> 
     """Time everything in turn, as often as the plan says and once to warm up; a JSON-able result."""
     cases = our_cases(load_upsampler(), DEFAULT, plan, plan.side, has_pipeline=True)
     for path in plan.configs:
-        network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
-        cases += our_cases(network, path.stem, plan, network.config.lr_size, has_pipeline=False)
+        cases += config_cases(path, plan)
     cases += [model_case(name, plan) for name in plan.models]
     cases += aurasr_cases(plan.place) if plan.has_aurasr else []
     cases += peer_cases(plan.place)
