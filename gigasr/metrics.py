@@ -5,12 +5,13 @@ Images are float tensors [3, H, W] in [0, 1] on any device; every figure first r
 
 import importlib
 import math
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.error import URLError
 
 import numpy as np
@@ -103,7 +104,7 @@ def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:
     result, truth: [3, H, W]  in [0, 1]
     returns: 0 for equal images
     """
-    _check_pair("metrics.lpips_distance", result, truth)
+    _check_pair("metrics.lpips_distance", result, truth, least=32)
     device = next(lpips.parameters()).device
     x, y = (_to_8bit(image).to(device, torch.float32).unsqueeze(0) / 127.5 - 1 for image in (result, truth))
     with torch.no_grad():
@@ -150,7 +151,7 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None =
 
     result:  [3, H * scale, W * scale]  in [0, 1]
     low_res: [3, H, W]  in [0, 1]
-    reduce:  how the input was made; None = reduce_bicubic
+    reduce:  how the input was made; None = low_res_from
     returns: PSNR over RGB in dB, infinite for a perfect round trip
     """
     _check_image("metrics.lr_psnr", result)
@@ -161,7 +162,7 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None =
             f"metrics.lr_psnr: expected a result of {height * scale}x{width * scale} px ({scale} times its input), "
             f"got {result.shape[1]}x{result.shape[2]} px; resize or crop the result to that size"
         )
-    return _psnr(_to_8bit((reduce or reduce_bicubic)(result, scale)).double(), _to_8bit(low_res).double())
+    return _psnr(_to_8bit((reduce or low_res_from)(result, scale)).double(), _to_8bit(low_res).double())
 
 
 def low_res_from(hr: Tensor, scale: int) -> Tensor:
@@ -170,16 +171,7 @@ def low_res_from(hr: Tensor, scale: int) -> Tensor:
     hr:      [3, H, W]  in [0, 1]
     returns: [3, H // scale, W // scale]  in [0, 1], multiples of 1/255, on the CPU
     """
-    return reduce_bicubic(crop_to_multiple(hr, scale), scale)
-
-
-def reduce_bicubic(image: Tensor, scale: int) -> Tensor:
-    """Reduce by PIL's antialiased bicubic, in 8 bit.
-
-    image:   [3, H, W]  in [0, 1]
-    returns: [3, H // scale, W // scale]  in [0, 1], multiples of 1/255, on the CPU
-    """
-    picture = Image.fromarray(_to_8bit(image).permute(1, 2, 0).numpy())
+    picture = Image.fromarray(_to_8bit(crop_to_multiple(hr, scale)).permute(1, 2, 0).numpy())
     reduced = picture.resize((picture.width // scale, picture.height // scale), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(reduced)).permute(2, 0, 1) / 255
 
@@ -220,10 +212,18 @@ def _import(module: str, package: str, advice: str) -> ModuleType:
         raise ImportError(f"metrics: expected {package}, got '{error}'; {advice}") from error
 
 
+def read_features(path: str | Path) -> dict[str, Any]:
+    """A file of torchvision's weights, without the word that its models put before those of `features`."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: expected weights, got {type(error).__name__}; download the file again") from None
+    return {str(key).removeprefix("features."): value for key, value in loaded.items()}
+
+
 def _load_features(backbone: nn.Module, path: str | Path) -> None:
     """Load torchvision's `features` into the backbone, which holds the same layers behind the name of a slice."""
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    stored = {key.removeprefix("features."): value for key, value in loaded.items()}
+    stored = read_features(path)
     wanted = {key: key.partition(".")[2] for key in backbone.state_dict()}
     missing = sorted(set(wanted.values()) - stored.keys())
     if missing:
@@ -244,7 +244,7 @@ def _check_image(name: str, image: Tensor) -> None:
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; look for an overflow in the network")
 
 
-def _check_pair(name: str, result: Tensor, truth: Tensor) -> None:
+def _check_pair(name: str, result: Tensor, truth: Tensor, least: int, border: int = 0) -> None:
     _check_image(name, result)
     _check_image(name, truth)
     if result.shape != truth.shape:
@@ -252,19 +252,19 @@ def _check_pair(name: str, result: Tensor, truth: Tensor) -> None:
             f"{name}: expected two images of one size, got {result.shape[1]}x{result.shape[2]} px and "
             f"{truth.shape[1]}x{truth.shape[2]} px; crop the truth with crop_to_multiple"
         )
-
-
-def _luma_pair(name: str, result: Tensor, truth: Tensor, border: int, least: int) -> tuple[Tensor, Tensor]:
-    """Check both images; give their 8-bit images' luma without the border, [H, W] in 16..235, float64."""
-    _check_pair(name, result, truth)
     height, width = result.shape[1:]
     if border < 0 or min(height, width) - 2 * border < least:
         raise ValueError(
             f"{name}: expected at least {least}x{least} px inside a border of {border} px, got {height}x{width} px; "
             "use larger images or another border"
         )
-    inside = (slice(border, height - border), slice(border, width - border))
-    return _luma(result)[inside], _luma(truth)[inside]
+
+
+def _luma_pair(name: str, result: Tensor, truth: Tensor, border: int, least: int) -> tuple[Tensor, Tensor]:
+    """Check both images; give their 8-bit images' luma without the border, [H, W] in 16..235, float64."""
+    _check_pair(name, result, truth, least, border)
+    inside = [slice(border, length - border) for length in result.shape[1:]]
+    return _luma(result)[*inside], _luma(truth)[*inside]
 
 
 def _luma(image: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent
+from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, luma
 from gigasr.inference.columns import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
 from gigasr.inference.engine import Engine, Model
+from gigasr.inference.noise import check_seed
 from gigasr.inference.rows import Rows, resize_rows
 from gigasr.models.zoo import DEFAULT, load_model
 
@@ -48,7 +49,10 @@ class SuperResolver:
         strip:  low-res rows per strip, 0 = auto
         batch:  regions at a time on each device, 0 = auto
         """
-        devices = choose_devices(device)
+        for name, value in {"tile": tile, "strip": strip, "batch": batch}.items():
+            if value < 0:
+                raise ValueError(f"{name}: expected at least 0, got {value}; 0 = auto")
+        devices = choose_devices(str(device))
         self.model = model
         self.place = Place(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
         self.latest: tuple[tuple[str, int], Engine] | None = None
@@ -94,9 +98,11 @@ class SuperResolver:
         the width, a very wide picture is enlarged as its mirror image at the diagonal, and lies in a temporary file,
         3 or 6 bytes a pixel, before the first strip comes.
         """
+        check_picture(picture)
         target = target_size(picture.size, scale, size, self.model.scale)
         if not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
+        seed = check_seed(seed)
         engine = self.engine(prompt, seed)
         if picture.size[1] <= max(picture.size[0], WIDEST):
             return PictureStrips(target, self._strips(picture, target, engine, seed, fidelity))
@@ -106,13 +112,16 @@ class SuperResolver:
     @torch.inference_mode()
     def engine(self, prompt: str, seed: int) -> Engine:
         """The model's engine for one prompt and seed; the latest is kept."""
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         key = (prompt if self.model.takes_text else "", seed)
         if prompt and not self.model.takes_text:
             logger.warning("prompt: ignored, as this model takes no text")
-        if self.latest is None or self.latest[0] != key:
-            self.latest = None  # before the next one is made
-            self.latest = key, self.model.engine(*key, self.place)
-        return self.latest[1]
+        latest = self.latest
+        if latest is None or latest[0] != key:
+            self.latest = latest = None  # before the next one is made
+            self.latest = latest = key, self.model.engine(*key, self.place)
+        return latest[1]
 
     @torch.inference_mode()
     def _strips(
@@ -126,15 +135,31 @@ class SuperResolver:
         for pass_size in plan_passes(picture.size, target, engine.scale):
             lr = resize_rows(rows, pass_size)
             size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
-            rows = Rows(size, correct_strips(engine.strips(lr.fork(), seed), lr, engine.scale, fidelity))
+            made = engine.strips(lr.fork(), seed)
+            if engine.scale > 1:  # a result of the same size would be corrected back to the input
+                made = correct_strips(made, lr, engine.scale, fidelity)
+            rows = Rows(size, made)
         top = 0
         for strip in resize_rows(rows, target):
             bottom = top + strip.shape[2]
             rgb = strip[0].add_(1).div_(2).clamp_(0, 1).cpu()
+            if picture.is_gray:
+                rgb = luma(rgb).expand(3, -1, -1)
             mask = None if alpha is None else alpha.read(top, bottom)[0].clamp(0, 1)
             yield dataclasses.replace(picture, rgb=rgb, alpha=mask, dpi=dpi)
             del strip, rgb  # or they live while the next strip is made
             top = bottom
+
+
+def check_picture(picture: Picture) -> None:
+    """Raise ValueError for what is no picture, and for values beyond 0..1 or not a number."""
+    if not isinstance(picture, Picture):
+        raise ValueError(f"picture: expected a Picture, got {type(picture).__name__}; read_image reads one from a file")
+    for name, values in {"rgb": picture.rgb, "alpha": picture.alpha}.items():
+        if values is not None:
+            low, high = values.aminmax()
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"picture.{name}: expected values in 0..1, got {low:g} to {high:g}; scale or clamp it")
 
 
 def parse_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
@@ -157,7 +182,7 @@ def target_size(
         raise ValueError("size: expected a scale or a size, got both; give one of them")
     height, width = picture_size
     if size is None:
-        scale = default if scale is None else scale
+        scale = default if scale is None else float(scale)
         if not 1 <= scale <= MAX_SCALE:
             raise ValueError(f"scale: expected 1..{MAX_SCALE}, got {scale:g}; enlarge twice for more")
         return round(height * scale), round(width * scale)
@@ -169,14 +194,14 @@ def target_size(
 
 
 def plan_passes(size: tuple[int, int], target: tuple[int, int], scale: int) -> list[tuple[int, int]]:
-    """Input sizes of the passes that lead to at least the target; each pass enlarges by `scale`.
+    """Input sizes of the passes that lead to at least the target; each pass enlarges by `scale`, one of 1 only cleans.
 
     The first pass takes the picture itself. A later one takes what an exact last pass would need, so that no pass
     works on pixels that are thrown away.
     """
     factor = max(target[0] / size[0], target[1] / size[1])
     count = 1
-    while scale**count < factor:
+    while 1 < scale**count < factor:
         count += 1
     later = [scale ** (count - i) for i in range(1, count)]
     return [size] + [(math.ceil(target[0] / rest), math.ceil(target[1] / rest)) for rest in later]

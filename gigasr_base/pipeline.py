@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gigasr.files.picture import Picture, PictureStrips, Progress
 from gigasr.inference.devices import choose_device, choose_dtype
-from gigasr.networks.text import TextFeatures, load_tower
+from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
 from gigasr.pipeline import SuperResolver, resize, target_size
 from gigasr_base.figures import frame_steps
 from gigasr_base.generator import Condition, Generator
@@ -46,8 +47,9 @@ class TextToImage:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
         """Paint one image per pair of prompt and seed."""
-        pairs = zip(prompts, seeds, strict=True)
-        return torch.cat([self.paint(self.everywhere(self.condition(*pair, truncation))) for pair in pairs])
+        rows = paired(prompts=prompts, seeds=seeds)
+        conditions = (self.condition(prompt, seed, truncation) for prompt, seed in rows)
+        return torch.cat([self.paint(self.everywhere(condition)) for condition in conditions])
 
     @torch.inference_mode()
     def mix(
@@ -64,7 +66,7 @@ class TextToImage:
         style_seeds: one per seed; None = the same seeds
         """
         images = []
-        for seed, style_seed in zip(seeds, seeds if style_seeds is None else style_seeds, strict=True):
+        for seed, style_seed in paired(seeds=seeds, style_seeds=seeds if style_seeds is None else style_seeds):
             coarse, fine = (self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed)))
             images.append(self.paint(mix(coarse, fine, len(self.network.levels), mix_at)))
         return torch.cat(images)
@@ -108,7 +110,7 @@ class TextToImage:
     ) -> Tensor:
         """Paint a prompt with w moved by what sets one prompt apart from another; the text stays the prompt's."""
         images = []
-        for seed in seeds:
+        for (seed,) in paired(seeds=seeds):
             start, more, less = (self.condition(text, seed, truncation) for text in (prompt, plus, minus))
             w = shift(start.w, more.w, less.w, strength)
             images.append(self.paint(self.everywhere(Condition(w, start.text))))
@@ -120,6 +122,7 @@ class TextToImage:
 
     def text(self, prompt: str) -> TextFeatures:
         """What T says of a prompt, for one sample."""
+        warn_of_cut(prompt)
         return self.network.text_transformer(self.tower.encode([prompt]))
 
     def w(self, z: Tensor, text: TextFeatures, truncation: float) -> Tensor:
@@ -144,6 +147,17 @@ class TextToImage:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             rgb = self.network.synthesize(conditions)[-1]
         return rgb.float().cpu().add(1).div(2).clamp(0, 1)
+
+
+def paired(**columns: Sequence[Any]) -> Iterator[Any]:
+    """Rows of lists of one length; ValueError for others, for empty ones and for a text in the place of several."""
+    for name, column in columns.items():
+        if isinstance(column, str) or not len(column):
+            raise ValueError(f"{name}: expected a list of one or more, got {column!r}; put a single one in brackets")
+    lengths = [str(len(column)) for column in columns.values()]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{' and '.join(columns)}: expected as many of each, got {' and '.join(lengths)}; repeat some")
+    return zip(*columns.values(), strict=True)
 
 
 def check_size(size: tuple[int, int], base_size: int) -> None:
@@ -175,6 +189,10 @@ def enlarge_strips(
     resolver: may be None for sizes up to S
     prompt, seed: for the resolver
     """
+    if min(size) < 1:
+        raise ValueError(f"size: expected at least 1x1 px, got {size[1]}x{size[0]}; choose a larger one")
+    if image.dim() != 3 or image.shape[1] != image.shape[2]:
+        raise ValueError(f"image: expected a square one, [3, S, S], got {list(image.shape)}; cut it first")
     side = max(size)
     if side <= image.shape[1]:
         square = iter([Picture(resize(image[None], (side, side))[0].clamp(0, 1))])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -172,6 +173,30 @@ def test_a_larger_size_is_the_middle_of_the_square_that_covers_it(painter: TextT
     assert torch.equal(torch.cat([strip.rgb for strip in strips], dim=1), square[:, 45:105])
     assert len(strips) > 1
     assert torch.equal(enlarge(image, (150, 61), resolver, A, seed=3).rgb, square[:, :, 44:105])
+
+
+def test_lists_that_do_not_pair_are_one_clear_error(painter: TextToImage) -> None:
+    for prompts, seeds, message in (
+        (A, [0], "prompts: expected a list of one or more, got 'a red apple'"),
+        ([], [], r"prompts: expected a list of one or more, got \[\]"),
+        ([A, B], [0], "prompts and seeds: expected as many of each, got 2 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            painter.generate(prompts, seeds)
+    with pytest.raises(ValueError, match="seeds: expected a list of one or more"):
+        painter.shift(A, B, A, [])
+    assert torch.equal(painter.generate([A], np.arange(1)), painter.generate([A], [0]))  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_is_cut_is_told(painter: TextToImage, caplog: pytest.LogCaptureFixture) -> None:
+    painter.generate(["word " * 100], [0])
+    assert [record.getMessage()[:37] for record in caplog.records] == ["prompt: cut to 75 of 100 tokens: 'wor"]
+
+
+@pytest.mark.parametrize(("side", "size", "message"), [(8, (0, 4), "got 4x0"), (4, (4, 4), "expected a square one")])
+def test_only_squares_are_enlarged_and_to_some_size(side: int, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        enlarge(torch.rand(3, 8, side), size, None)
 
 
 def test_what_the_upsampler_cannot_reach_is_refused_beforehand() -> None:

@@ -9,10 +9,10 @@ import pytest
 from picture_files import by_file, make_images, statuses
 
 from gigasr.folders.batch import Run
-from gigasr.folders.cluster import ATTEMPTS, ClusterRun
+from gigasr.folders.cluster import ATTEMPTS, ClusterRun, anywhere
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, read_reports
-from gigasr.folders.worker import Settings, Work
+from gigasr.folders.worker import Settings, Work, Worker
 
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("ray")
@@ -54,6 +54,20 @@ def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes
     assert told_as == found, [str(work.error) for work in told]
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(read_reports(tmp_path / "ray")) == 10
+
+
+def test_a_worker_finds_its_files_from_any_folder(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(tmp_path / "in", "a.png")
+    monkeypatch.chdir(tmp_path)
+    (job,) = plan(Path("in"), Path("out"))
+    sent = anywhere(job)
+    monkeypatch.chdir(tiny_weights.parent)
+    assert Worker(Settings(model=str(tiny_weights))).process(sent, {}).status == "done"
+    assert (tmp_path / job.target).is_file()
+    assert sent.source.name == job.source.name
+    assert sent.report == tmp_path / "out" / REPORT
 
 
 def test_a_file_whose_workers_die_is_given_up_and_told(tmp_path: Path, tiny_weights: Path) -> None:

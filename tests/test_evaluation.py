@@ -1,6 +1,7 @@
 """Models are compared on the same inputs, and what was measured is kept per image, per set and per model."""
 
 import math
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ from gigasr.evaluation.evaluate import (
     evaluate_pair,
     interpolate,
     load_truth,
+    read_result,
+    short_names,
     summarise,
 )
 from gigasr.evaluation.frechet import FrozenFeatures
@@ -68,8 +71,41 @@ def test_a_folder_of_results_stands_for_the_model_that_made_them(samples: dict[s
         made, read = first.images["lanczos"][name], again.images[str(tmp_path / "lanczos")][name]
         assert [made[figure] for figure in figures] == [read[figure] for figure in figures]
     (tmp_path / "lanczos" / "0.png").unlink()
-    with pytest.raises(ValueError, match="expected a result for 0.png, got none"):
+    with pytest.raises(ValueError, match="expected one result for 0.png, got none"):
         run([str(tmp_path / "lanczos")], samples, Judges(has_niqe=False))
+
+
+def test_a_result_is_found_by_its_whole_name_and_must_be_the_only_one(tmp_path: Path) -> None:
+    right, other = torch.full((3, 8, 8), 1.0), torch.zeros(3, 8, 8)
+    for name, pixels in {"a.1.png": other, "a.png": right, "a.b.png": other}.items():
+        write_image(tmp_path / name, Picture(pixels))
+    assert torch.equal(read_result(tmp_path, "a.webp", other, ""), right)
+    write_image(tmp_path / "a.tif", Picture(right))
+    with pytest.raises(ValueError, match=r"expected one result for a.webp, got a.png and a.tif"):
+        read_result(tmp_path, "a.webp", other, "")
+
+
+def test_models_of_one_name_have_folders_of_their_own(
+    samples: dict[str, Sample], tiny_weights: Path, tmp_path: Path
+) -> None:
+    models = []
+    for run_name in ("a", "b"):
+        (tmp_path / run_name / "run").mkdir(parents=True)
+        models.append(str(shutil.copyfile(tiny_weights, tmp_path / run_name / "run" / "last.safetensors")))
+    run(models, samples, Judges(has_niqe=False), save=tmp_path / "saved")
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["a-run-last", "b-run-last"]
+    assert short_names(["x/m.pth", "lanczos", "owner/m"]) == {
+        "x/m.pth": "x-m",
+        "lanczos": "lanczos",
+        "owner/m": "owner-m",
+    }
+    assert short_names(["/m.pth", "m.pth"]) == {"/m.pth": "-m", "m.pth": "m"}
+
+
+def test_what_is_wrong_with_an_image_is_told_with_its_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "small.png", Picture(torch.rand(3, 48, 48)))
+    with pytest.raises(ValueError, match=r"small.png: metrics.spectrum_error: expected at least 64x64 px"):
+        run(["lanczos"], {"small.png": Sample(tmp_path / "small.png", ("",))}, Judges(has_niqe=False))
 
 
 def test_the_table_holds_means_the_median_time_and_the_peak_of_memory() -> None:

@@ -1,5 +1,7 @@
 """Items pass between two threads in order; whichever side fails, neither waits for ever."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +62,24 @@ def test_a_reader_meets_what_interrupts_the_maker() -> None:
             handoff.put(1)
             raise KeyboardInterrupt
         assert isinstance(reading.exception(20), KeyboardInterrupt)
+
+
+def test_threads_that_start_background_threads_at_once_keep_their_own_number() -> None:
+    code = """
+import threading, torch
+from gigasr.folders.handoff import background_thread
+torch.set_num_threads(2)
+found = []
+def work():
+    for _ in range(100):
+        background_thread().shutdown()
+    found.append(torch.get_num_threads())
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert [*found, torch.get_num_threads()] == [2] * 5, found
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_background_thread_computes_alone_and_the_others_as_before() -> None:

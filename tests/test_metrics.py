@@ -255,6 +255,8 @@ def test_an_image_that_is_no_image_is_refused(result: Tensor, message: str) -> N
 
 def test_images_too_small_for_a_figure_are_refused() -> None:
     small = torch.zeros(3, 16, 40)
+    with pytest.raises(ValueError, match=r"lpips_distance: expected at least 32x32 px .* got 16x40 px"):
+        metrics.lpips_distance(small, small, torch.nn.Identity())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"ssim_y: expected at least 11x11 px inside a border of 4 px, got 16x40 px"):
         metrics.ssim_y(small, small, border=4)
     with pytest.raises(ValueError, match="spectrum_error: expected at least 64x64 px"):
@@ -289,3 +291,9 @@ def test_lanczos_on_kodak24_gives_the_baseline_means_at_4x() -> None:
 def test_lpips_with_its_true_weights_gives_the_known_distance() -> None:
     result, truth, _ = lanczos_4x(KODAK[0])
     assert metrics.lpips_distance(result, truth, metrics.Lpips(features=FEATURES)) == pytest.approx(0.3699, abs=5e-4)
+
+
+def test_a_file_that_is_no_backbone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match=r"a.pth: expected weights, got UnpicklingError"):
+        metrics.Lpips("squeeze", tmp_path / "a.pth")

@@ -2,11 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigasr.inference.noise import noise_field
+from gigasr.inference.noise import check_seed, noise_field
 from gigasr.inference.tiling import Region
 
 
@@ -54,6 +56,22 @@ def test_the_field_has_no_visible_structure() -> None:
 def test_the_field_does_not_change_between_releases() -> None:
     x = noise_field(-1, Region(2**31, 5, 1, 3), 1).flatten()
     assert torch.allclose(x, torch.tensor([0.4080506, 0.5530510, -0.0188596]), atol=1e-5)
+
+
+def test_a_seed_is_any_integer_that_torch_takes() -> None:
+    assert [check_seed(seed) for seed in (0, 2**63 - 1, np.int64(3), np.uint8(4), torch.tensor(5))] == [
+        0,
+        2**63 - 1,
+        3,
+        4,
+        5,
+    ]
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=rf"seed: expected 0..2\*\*63 - 1, got {seed}"):
+            check_seed(seed)
+    for wrong in (1.0, None, "1"):
+        with pytest.raises(ValueError, match="seed: expected an integer, got"):
+            check_seed(wrong)  # type: ignore[arg-type]
 
 
 def test_threads_draw_the_same_field() -> None:

@@ -156,13 +156,16 @@ def test_regions_join_without_a_step(tiny_weights: Path) -> None:
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     scale=st.floats(1, 64),
-    network=st.sampled_from([2, 4, 8]),
+    network=st.sampled_from([1, 2, 4, 8]),
 )
 @settings(max_examples=200, deadline=None)
 def test_passes_reach_the_target_without_waste(size: tuple[int, int], scale: float, network: int) -> None:
     target = target_size(size, scale, None, network)
     passes = plan_passes(size, target, network)
     assert passes[0] == size
+    if network == 1:
+        assert passes == [size]
+        return
     assert all(n * network >= t for n, t in zip(passes[-1], target, strict=True))
     for before, after in zip(passes[:-1], passes[1:], strict=True):
         assert all(b <= a * network for a, b in zip(before, after, strict=True))
@@ -177,6 +180,8 @@ def test_passes_reach_the_target_without_waste(size: tuple[int, int], scale: flo
         ({"size": (4, 400)}, "size: expected at most 64 times 4x4 px, got 400x4"),
         ({"size": (8, 8), "scale": 2}, "size: expected a scale or a size, got both"),
         ({"fidelity": 1.5}, r"fidelity: expected 0\.\.1, got 1\.5"),
+        ({"seed": -1}, r"seed: expected 0\.\."),
+        ({"prompt": None}, "prompt: expected a text, got NoneType"),
     ],
 )
 def test_impossible_requests_are_one_clear_error(
@@ -184,6 +189,44 @@ def test_impossible_requests_are_one_clear_error(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         resolver.upscale(picture(4, 4), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf")])
+def test_values_beyond_0_to_1_are_refused_before_anything_runs(resolver: SuperResolver, value: float) -> None:
+    source = picture(4, 4)
+    for name, values in {"rgb": source.rgb.clone(), "alpha": torch.ones(1, 4, 4)}.items():
+        values[0, 1, 2] = value
+        with pytest.raises(ValueError, match=rf"picture.{name}: expected values in 0\.\.1, got"):
+            resolver.strips(dataclasses.replace(source, **{name: values}))
+    with pytest.raises(ValueError, match="picture: expected a Picture, got str; read_image reads one from a file"):
+        resolver.upscale("photo.png")  # type: ignore[arg-type]
+
+
+def test_strips_can_be_taken_once(resolver: SuperResolver) -> None:
+    strips = resolver.strips(picture(4, 4))
+    strips.join()
+    with pytest.raises(ValueError, match="they can be taken once"):
+        strips.join()
+
+
+def test_a_gray_picture_stays_gray(resolver: SuperResolver) -> None:
+    red, green, blue = resolver.upscale(dataclasses.replace(picture(6, 5), is_gray=True)).rgb
+    assert torch.equal(red, green)
+    assert torch.equal(green, blue)
+
+
+def test_a_model_that_only_cleans_is_not_corrected_back_to_its_input() -> None:
+    class Inversion:
+        scale, takes_text = 1, False
+
+        def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+            return RegionEngine(dict.fromkeys(place.devices, torch.neg), 1, Tiling(overlap=8, side=24), place)
+
+    source, cleaner = picture(30, 20), SuperResolver(Inversion(), "cpu", "fp32")
+    torch.testing.assert_close(cleaner.upscale(source).rgb, 1 - source.rgb)
+    torch.testing.assert_close(
+        cleaner.upscale(source, scale=2).rgb, resize(1 - source.rgb[None], (60, 40))[0].clamp(0, 1)
+    )
 
 
 def test_fp16_is_never_chosen_for_a_cpu() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from gigasr.config import Config
 from gigasr.models.checkpoint import CheckpointError, save_weights
-from gigasr.models.zoo import DEFAULT, bundled, load_model, load_upsampler, model_scale
+from gigasr.models.zoo import DEFAULT, bundled, find, load_model, load_upsampler, model_scale
 
 
 def test_the_default_model_ships_with_the_package() -> None:
@@ -29,6 +29,13 @@ def test_the_scale_is_known_without_the_network(tiny_weights: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="expected a file, a folder, .*upsampler_lite.*, got 'nonsense'"):
         load_upsampler("nonsense")
+
+
+def test_an_empty_name_is_not_the_folder_one_is_in(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_weights.parent)
+    assert find(".").is_file()
+    with pytest.raises(ValueError, match="model: expected a file, a folder, .* got ''"):
+        find("")
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, tiny_config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,9 +100,11 @@ def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
 def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
     """Read a result of the same name as the high-res image, whatever its format: [3, H, W] in [0, 1]."""
     place = (folder / name).parent
-    found = [path for path in sorted(place.glob(f"{glob.escape(Path(name).stem)}.*")) if is_image_file(path)]
-    if not found:
-        raise ValueError(f"{folder}: expected a result for {name}, got none; name results as the high-res images")
+    stem = Path(name).stem
+    found = [path for path in sorted(place.glob(f"{glob.escape(stem)}.*")) if is_image_file(path) and path.stem == stem]
+    if len(found) != 1:
+        names = " and ".join(path.name for path in found) or "none"
+        raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
     return read_image(found[0]).rgb
 
 
@@ -173,11 +176,11 @@ def evaluate_models(
     samples:   high-res images by name; their first captions are the prompts
     protocols: by the name that tells their rows apart, "" for a single one; they differ in low_res and prompts alone
     num_cases: how many of the first model's worst images are kept as crops
-    save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png
+    save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png, with MODEL as of `short_names`
     """
     found, worst = Evaluation(), Worst(num_cases)
     truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
-    total = len(models) * len(protocols) * len(samples)
+    total, folders = len(models) * len(protocols) * len(samples), short_names(models)
     for model in models:
         enlarge = load_enlarger(model, next(iter(protocols.values())))
         for which, protocol in protocols.items():
@@ -185,13 +188,16 @@ def evaluate_models(
             results.clear()
             for name, prompt, pictures, cost in enlarge_all(enlarge, samples, protocol):
                 caption = samples[name].captions[0]
-                rows[name] = evaluate_pair(*pictures, protocol, judges, caption) | cost
+                try:
+                    rows[name] = evaluate_pair(*pictures, protocol, judges, caption) | cost
+                except ValueError as error:
+                    raise ValueError(f"{samples[name].path}: {error}") from None
                 results.add(pictures[0])
                 if len(found.images) == 1:
                     truths.add(pictures[1])
                 worst.offer(label(model, which), label(INPUT, which), name, prompt, rows[name], pictures)
                 if save is not None:
-                    target = (save / Path(model).stem / which / name).with_suffix(".png")
+                    target = (save / folders[model] / which / name).with_suffix(".png")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_image(target, Picture(pictures[0]))
                 progress(total)
@@ -199,6 +205,17 @@ def evaluate_models(
     found.images = {row: found.images[row] for row in (label(model, which) for which in protocols for model in models)}
     found.cases = list(worst.cases.values())
     return found
+
+
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart."""
+    parts = {model: (*Path(model).parts[:-1], Path(model).stem) for model in models}
+    longest = max(map(len, parts.values()))
+    for count in range(1, longest + 1):
+        names = {model: "-".join(each[-count:]).strip(os.sep) for model, each in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def label(name: str, which: str) -> str:

@@ -4,13 +4,14 @@ Source: GANs Trained by a Two Time-Scale Update Rule (arXiv:1706.08500); images 
 (arXiv:2104.11222), antialiased, not as the first implementation did.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gigasr.metrics import read_features
 
 PATCH = 256  # px; side of the squares of patch-FID
 INCEPTION = "inception"  # in the place of a file: torch-fidelity fetches its weights
@@ -27,7 +28,7 @@ class FrozenFeatures(nn.Module):
 
     def __init__(self, source: str | Path) -> None:
         super().__init__()
-        keys = {} if str(source) == INCEPTION else _load(Path(source))
+        keys = {} if str(source) == INCEPTION else read_features(source)
         if not keys or _INCEPTION_KEY in keys:
             self.name, self.side = "inception", 299
             self.network: nn.Module = _inception(None if not keys else Path(source))
@@ -147,14 +148,6 @@ def _factor(x: Tensor) -> Tensor:
     """[N, D] -> A of at most D rows, float64, with AᵀA the covariance."""
     centred = (x.double() - x.double().mean(dim=0)) / (len(x) - 1) ** 0.5
     return torch.linalg.qr(centred, mode="r").R if len(x) > x.shape[1] else centred
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: expected weights, got {type(error).__name__}; download the file again") from None
-    return {str(key).removeprefix("features."): value for key, value in loaded.items()}
 
 
 def _inception(path: Path | None) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.metrics import import_basicsr, reduce_bicubic
+from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.training.degradation import round_to_8_bit
 from gigasr.training.second_order import (
     FIRST,
@@ -106,4 +106,4 @@ def make_low_res(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Te
     """
     if kind in GROUPS:
         return degrade(hr, scale, kind, seed, name)
-    return {"bicubic": reduce_bicubic, "matlab": reduce_matlab}[kind](hr, scale)
+    return {"bicubic": low_res_from, "matlab": reduce_matlab}[kind](hr, scale)

@@ -15,7 +15,7 @@ from gigasr.files.atomic import replacing
 from gigasr.files.colour import to_srgb
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files.images import ANIMATED_FORMATS, OUTPUT_FORMATS
-from gigasr.files.picture import Picture, PictureStrips, Timing
+from gigasr.files.picture import Picture, PictureStrips, Timing, luma
 from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp
 
@@ -62,6 +62,7 @@ def write_frames(
     strips come and hold one of them; the encoders of the others want the whole picture, 1 to 4 bytes a pixel, and that
     of GIF all frames. The file is written next to the target under another name, synced and then moved over it.
     """
+    path = Path(path)
     file_format = _output_format(path)
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
@@ -221,13 +222,13 @@ def _on_white(picture: Picture) -> Picture:
 
 def _to_samples(picture: Picture, dtype: type[np.uint8] | type[np.uint16]) -> np.ndarray:
     """Round to [H, W, C] integers, C as in the picture; a gray picture whose colours differ gives its luma."""
-    red, green, blue = picture.rgb
+    rgb = picture.rgb.detach()
     if not picture.is_gray:
-        planes = [red, green, blue]
-    elif picture.rgb.stride(0) == 0:
-        planes = [red]
+        planes = [*rgb]
+    elif rgb.stride(0) == 0:
+        planes = [rgb[0]]
     else:
-        planes = [0.299 * red + 0.587 * green + 0.114 * blue]
+        planes = [*luma(rgb)]
     if picture.alpha is not None:
         planes.append(picture.alpha[0])
     limit = int(np.iinfo(dtype).max)

@@ -76,6 +76,7 @@ def read_frames(path: Path) -> Frames:
     ValueError for a file that is no image, is damaged, is larger than MAX_PIXELS or has samples that are not integers
     of up to 16 bit; the disk's errors stay OSErrors.
     """
+    path = Path(path)
     with open(path, "rb") as file:
         if not file.read(1):
             raise ValueError(f"{path}: expected an image, got an empty file; replace it")

@@ -25,6 +25,9 @@ class Picture:
     texts: Mapping[str, str] = field(default_factory=dict)  # of a PNG: Title, Author, …; for another PNG
 
     def __post_init__(self) -> None:
+        for name, values in {"rgb": self.rgb, "alpha": self.alpha}.items():
+            if values is not None and not isinstance(values, Tensor):
+                raise ValueError(f"picture.{name}: expected a tensor, got {type(values).__name__}; torch.from_numpy it")
         if self.rgb.dim() != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype != torch.float32:
             raise ValueError(
                 f"picture.rgb: expected [3, H, W] float32, got {list(self.rgb.shape)} {self.rgb.dtype}; convert it"
@@ -51,7 +54,7 @@ class PictureStrips(NamedTuple):
 
     def join(self, progress: "Progress | None" = None) -> Picture:
         """The picture as a whole; progress is called after every strip."""
-        rgb, alpha, top = torch.empty(3, *self.size), None, 0
+        rgb, alpha, top, like = torch.empty(3, *self.size, dtype=torch.float32), None, 0, None
         for strip in self.strips:
             bottom = top + strip.size[0]
             rgb[:, top:bottom] = strip.rgb
@@ -62,6 +65,8 @@ class PictureStrips(NamedTuple):
             del strip  # or it lives while the next one is made
             if progress is not None:
                 progress(top, self.size[0])
+        if like is None:
+            raise ValueError("strips: expected some, got none; they can be taken once")
         return replace(like, rgb=rgb, alpha=alpha)
 
 
@@ -73,6 +78,12 @@ class Timing(NamedTuple):
 
     durations: tuple[float, ...]  # ms of each
     plays: int = 1  # 0 = for ever
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """rgb: [3, H, W] -> [1, H, W]"""
+    red, green, blue = rgb
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[None]
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:

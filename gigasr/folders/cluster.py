@@ -4,6 +4,7 @@ import logging
 import os
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gigasr.folders.batch import Ledger, Notify
@@ -98,7 +99,9 @@ class ClusterRun:
         share = {"num_gpus": min(gpus / count, 1)} if gpus else {"num_cpus": min(cores / count, 1)}
         actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(Station)
         num_threads = 0 if gpus else max(cores // count, 1)
-        posts = [Post(actor.remote(self.settings, num_threads)) for _ in range(count)]
+        model = Path(self.settings.model)
+        settings = replace(self.settings, model=str(model.absolute())) if model.exists() else self.settings
+        posts = [Post(actor.remote(settings, num_threads)) for _ in range(count)]
         try:
             ray.get([post.waking for post in posts])
         except ray.exceptions.RayError as error:
@@ -114,7 +117,7 @@ class ClusterRun:
         for post in posts:
             while self.waiting and post.has_room(self.waiting[0] in suspects, suspects):
                 job = self.waiting.popleft()
-                post.jobs[post.actor.process.remote(job, self.ledger.find(job))] = job
+                post.jobs[post.actor.process.remote(anywhere(job), self.ledger.find(job))] = job
 
     def collect(self, ray: Any, posts: list[Post]) -> None:  # noqa: ANN401
         """Wait until a file is finished, a worker has died or is there again."""
@@ -132,6 +135,7 @@ class ClusterRun:
             if job is None:
                 post.waking = None
             else:
+                result = replace(result, job=job)
                 self.ledger.add(result)
                 self.notify(result)
 
@@ -146,6 +150,12 @@ class ClusterRun:
         work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
         self.ledger.add(work)
         self.notify(work)
+
+
+def anywhere(job: Job) -> Job:
+    """A job that means the same in the folder that another process works in."""
+    source = replace(job.source, path=job.source.path.absolute(), root=job.source.root.absolute())
+    return replace(job, source=source, target=job.target.absolute(), report=job.report and job.report.absolute())
 
 
 def import_ray() -> Any:  # noqa: ANN401

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 T = TypeVar("T")
+_SETTING = threading.Lock()  # while the number of threads that later ones take is another
 
 
 def background_thread() -> ThreadPoolExecutor:
@@ -18,10 +19,11 @@ def background_thread() -> ThreadPoolExecutor:
     With a team of its own the processor would have more of OpenMP's threads than cores, and those of the network would
     be put to sleep after every operation instead of waiting for the next one: small pictures took 1.4 times as long.
     """
-    threads = torch.get_num_threads()
-    thread = ThreadPoolExecutor(1)
-    thread.submit(_compute_alone).result()
-    torch.set_num_threads(threads)  # of threads that begin to compute later
+    with _SETTING:
+        threads = torch.get_num_threads()
+        thread = ThreadPoolExecutor(1)
+        thread.submit(_compute_alone).result()
+        torch.set_num_threads(threads)  # of threads that begin to compute later
     return thread
 
 

@@ -93,11 +93,12 @@ class Worker:
 
         known: the file's record in a report, or {}
         """
-        work = self.read(job, known)
-        if work.pictures is not None:
+        with background_thread() as writer:  # first, as it settles how many threads this one computes with
+            work = self.read(job, known)
             passed = Handoff[Strip]()
-            with background_thread() as writer, passed.ended():
-                writer.submit(self.write, work, passed).add_done_callback(passed.close)
+            with passed.ended():
+                if work.pictures is not None:
+                    writer.submit(self.write, work, passed).add_done_callback(passed.close)
                 with self.lock:
                     for _ in self.hand_over(work, passed):
                         pass

@@ -20,6 +20,8 @@ OUT_OF_MEMORY = (  # in the texts of RuntimeErrors
     "can't allocate memory",
     "Failed to allocate memory",
     "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 
 

@@ -24,7 +24,7 @@ from gigasr.inference.tiling import (
     padded_side,
     plan_regions,
 )
-from gigasr.networks.text import load_tower
+from gigasr.networks.text import load_tower, warn_of_cut
 from gigasr.networks.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
@@ -258,6 +258,7 @@ class PromptedUpsampler:
 
     def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
         """Fold the network for one prompt and the z of one seed."""
+        warn_of_cut(prompt)
         self.network, self.tower = self.network.to(place.home), self.tower.to(place.home)
         z = torch.randn(1, self.network.config.z_dim, generator=torch.Generator().manual_seed(seed))
         w, text = self.network.condition(z.to(place.home), self.tower.encode([prompt]))

@@ -42,7 +42,7 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    if path.is_dir():
+    if name and path.is_dir():
         return path / choose_weights((each.name for each in path.iterdir()), name)
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from gigasr.networks.blocks import EqualizedLinear
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -63,6 +66,12 @@ def clip_tokenizer() -> SimpleTokenizer:
 def count_tokens(text: str) -> int:
     """Count a prompt's tokens, start and end tokens included; above CONTEXT_LENGTH the prompt is truncated."""
     return len(clip_tokenizer().encode(text)) + 2
+
+
+def warn_of_cut(text: str) -> None:
+    """Tell of a text that a tower reads only in part."""
+    if (count := count_tokens(text)) > CONTEXT_LENGTH:
+        logger.warning("prompt: cut to %d of %d tokens: '%.30s...'", CONTEXT_LENGTH - 2, count - 2, text)
 
 
 def tokenize(texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
