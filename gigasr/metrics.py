@@ -215,8 +215,8 @@ def _import(module: str, package: str, advice: str) -> ModuleType:
 def read_features(path: str | Path) -> dict[str, Any]:
     """A file of torchvision's weights, without the word that its models put before those of `features`."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        loaded = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path}: expected weights, got {type(error).__name__}; download the file again") from None
     return {str(key).removeprefix("features."): value for key, value in loaded.items()}
 

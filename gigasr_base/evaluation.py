@@ -1,7 +1,7 @@
 """Judge a base generator over truncations: FID to real images, CLIP score, and sheets to look at."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,15 +21,16 @@ SHEET = 64  # images on a sheet
 
 @dataclass
 class BaseEvaluation:
-    """What was found: figures and a sheet, uint8 [3, H, W], by model and truncation."""
+    """What was found: figures, those of each image too, and a sheet, uint8 [3, H, W], by model and truncation."""
 
     table: dict[str, dict[str, float]] = field(default_factory=dict)
+    images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sheets: dict[str, Tensor] = field(default_factory=dict)
 
 
 def evaluate_base(
     painters: dict[str, TextToImage],
-    samples: Sequence[Sample],
+    samples: Mapping[str, Sample],
     truncations: Sequence[float],
     seed: int,
     features: FrozenFeatures | None,
@@ -38,16 +39,16 @@ def evaluate_base(
 ) -> BaseEvaluation:
     """Paint the first caption of every sample, with seed, seed + 1, …, at every truncation.
 
-    samples: real images with captions; FID is taken to them, made square and reduced to the model's size
+    samples: real images with captions, by name; FID is taken to them, made square and reduced to the model's size
     """
     found = BaseEvaluation()
     for name, painter in painters.items():
         real = FeatureSet(features)
-        for sample in samples:
+        for sample in samples.values():
             real.add(load_real(sample, painter.size))
         for truncation in truncations:
             fake, rows, images = FeatureSet(features), [], []
-            for number, sample in enumerate(samples):
+            for number, sample in enumerate(samples.values()):
                 prompt, began = sample.captions[0], time.perf_counter()
                 image = painter.generate([prompt], [seed + number], truncation)[0]
                 rows.append({"seconds": time.perf_counter() - began})
@@ -57,6 +58,7 @@ def evaluate_base(
                 images.append(image)
                 progress(len(painters) * len(truncations) * len(samples))
             label = f"{name}, truncation {truncation:g}"
+            found.images[label] = dict(zip(samples, rows, strict=True))
             means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
             found.table[label] = {"truncation": truncation} | fake.distances(real) | retrieval(fake, real) | means
             found.sheets[label] = (make_grid(images[:SHEET], nrow=16, pad_value=1.0) * 255).round().byte()

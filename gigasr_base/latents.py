@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.inference.noise import check_seed
+from gigasr.inference.noise import seeded
 from gigasr.networks.text import TextFeatures
 from gigasr_base.config import CONSTANT
 from gigasr_base.generator import Condition
@@ -23,7 +23,7 @@ def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
 
     returns: [B, z_dim]  normally distributed
     """
-    rows = [torch.randn(z_dim, generator=torch.Generator().manual_seed(check_seed(seed))) for seed in seeds]
+    rows = [torch.randn(z_dim, generator=seeded(seed)) for seed in seeds]
     return torch.stack(rows)
 
 

@@ -34,13 +34,14 @@ def test_real_images_are_squared_reduced_and_laid_on_white(tmp_path: Path) -> No
 def test_every_truncation_is_a_row_with_its_distance_and_a_sheet(
     painter: TextToImage, photo_folder: Path, lpips_features: Path
 ) -> None:
-    samples = [Sample(path, (path.stem,)) for path in sorted(photo_folder.glob("*.png"))]
+    samples = {path.name: Sample(path, (path.stem,)) for path in sorted(photo_folder.glob("*.png"))}
     seen: list[int] = []
     features = FrozenFeatures(lpips_features)
     found = evaluate_base({"tiny": painter}, samples, (1.0, 0.0), 3, features, None, seen.append)
     assert list(found.table) == list(found.sheets) == ["tiny, truncation 1", "tiny, truncation 0"]
     assert [list(row) for row in found.table.values()] == [["truncation", "fid_squeeze", "retrieval", "seconds"]] * 2
-    first = (painter.generate([samples[0].captions[0]], [3])[0] * 255).round().byte()
+    assert {row: list(images) for row, images in found.images.items()} == dict.fromkeys(found.table, list(samples))
+    first = (painter.generate([next(iter(samples.values())).captions[0]], [3])[0] * 255).round().byte()
     assert torch.equal(found.sheets["tiny, truncation 1"][:, 2:18, 2:18], first)
     assert seen == [10] * 10
 

@@ -63,6 +63,14 @@ def test_a_network_with_global_attention_is_timed_at_its_own_size(tmp_path: Path
         assert [case.pixels for case in cases] == [(8 * side) ** 2] * 2
 
 
+def test_a_side_is_rounded_up_to_what_the_network_takes(basicsr: ModuleType) -> None:
+    plan = bench.plan("cpu", "fp32", 10, 1, "cpu", ())
+    for case in bench.config_cases(Path("configs/upsampler_tiny.toml"), plan):
+        assert case.pixels == (8 * 12) ** 2
+        with torch.inference_mode():
+            case.run()
+
+
 def test_aurasr_is_compared_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
     small = {"dim": 4, "self_attn_heads": 2, "self_attn_dim_head": 4}

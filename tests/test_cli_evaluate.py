@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner, Result
 
 from gigasr.cli import main
+from gigasr.cli.evaluate import is_base_model
+from gigasr.files.image_writer import write_image
+from gigasr.files.images import Picture
+from gigasr.models.zoo import convert
+from gigasr_base.zoo import load_base
 
 
 def evaluate(*arguments: object) -> Result:
@@ -51,3 +57,21 @@ def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weight
     assert_fails(evaluate("lanczos", *data, "--clip", "nonsense"), "clip: expected MODEL:WEIGHTS")
     assert_fails(evaluate("lanczos", *data, "--report", tmp_path / "no" / "r.html"), "expected a file in a folder")
     assert_fails(evaluate(base_weights, "--data", photo_folder, "--truncations", "1,x"), "expected numbers", code=2)
+    assert_fails(evaluate(base_weights, *data, "--save", tmp_path), "Option '--save' has no use", code=2)
+    assert_fails(evaluate("lanczos", *data, "--truncations", "1"), "Option '--truncations' has no use", code=2)
+    assert_fails(evaluate(base_weights, *data[:2], "--truncations", "1,5"), "expected numbers of 0 to 1", code=2)
+    (tmp_path / "junk.safetensors").write_bytes(b"no weights")
+    assert_fails(evaluate(tmp_path / "junk.safetensors", *data), "expected a safetensors file")
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos" / "a.png", Picture(torch.rand(3, 64, 64)))
+    assert_fails(
+        evaluate("lanczos", "--data", tmp_path / "photos", *data[2:], "--split", "val"), "expected captions.jsonl"
+    )
+
+
+def test_a_base_model_is_known_in_every_kind_of_file(base_weights: Path, tmp_path: Path) -> None:
+    for target in (tmp_path / "base.pth", tmp_path / "base"):
+        convert(base_weights, target)
+        assert is_base_model(str(target))
+        assert load_base(str(target)).config == load_base(str(base_weights)).config
+    assert "pipeline_tag: text-to-image" in (tmp_path / "base" / "README.md").read_text()

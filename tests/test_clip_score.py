@@ -1,5 +1,7 @@
 """The CLIP score is the cosine of the image and "A photo depicts" the prompt, by open_clip's own preprocessing."""
 
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
@@ -24,8 +26,15 @@ def test_a_prompt_too_long_is_cut_not_refused(tiny_clip: str) -> None:
 
 
 def test_an_unknown_model_is_one_clear_line() -> None:
-    with pytest.raises(ValueError, match=r"clip: expected MODEL:WEIGHTS .* got 'nonsense:openai'"):
-        ClipScore("nonsense:openai")
+    for wrong in ("nonsense:openai", "RN50", "RN50:"):
+        with pytest.raises(ValueError, match=rf"clip: expected MODEL:WEIGHTS .* got '{wrong}'"):
+            ClipScore(wrong)
+
+
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "junk.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="clip: expected the weights"):
+        ClipScore(f"RN50:{tmp_path / 'junk.pth'}")
 
 
 def test_weights_that_cannot_be_fetched_are_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ def test_a_result_is_found_by_its_whole_name_and_must_be_the_only_one(tmp_path: 
     for name, pixels in {"a.1.png": other, "a.png": right, "a.b.png": other}.items():
         write_image(tmp_path / name, Picture(pixels))
     assert torch.equal(read_result(tmp_path, "a.webp", other, ""), right)
-    write_image(tmp_path / "a.tif", Picture(right))
+    write_image(tmp_path / "a.webp", Picture(other))
+    assert torch.equal(read_result(tmp_path, "a.webp", other, ""), other)
+    (tmp_path / "a.webp").rename(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"expected one result for a.webp, got a.png and a.tif"):
         read_result(tmp_path, "a.webp", other, "")
 
@@ -100,6 +102,40 @@ def test_models_of_one_name_have_folders_of_their_own(
         "owner/m": "owner-m",
     }
     assert short_names(["/m.pth", "m.pth"]) == {"/m.pth": "-m", "m.pth": "m"}
+    assert short_names(["m.pth", "m.safetensors"]) == {"m.pth": "m.pth", "m.safetensors": "m.safetensors"}
+
+
+def test_a_bundled_name_is_never_a_folder_of_results(
+    samples: dict[str, Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(["lanczos"], samples, Judges(has_niqe=False), save=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "lanczos" / "0.png", Picture(torch.zeros(3, 96, 192)))
+    again = run(["lanczos", "./lanczos"], samples, Judges(has_niqe=False))
+    psnr = {row: images["0.png"]["psnr_y"] for row, images in again.images.items()}
+    assert psnr["lanczos"] == first.images["lanczos"]["0.png"]["psnr_y"] > psnr["./lanczos"]
+
+
+def test_a_model_given_twice_is_judged_once(samples: dict[str, Sample], lpips_features: Path) -> None:
+    judges = Judges(features=FrozenFeatures(lpips_features), has_niqe=False)
+    once, twice = (run(models, samples, judges) for models in (["lanczos"], ["lanczos", "lanczos"]))
+    assert once.sets == twice.sets
+
+
+def test_names_that_would_clash_are_refused_before_any_work(samples: dict[str, Sample], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="truth: expected another name for a model"):
+        run(["truth"], samples, Judges())
+    alike = samples | {"0.jpg": samples["0.png"]}
+    with pytest.raises(
+        ValueError, match="save: expected images that differ in more than their endings, got 0.png and 0"
+    ):
+        run(["lanczos"], alike, Judges(), save=tmp_path)
+
+
+def test_what_is_transparent_is_judged_as_white(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Picture(torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)))
+    assert torch.equal(load_truth(tmp_path / "a.png", Protocol(2)), torch.ones(3, 8, 8))
+    assert torch.equal(read_result(tmp_path, "a.png", torch.zeros(()), ""), torch.ones(3, 8, 8))
 
 
 def test_what_is_wrong_with_an_image_is_told_with_its_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gigasr.models.hub import HubName, choose_weights
+from gigasr.models.hub import HubName, choose_weights, push
 from gigasr.models.zoo import convert, find
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,9 @@ def test_a_folder_is_published_whole_under_a_licence_that_the_hub_knows(
     hub: Hub, asked: list[str], tmp_path: Path
 ) -> None:
     convert(find("upsampler_lite"), tmp_path / "lite")
+    (tmp_path / "lite" / "private.txt").write_text("not for others")
     run = gigasr("models", "push", tmp_path / "lite", "me/mine", address=hub.address, home=tmp_path)
+    (tmp_path / "lite" / "private.txt").unlink()
     assert run.returncode == 0, run.stderr
     assert "POST /api/repos/create" in asked
     sent = {line["value"]["path"]: line["value"]["content"] for line in hub.commits[-1] if line["key"] == "file"}
@@ -156,8 +158,16 @@ def test_a_folder_is_published_whole_under_a_licence_that_the_hub_knows(
     assert b"\nlicense: apache-2.0\n" in files["README.md"]
 
 
+def test_a_folder_without_a_model_is_not_published(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").write_bytes(b"private")
+    with pytest.raises(
+        ValueError, match="expected a folder made by gigasr models convert, got one without config.json"
+    ):
+        push(tmp_path, "me/mine")
+
+
 def test_publishing_without_a_network_ends_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "lite").mkdir()
+    convert(find("upsampler_lite"), tmp_path / "lite")
     run = gigasr("models", "push", tmp_path / "lite", "me/mine", address="http://127.0.0.1:9", home=tmp_path)
     assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
     assert run.stderr.startswith("Error: me/mine: expected the Hugging Face Hub within reach and a token")
@@ -184,5 +194,5 @@ def test_of_several_files_the_weights_are_chosen(names: list[str], chosen: str) 
 
 
 def test_weights_that_cannot_be_told_apart_are_named() -> None:
-    with pytest.raises(ValueError, match="expected one file of weights, got a.pth, b.pth; name one"):
+    with pytest.raises(ValueError, match="expected one file of weights, got a.pth, b.pth; give one"):
         choose_weights(["a.pth", "b.pth"], "folder")

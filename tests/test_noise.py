@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigasr.inference.noise import check_seed, noise_field
+from gigasr.inference.noise import check_seed, noise_field, seeded
 from gigasr.inference.tiling import Region
 
 
@@ -72,6 +72,14 @@ def test_a_seed_is_any_integer_that_torch_takes() -> None:
     for wrong in (1.0, None, "1"):
         with pytest.raises(ValueError, match="seed: expected an integer, got"):
             check_seed(wrong)  # type: ignore[arg-type]
+
+
+def test_large_seeds_have_numbers_of_their_own() -> None:
+    seeds = (0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**40, 2**63 - 1)
+    drawn = {float(torch.randn((), generator=seeded(seed))) for seed in seeds}
+    assert len(drawn) == len(seeds)
+    small = torch.randn(3, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(torch.randn(3, generator=seeded(7)), small)
 
 
 def test_threads_draw_the_same_field() -> None:

@@ -17,6 +17,7 @@ from gigasr.files.image_writer import write_image
 from gigasr.files.images import Picture, read_image
 from gigasr.ui.enlarger import Limits
 from gigasr.ui.page import launch_options
+from gigasr.ui.parts import own_folder
 
 gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
 client = pytest.importorskip("gradio_client")
@@ -127,6 +128,32 @@ def test_an_animation_stays_one_and_its_frames_count_together(user: Client, tmp_
         upscale(user, tmp_path / "film.gif", scale=50)
 
 
+def test_an_animation_of_a_kind_that_libvips_does_not_read_is_shown_too(user: Client, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 12), (80 * i, 0, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=40)
+    (_, shown), _, result = upscale(user, tmp_path / "film.gif", scale=2, suffix="avif")
+    with Image.open(result) as film, Image.open(shown) as preview:
+        assert (film.n_frames, film.size) == (3, (32, 24))
+        assert preview.size == (32, 24)
+
+
+def test_texts_and_seeds_may_be_null(user: Client, deep_photo: Path) -> None:
+    assert upscale(user, deep_photo, scale=2, prompt=None, size=None, seed=None)[1].startswith("48×40 px")
+    assert len(user.predict("an apple", size="64", style_prompt=None, to=None, seed=None, api_name="/paint")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "512", "count": 4}, "at most 1 megapixels on this page, got 4 pictures of 512x512 px"),
+        ({"size": "64", "to": "a pear", "style_prompt": "a cat"}, "to: expected one prompt to lead to"),
+    ],
+)
+def test_what_cannot_be_painted_is_said_clearly(user: Client, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        user.predict("an apple", **options, api_name="/paint")
+
+
 def test_two_users_at_once_both_finish(address: str, deep_photo: Path) -> None:
     def work(seed: int) -> bytes:
         return Path(upscale(client.Client(address, verbose=False), deep_photo, seed=seed)[2]).read_bytes()
@@ -139,12 +166,13 @@ def test_two_users_at_once_both_finish(address: str, deep_photo: Path) -> None:
 
 def test_a_request_that_is_stopped_says_so_and_frees_the_network(user: Client, deep_photo: Path) -> None:
     user.predict(api_name="/stop")  # nothing runs
-    job = user.submit("an apple", size="1k", count=16, api_name="/paint")
-    while "picture" not in str(job.status().progress_data):
-        time.sleep(0.05)
+    job = user.submit("a stopped apple", size="256", count=15, api_name="/paint")
+    while "picture" not in str(job.status().progress_data) and not job.done():
+        time.sleep(0.02)
     user.predict(api_name="/stop")
     with pytest.raises(Exception, match="stopped"):
         job.result(timeout=60)
+    assert not list(own_folder(gradio.utils.get_upload_folder()).glob("*/a-stopped-apple*"))
     assert upscale(user, deep_photo, scale=2)[1].startswith("48×40 px")
 
 

@@ -5,7 +5,8 @@ import sys
 import click
 
 from gigasr import __version__
-from gigasr.cli.evaluate import bench, evaluate
+from gigasr.cli.bench import bench
+from gigasr.cli.evaluate import evaluate
 from gigasr.cli.export import export
 from gigasr.cli.models import models
 from gigasr.cli.t2i import t2i

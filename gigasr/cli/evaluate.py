@@ -1,12 +1,12 @@
-"""gigasr eval, models, bench: what the models are worth."""
+"""gigasr eval: what the models are worth."""
 
-import json
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gigasr.cli.common import SEED, clear_errors, progress_bar
 
@@ -19,6 +19,7 @@ Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
+OF_UPSAMPLERS = ("scale", "low_res", "prompts", "net", "lpips_features", "skip", "cases", "save")
 PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"}  # word -> in a row's name
 
 
@@ -35,6 +36,20 @@ class Several(click.ParamType):
             if word not in self.words:
                 self.fail(f"expected {', '.join((*self.words, *self.groups))}; got '{word}'", param, context)
         return tuple(dict.fromkeys(found))
+
+
+class Truncations(click.ParamType):
+    """Numbers of 0..1, with commas between them."""
+
+    name = "NUMBERS"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[float, ...]:
+        """'1,0.5' -> (1.0, 0.5)"""
+        with suppress(ValueError):
+            found = tuple(map(float, value.split(",")))
+            if all(0 <= number <= 1 for number in found):
+                return found
+        self.fail(f"expected numbers of 0 to 1, e.g. 1,0.7,0.4; got '{value}'", param, context)
 
 
 @click.command("eval")
@@ -75,7 +90,9 @@ class Several(click.ParamType):
 @click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a figure out.")
 @click.option("--fid", help="FID and patch-FID: inception (downloaded), or a file of its or SqueezeNet's weights.")
 @click.option("--clip", help="CLIP score: MODEL:TAG (downloaded) or MODEL:FILE of open_clip, e.g. ViT-B-32:openai.")
-@click.option("--truncations", default="1,0.8,0.6,0.4,0.2", show_default=True, help="Of base models.")
+@click.option(
+    "--truncations", type=Truncations(), default="1,0.8,0.6,0.4,0.2", show_default=True, help="Of base models."
+)
 @click.option("--report", type=FILE, help="HTML file with the table, plots and crops; it needs no network.")
 @click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
 @click.option("--json", "json_file", type=FILE, help="File for all figures of all images.")
@@ -104,6 +121,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     is_base = [is_base_model(model) for model in models]
     if any(is_base) and not all(is_base):
         raise click.UsageError("MODELS: base models and upsamplers have no figures in common; run them apart.")
+    check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS)
     for file in filter(None, (options["report"], options["json_file"])):
         if not file.absolute().parent.is_dir():
             raise ValueError(f"{file}: expected a file in a folder that exists; create it first")
@@ -123,26 +141,35 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
         click.echo(f"{options['report']}  {options['report'].stat().st_size / 1e6:.1f} MB")
 
 
+def check_options(useless: tuple[str, ...]) -> None:
+    """Refuse options that are given and would change nothing."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in useless and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"Option '{parameter.opts[-1]}' has no use for these models.")
+
+
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     """The images of the data folder by their names below it."""
     from gigasr.config import DataConfig
     from gigasr.training.data import read_folder
 
+    if options["split"] and not (options["data"] / "captions.jsonl").is_file():
+        raise ValueError(f"{options['data']}: expected captions.jsonl, which tells splits, got none; leave out --split")
     config = DataConfig(min_size=options["square"] or 0)
     samples = read_folder(options["data"], config, options["split"])[:: options["every"]]
     return {sample.path.relative_to(options["data"]).as_posix(): sample for sample in samples}
 
 
 def is_base_model(name: str) -> bool:
-    """Tell whether a name or file stands for a base model."""
-    from safetensors import safe_open
+    """Tell whether a name, a file or a folder stands for a base model."""
+    from gigasr.models.checkpoint import CONFIG, is_onnx, open_weights
+    from gigasr_base.zoo import bundled, find
 
-    from gigasr_base.zoo import bundled
-
-    if not (Path(name).is_file() and Path(name).suffix == ".safetensors"):
-        return name in bundled()
-    with safe_open(name, framework="pt") as file:
-        return (file.metadata() or {}).get("kind") == "base"
+    path = Path(name)
+    if path.is_file() and not is_onnx(path) or (path / CONFIG).is_file():
+        return open_weights(find(name))[1].get("kind") == "base"
+    return name in bundled()
 
 
 def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
@@ -211,20 +238,22 @@ def judge_base_models(
     from gigasr_base.evaluation import evaluate_base
     from gigasr_base.pipeline import TextToImage
 
-    try:
-        truncations = [float(text) for text in options["truncations"].split(",")]
-    except ValueError:
-        raise click.BadParameter("expected numbers, e.g. 1,0.7,0.4", param_hint="--truncations") from None
     judges = load_judges(options, is_base=True)
     painters = {name: TextToImage.from_pretrained(name, options["device"], options["precision"]) for name in models}
-    chosen = list(samples.values())
-    found = evaluate_base(painters, chosen, truncations, options["seed"], judges.features, judges.clip, progress)
+    found = evaluate_base(
+        painters, samples, options["truncations"], options["seed"], judges.features, judges.clip, progress
+    )
     distance = "fid" if judges.features is None or judges.features.name == "inception" else "fid_squeeze"
     axes = [("truncation", distance), (distance, "clip"), (distance, "retrieval")]
     plots = [plot(found.table, x, y, is_curve=len(models) == 1) for x, y in axes]
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(
-        title, describe(options, len(chosen)), found.table, [each for each in plots if each], sheets=found.sheets
+        title,
+        describe(options, len(samples)),
+        found.table,
+        [each for each in plots if each],
+        found.images,
+        sheets=found.sheets,
     )
 
 
@@ -247,38 +276,3 @@ def describe(options: dict[str, Any], number: int) -> dict[str, str]:
         "FID": options["fid"] and Path(options["fid"]).name,
     }
     return facts | {name: value for name, value in asked.items() if value} | {"gigasr": __version__}
-
-
-@click.command()
-@click.option("-g", "--device", default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--config",
-    "configs",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of one more network of ours, with random weights; may be given several times.",
-)
-@click.option("-n", "--model", "models", multiple=True, help="One more model; may be given several times.")
-@click.option("--aurasr", "has_aurasr", is_flag=True, help="AuraSR, here and in its package, with random weights.")
-@click.option(
-    "--clock",
-    type=click.Choice(["wall", "cpu"]),
-    default="wall",
-    show_default=True,
-    help="cpu counts the process's own seconds: for a machine with other work; best with OMP_NUM_THREADS=1.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
-@clear_errors
-def bench(as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
-
-    The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
-    take when they run alone. Needs the extra gigasr[eval].
-    """
-    from gigasr.evaluation.bench import format_table, measure, plan
-
-    result = measure(plan(**options), lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
-    click.echo(json.dumps(result, indent=2) if as_json else format_table(result))

@@ -87,8 +87,9 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
         check_prompts([prompt, *filter(None, (options["style_prompt"], options["to"]))])
         painter = load()
         check_size(size, painter.size)
-        resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
         number = options["count"] if options["to"] is None else options["frames"]
+        enlarger.limits.check(number * max(size) ** 2, number, size)
+        resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
         (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
         options |= {"model": base, "upsampler": upsampler}
         for i, (image, text, seed) in enumerate(base_images(painter, prompt, options)):

@@ -87,6 +87,7 @@ def plan(
 def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline: bool) -> list[Case]:
     """A network of ours: the pipeline around it, the bare folded network, the unfolded one."""
     model, place = PromptedUpsampler(network), plan.place
+    side += -side % network.multiple
     picture = Picture(torch.rand(3, side, side))
     lr = (picture.rgb[None] * 2 - 1).to(place.home)
     engine = model.engine("", 0, place)

@@ -1,5 +1,7 @@
 """CLIP score: how well an image shows its prompt, by the protocol of GigaGAN (arXiv:2303.05511)."""
 
+import pickle
+
 import torch
 from torch import Tensor
 
@@ -20,14 +22,14 @@ class ClipScore:
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         name, _, pretrained = source.partition(":")
-        if name not in open_clip.list_models():
+        if name not in open_clip.list_models() or not pretrained:
             raise ValueError(
                 f"clip: expected MODEL:WEIGHTS with a model of open_clip, got '{source}'; e.g. ViT-B-32:openai"
             )
         self.device = torch.device(device)
         try:
-            model = create_clip(name, pretrained or None)
-        except (RuntimeError, OSError) as error:
+            model = create_clip(name, pretrained)
+        except (RuntimeError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"clip: expected the weights {source}, got '{error}'; go online, or give a file of them, {name}:FILE"
             ) from None

@@ -1,6 +1,7 @@
 """Compare models on a folder of high-res images: figures per image, per set and per model."""
 
 import glob
+import itertools
 import math
 import os
 import statistics
@@ -13,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gigasr.evaluation.cases import INPUT, Case, Worst
+from gigasr.evaluation.cases import INPUT, TRUTH, Case, Worst
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.evaluation.image_sets import load_square
@@ -21,6 +22,7 @@ from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
 from gigasr.evaluation.meter import Meter
 from gigasr.files.image_writer import write_image
 from gigasr.files.images import Picture, is_image_file, read_image
+from gigasr.files.picture import on_white
 from gigasr.metrics import (
     NIQE_BLOCK,
     Lpips,
@@ -32,6 +34,7 @@ from gigasr.metrics import (
     spectrum_error,
     ssim_y,
 )
+from gigasr.models.zoo import bundled
 from gigasr.pipeline import SuperResolver
 from gigasr.training.data import Sample
 from gigasr.training.losses import derangement
@@ -87,8 +90,11 @@ def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
-    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function."""
-    if any(is_image_file(path) for path in Path(model).rglob("*")):
+    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
+
+    A folder of the name of a bundled model or an interpolation is meant by ./NAME.
+    """
+    if model not in (*FILTERS, *bundled()) and any(is_image_file(path) for path in Path(model).rglob("*")):
         return partial(read_result, Path(model))
     if model in FILTERS:
         return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
@@ -98,14 +104,15 @@ def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
 
 
 def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
-    """Read a result of the same name as the high-res image, whatever its format: [3, H, W] in [0, 1]."""
-    place = (folder / name).parent
-    stem = Path(name).stem
+    """Read a result of the same name as the high-res image, or else of another format: [3, H, W] in [0, 1]."""
+    if (folder / name).is_file():
+        return on_white(read_image(folder / name)).rgb
+    place, stem = (folder / name).parent, Path(name).stem
     found = [path for path in sorted(place.glob(f"{glob.escape(stem)}.*")) if is_image_file(path) and path.stem == stem]
     if len(found) != 1:
         names = " and ".join(path.name for path in found) or "none"
         raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
-    return read_image(found[0]).rgb
+    return on_white(read_image(found[0])).rgb
 
 
 def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
@@ -119,8 +126,8 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
 
 
 def load_truth(path: Path, protocol: Protocol) -> Tensor:
-    """The high-res image, a multiple of the scale: [3, H, W] in [0, 1]"""
-    image = read_image(path).rgb if protocol.square is None else load_square(path, protocol.square)
+    """The high-res image, a multiple of the scale, what is transparent white: [3, H, W] in [0, 1]"""
+    image = on_white(read_image(path)).rgb if protocol.square is None else load_square(path, protocol.square)
     return crop_to_multiple(image, protocol.scale)
 
 
@@ -178,6 +185,8 @@ def evaluate_models(
     num_cases: how many of the first model's worst images are kept as crops
     save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png, with MODEL as of `short_names`
     """
+    check_names(models, samples, has_files=save is not None)
+    models = list(dict.fromkeys(models))
     found, worst = Evaluation(), Worst(num_cases)
     truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
     total, folders = len(models) * len(protocols) * len(samples), short_names(models)
@@ -207,12 +216,26 @@ def evaluate_models(
     return found
 
 
+def check_names(models: Sequence[str], samples: Mapping[str, Sample], has_files: bool) -> None:
+    """Raise ValueError where two crops of the report, or two files of results, would have one name."""
+    if taken := {INPUT, TRUTH}.intersection(models):
+        raise ValueError(f"{taken.pop()}: expected another name for a model, got that of a crop; give it as ./NAME")
+    stems: dict[Path, str] = {}
+    for name in samples if has_files else ():
+        other = stems.setdefault(Path(name).with_suffix(""), name)
+        if other != name:
+            raise ValueError(f"save: expected images that differ in more than their endings, got {other} and {name}")
+
+
 def short_names(models: Sequence[str]) -> dict[str, str]:
-    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart."""
-    parts = {model: (*Path(model).parts[:-1], Path(model).stem) for model in models}
-    longest = max(map(len, parts.values()))
-    for count in range(1, longest + 1):
-        names = {model: "-".join(each[-count:]).strip(os.sep) for model, each in parts.items()}
+    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart.
+
+    Its ending is part of it where that alone does.
+    """
+    parts = {model: Path(model).parts for model in models}
+    depths = range(1, max(map(len, parts.values())) + 1)
+    for cut, depth in itertools.product((lambda path: path.with_suffix(""), Path), depths):
+        names = {model: "-".join(cut(Path(*each[-depth:])).parts).strip(os.sep) for model, each in parts.items()}
         if len(set(names.values())) == len(names):
             break
     return names

@@ -165,5 +165,7 @@ def _squeeze(keys: dict[str, Any]) -> nn.Module:
     from torchvision.models import squeezenet1_1
 
     network: nn.Module = squeezenet1_1(weights=None).features
+    if missing := network.state_dict().keys() - keys.keys():
+        raise ValueError(f"fid: expected SqueezeNet 1.1's weights, got none for {min(missing)}; download them again")
     network.load_state_dict({key: keys[key] for key in network.state_dict()})
     return network

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image
 
 from gigasr.files.atomic import replacing
 from gigasr.files.colour import to_srgb
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files.images import ANIMATED_FORMATS, OUTPUT_FORMATS
-from gigasr.files.picture import Picture, PictureStrips, Timing, luma
+from gigasr.files.picture import Picture, PictureStrips, Timing, luma, on_white
 from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp
 
@@ -119,7 +118,7 @@ def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Ras
     strips: Iterator[Picture] = itertools.chain([first], picture.strips)
     has_alpha = first.alpha is not None and file_format not in _WITHOUT_ALPHA
     if not has_alpha:
-        strips = map(_on_white, strips)
+        strips = map(on_white, strips)
     dtype = np.uint16 if first.bit_depth == 16 and file_format in _DEEP_FORMATS else np.uint8
     blocks, profile = _blocks(strips, dtype), first.icc_profile
     if profile and (file_format in _WITHOUT_PROFILE or first.is_gray and file_format in _WITHOUT_GRAY):
@@ -211,13 +210,6 @@ def _blocks(strips: Iterable[Picture], dtype: type[np.uint8] | type[np.uint16]) 
             alpha = None if strip.alpha is None else strip.alpha[:, top : top + rows]
             yield _to_samples(replace(strip, rgb=strip.rgb[:, top : top + rows], alpha=alpha), dtype)
         del strip, alpha  # or they live while the next strip is made
-
-
-def _on_white(picture: Picture) -> Picture:
-    if picture.alpha is None:
-        return picture
-    rgb = picture.rgb[:1] if picture.is_gray else picture.rgb
-    return replace(picture, rgb=torch.lerp(torch.ones(()), rgb, picture.alpha).expand(3, -1, -1), alpha=None)
 
 
 def _to_samples(picture: Picture, dtype: type[np.uint8] | type[np.uint16]) -> np.ndarray:

@@ -86,6 +86,14 @@ def luma(rgb: Tensor) -> Tensor:
     return (0.299 * red + 0.587 * green + 0.114 * blue)[None]
 
 
+def on_white(picture: Picture) -> Picture:
+    """A picture laid on white, opaque."""
+    if picture.alpha is None:
+        return picture
+    rgb = picture.rgb[:1] if picture.is_gray else picture.rgb
+    return replace(picture, rgb=torch.lerp(torch.ones(()), rgb, picture.alpha).expand(3, -1, -1), alpha=None)
+
+
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Give fully transparent pixels the colour of what lies around, so that no hidden colour leaks into an edge.
 

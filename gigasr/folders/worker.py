@@ -177,7 +177,8 @@ class Worker:
         """Write the results."""
         job, settings = work.job, self.settings
         with work.noting_errors():
-            texts = {"Software": f"gigasr {__version__}", "Prompt": job.prompt, "Seed": str(settings.seed)}
+            prompt = job.prompt if self.load().model.takes_text else ""
+            texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(settings.seed)}
             texts |= {"Model": Path(settings.model).name, "Fingerprint": fingerprint(work)}
             results = _join(strips)
             first = next(results)  # an error of the first is met before a folder is made

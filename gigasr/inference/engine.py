@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gigasr.inference.devices import Place, attempt, free_memory, replicate, spread
 from gigasr.inference.folding import fold
-from gigasr.inference.noise import noise_field
+from gigasr.inference.noise import noise_field, seeded
 from gigasr.inference.patches import PatchEngine, Reach
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import (
@@ -260,7 +260,7 @@ class PromptedUpsampler:
         """Fold the network for one prompt and the z of one seed."""
         warn_of_cut(prompt)
         self.network, self.tower = self.network.to(place.home), self.tower.to(place.home)
-        z = torch.randn(1, self.network.config.z_dim, generator=torch.Generator().manual_seed(seed))
+        z = torch.randn(1, self.network.config.z_dim, generator=seeded(seed))
         w, text = self.network.condition(z.to(place.home), self.tower.encode([prompt]))
         return BodyTailEngine(replicate(fold(self.network, w, text, place.dtype), place.devices), place)
 

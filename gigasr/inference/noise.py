@@ -24,6 +24,14 @@ def check_seed(seed: int) -> int:
     return number
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU; torch's own look at a seed's 32 lowest bits, hence larger ones are mixed first."""
+    number = check_seed(seed)
+    if number >= 2**32:
+        number = int(_splitmix64(np.array([number], np.uint64))[0])
+    return torch.Generator().manual_seed(number)
+
+
 def noise_field(seed: int, region: Region, channels: int) -> Tensor:
     """Draw the part of an endless field of normal noise that lies in a region.
 

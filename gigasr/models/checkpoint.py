@@ -20,7 +20,7 @@ PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 ONNX = ".onnx"
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 HEADER = "gigasr"  # the header's key in what torch.save writes
-CONFIG = "config.json"  # beside model.safetensors
+CONFIG, MODEL, README = "config.json", "model.safetensors", "README.md"  # of a folder for the Hub
 
 
 class CheckpointError(ValueError):
@@ -126,7 +126,8 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was s
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), "a file that ends too early")[:200]
+        lines = [line for line in str(error).splitlines() if "weights_only" not in line]
+        reason = " ".join(lines[:1]).strip()[:200] or "another kind of file, or one that ends too early"
         raise CheckpointError(
             f"{path}: expected tensors and plain data, got: {reason}; ask for it as safetensors"
         ) from None
@@ -135,11 +136,16 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was s
 def unwrap(state: object, path: Path) -> dict[str, Tensor]:
     """The tensors by name, out of the dictionaries around them."""
     for wrapper in WRAPPERS:
-        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
+        state = state[wrapper] if isinstance(state, dict) and is_full(state.get(wrapper)) else state
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path}: expected tensors by name, got none; choose a file of weights")
     return {name.removeprefix("module.").removeprefix("netG."): tensor for name, tensor in tensors.items()}
+
+
+def is_full(value: object) -> bool:
+    """Tell whether something is a dictionary with something in it."""
+    return isinstance(value, dict) and bool(value)
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -156,13 +162,14 @@ def save_folder(
 ) -> None:
     """Save a model in the layout of the Hugging Face Hub: config.json, model.safetensors and README.md in a folder."""
     path.mkdir(parents=True, exist_ok=True)
-    save_weights(path / "model.safetensors", state, kind, config, dtype, **notes)
+    save_weights(path / MODEL, state, kind, config, dtype, **notes)
     with replacing(path / CONFIG) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "kind": kind, "config": config}, indent=1), encoding="utf-8")
     licence = notes.get("licence", "").partition(";")[0].lower()
-    front = {"library_name": "gigasr", "license": licence, "pipeline_tag": "image-to-image"}
+    task = "text-to-image" if kind == "base" else "image-to-image"
+    front = {"library_name": "gigasr", "license": licence, "pipeline_tag": task}
     lines = ["---", *(f"{key}: {value}" for key, value in front.items() if value), "---", "", f"A gigasr {kind}."]
-    with replacing(path / "README.md") as temporary:
+    with replacing(path / README) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gigasr.inference.devices import Place, replicate
 from gigasr.inference.engine import BodyTailEngine, RegionEngine
+from gigasr.inference.noise import seeded
 from gigasr.inference.tiling import Tiling
 from gigasr.models.aurasr import AuraWeights
 from gigasr.models.checkpoint import CheckpointError
@@ -33,7 +34,7 @@ class AuraModel:
 
     def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
         """Fold the network for the z of one seed; there is no prompt."""
-        z = torch.randn(1, self.weights.config.style_network.dim_in, generator=torch.Generator().manual_seed(seed))
+        z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
         return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from gigasr.models.checkpoint import CONFIG, ONNX, PICKLED
+from gigasr.models.checkpoint import CONFIG, MODEL, ONNX, PICKLED, README
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def choose_weights(names: Iterable[str], source: str) -> str:
         if len(named or of_kind) == 1:
             return (named or of_kind)[0]
         if of_kind:
-            raise ValueError(f"{source}: expected one file of weights, got {', '.join(of_kind)}; name one of them")
+            raise ValueError(f"{source}: expected one file of weights, got {', '.join(of_kind)}; give one as a file")
     raise ValueError(f"{source}: expected a file of weights ({', '.join(SUFFIXES)}), got none; choose another model")
 
 
@@ -50,9 +50,12 @@ def cached(name: HubName) -> Path | None:
 
     try:
         folder = Path(snapshot_download(name.repository, revision=name.revision, local_files_only=True))
-        return folder / choose_weights((path.name for path in folder.iterdir()), name.repository)
-    except (LocalEntryNotFoundError, ValueError):
+    except LocalEntryNotFoundError:
         return None
+    names = [path.name for path in folder.iterdir()]
+    if not any(PurePosixPath(each).suffix.lower() in SUFFIXES for each in names):
+        return None
+    return folder / choose_weights(names, str(folder))
 
 
 def fetch(name: HubName) -> Path:
@@ -85,11 +88,18 @@ def push(folder: Path, repository: str) -> str:
     """Upload a folder with config.json, model.safetensors and README.md as a model; returns where it lies."""
     from huggingface_hub import HfApi
 
+    for file in (CONFIG, MODEL):
+        if not (folder / file).is_file():
+            raise ValueError(f"{folder}: expected a folder made by gigasr models convert, got one without {file}")
     wanted = "the Hugging Face Hub within reach and a token that may write there"
     with one_line(repository, wanted, "log in with hf auth login"):
         api = HfApi()
         api.create_repo(repository, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="gigasr model"))
+        files = [CONFIG, MODEL, README]
+        message = "gigasr model"
+        return str(
+            api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files, commit_message=message)
+        )
 
 
 @contextmanager

@@ -93,12 +93,12 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
         with one_line_errors():
             if image is None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
-            size = size.strip()
-            has = Settings(model, None if size else float(scale), size or None, int(seed), float(fidelity))
+            size = (size or "").strip()
+            given = Settings(model, None if size else float(scale), size or None, int(seed or 0), float(fidelity))
             source = Path(image)
 
             def work(notify: Notify) -> Answer:
-                return answer(enlarger, source, has, prompt, suffix, notify)
+                return answer(enlarger, source, given, prompt or "", suffix, notify)
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))
 
@@ -110,9 +110,9 @@ def show_thumbnail(image: str | None) -> tuple[Any, tuple[int, int] | None]:
     component = import_gradio().Image
     if image is None:
         return component(None, visible=False), None
-    with one_line_errors():
+    with one_line_errors(), new_folder() as folder:
         picture = read_image(Path(image))
-        return component(preview(picture, THUMBNAIL), visible=True), picture.size
+        return component(preview(picture, THUMBNAIL, folder), visible=True), picture.size
 
 
 def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str:
@@ -130,8 +130,10 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
 def answer(enlarger: Enlarger, source: Path, settings: Settings, prompt: str, suffix: str, notify: Notify) -> Answer:
     """What /upscale gives."""
     began = time.monotonic()
-    target = new_folder() / f"{source.stem}_{settings.size or f'{settings.scale:g}x'}.{suffix}"
-    work = enlarger.enlarge(source, target, settings, prompt, notify)
-    height, width = work.size
-    facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
-    return (preview(read_image(source), min(PREVIEW, max(work.size))), preview_large(target)), facts, str(target)
+    with new_folder() as folder:
+        target = folder / f"{source.stem}_{settings.size or f'{settings.scale:g}x'}.{suffix}"
+        work = enlarger.enlarge(source, target, settings, prompt, notify)
+        height, width = work.size
+        facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
+        before = preview(read_image(source), min(PREVIEW, max(work.size)), folder)
+        return (before, preview_large(target, folder)), facts, str(target)

@@ -22,6 +22,15 @@ class Limits:
     upload_mb: int = 64
     megapixels: int = 268  # of a result; 16384x16384 px
 
+    def check(self, pixels: int, number: int, size: tuple[int, int]) -> None:
+        """Raise ValueError for results of more pixels in all than one request may ask for; the rest is for the text."""
+        if pixels > self.megapixels * 1e6:
+            asked = f"{number} pictures of " * (number > 1) + f"{size[1]}x{size[0]} px"
+            raise ValueError(
+                f"size: expected at most {self.megapixels} megapixels on this page, got {asked}; "
+                "ask for less, or use gigasr on the command line"
+            )
+
 
 class Enlarger:
     """Enlarges uploads as `gigasr upscale` does: the same options give the same file."""
@@ -63,9 +72,4 @@ class Enlarger:
             size = None if settings.size is None else parse_size(settings.size, picture.size)
             height, width = target_size(picture.size, settings.scale, size, 1)
             pixels += height * width
-            if pixels > self.limits.megapixels * 1e6:
-                number = f"{len(frames)} pictures of " if len(frames) > 1 else ""
-                raise ValueError(
-                    f"size: expected at most {self.limits.megapixels} megapixels on this page, got {number}"
-                    f"{width}x{height} px; use a smaller factor, or gigasr upscale"
-                )
+            self.limits.check(pixels, len(frames), (height, width))

@@ -87,15 +87,20 @@ def make_run(paint: Paint, jobs: Jobs) -> Callable[..., Any]:
         Gives previews, and the pictures' files in full quality.
         """
         with one_line_errors():
-            if not prompt.strip():
+            if not (prompt or "").strip():
                 raise ValueError("prompt: expected what to paint, got nothing; describe the picture")
-            options: dict[str, Any] = {"count": int(count), "seed": int(seed), "truncation": truncation}
-            options |= {"mix_at": int(mix_at), "prompt": prompt, "size": size, "frames": int(frames)}
-            options |= {"style_prompt": style_prompt.strip() or None, "to": to.strip() or None}
+            options: dict[str, Any] = {"count": int(count), "seed": int(seed or 0), "truncation": truncation}
+            options |= {"mix_at": int(mix_at or 16), "prompt": prompt, "size": str(size or 512), "frames": int(frames)}
+            options |= {"style_prompt": (style_prompt or "").strip() or None, "to": (to or "").strip() or None}
+            if options["to"] and (options["style_prompt"] or options["count"] > 1):
+                raise ValueError(
+                    "to: expected one prompt to lead to, got a style prompt or several pictures; leave one out"
+                )
 
             def work(notify: Notify) -> tuple[list[str], list[str]]:
-                paths = paint(options, new_folder(), notify)
-                return [preview_large(path) for path in paths], [str(path) for path in paths]
+                with new_folder() as folder:
+                    paths = paint(options, folder, notify)
+                    return [preview_large(path, folder) for path in paths], [str(path) for path in paths]
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))
 

@@ -1,5 +1,8 @@
 """What both tabs of the page need: gradio itself, errors in one line, files of requests and pictures of them."""
 
+import atexit
+import functools
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gigasr.files.image_writer import to_pil
-from gigasr.files.images import Picture
+from gigasr.files.images import Picture, read_image
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
@@ -44,26 +47,46 @@ def one_line_errors() -> Iterator[None]:
         raise gr.Error(text, print_exception=False) from error
 
 
-def new_folder() -> Path:
-    """A folder for the files of one request; gradio deletes them after a day and when the server ends."""
-    folder = Path(import_gradio().utils.get_upload_folder()) / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+@functools.cache
+def own_folder(uploads: str) -> Path:
+    """A folder in that of the uploads for the files of all requests, gone when the server ends."""
+    folder = Path(uploads) / uuid.uuid4().hex
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def preview(picture: Picture, side: int) -> str:
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder for the files of one request, removed where it fails or is stopped; gradio deletes them after a day."""
+    folder = own_folder(import_gradio().utils.get_upload_folder()) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def preview(picture: Picture, side: int, folder: Path) -> str:
     """A file that shows an input with a longest side of `side` px, enlarged by bicubic where it is smaller."""
     image = to_pil(replace(picture, bit_depth=8))
     factor = side / max(image.size)
-    target = new_folder() / "preview.webp"
+    target = folder / "preview.webp"
     image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor)))).save(target, quality=90)
     return str(target)
 
 
-def preview_large(source: Path) -> str:
-    """A file that shows a result, reduced to PREVIEW px where it is larger, without ever holding all of it."""
+def preview_large(source: Path, folder: Path) -> str:
+    """A file that shows a result, reduced to PREVIEW px where it is larger, without ever holding all of it.
+
+    Of an animation as AVIF, which libvips doesn't read, the first frame is read as a whole.
+    """
     import pyvips
 
-    target = new_folder() / f"{source.stem}.webp"
-    pyvips.Image.thumbnail(str(source), PREVIEW, height=PREVIEW, size="down").write_to_file(str(target), Q=90)
+    target = folder / f"{source.stem}_preview.webp"
+    try:
+        pyvips.Image.thumbnail(str(source), PREVIEW, height=PREVIEW, size="down").write_to_file(str(target), Q=90)
+    except pyvips.Error:
+        picture = read_image(source)
+        return preview(picture, min(PREVIEW, max(picture.size)), folder)
     return str(target)

@@ -1,0 +1,45 @@
+"""gigasr bench: what the models cost."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gigasr.cli.common import clear_errors
+
+
+@click.command()
+@click.option("-g", "--device", default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of one more network of ours, with random weights; may be given several times.",
+)
+@click.option("-n", "--model", "models", multiple=True, help="One more model; may be given several times.")
+@click.option("--aurasr", "has_aurasr", is_flag=True, help="AuraSR, here and in its package, with random weights.")
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="cpu counts the process's own seconds: for a machine with other work; best with OMP_NUM_THREADS=1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@clear_errors
+def bench(as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
+
+    The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
+    take when they run alone. Needs the extra gigasr[eval].
+    """
+    from gigasr.evaluation.bench import format_table, measure, plan
+
+    result = measure(plan(**options), lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
+    click.echo(json.dumps(result, indent=2) if as_json else format_table(result))
