@@ -57,7 +57,7 @@ def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weight
     assert_fails(evaluate("lanczos", *data, "--clip", "nonsense"), "clip: expected MODEL:WEIGHTS")
     assert_fails(evaluate("lanczos", *data, "--report", tmp_path / "no" / "r.html"), "expected a file in a folder")
     assert_fails(evaluate(base_weights, "--data", photo_folder, "--truncations", "1,x"), "expected numbers", code=2)
-    assert_fails(evaluate(base_weights, *data, "--save", tmp_path), "Option '--save' has no use", code=2)
+    assert_fails(evaluate(base_weights, *data[:2], "--save", tmp_path), "Option '--save' has no use", code=2)
     assert_fails(evaluate("lanczos", *data, "--truncations", "1"), "Option '--truncations' has no use", code=2)
     assert_fails(evaluate(base_weights, *data[:2], "--truncations", "1,5"), "expected numbers of 0 to 1", code=2)
     (tmp_path / "junk.safetensors").write_bytes(b"no weights")
