@@ -155,7 +155,10 @@ def check_picture(picture: Picture) -> None:
     """Raise ValueError for what is no picture, and for values beyond 0..1 or not a number."""
     if not isinstance(picture, Picture):
         raise ValueError(f"picture: expected a Picture, got {type(picture).__name__}; read_image reads one from a file")
-    for name, values in {"rgb": picture.rgb, "alpha": picture.alpha}.items():
+    if not picture.rgb.numel():
+        raise ValueError(f"picture: expected at least 1x1 px, got {picture.size[1]}x{picture.size[0]}; choose another")
+    rgb = picture.rgb[: 1 if picture.rgb.stride(0) == 0 else 3]  # torch would copy what shares memory
+    for name, values in {"rgb": rgb, "alpha": picture.alpha}.items():
         if values is not None:
             low, high = values.aminmax()
             if not (low >= 0 and high <= 1):

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from gigasr.cli import main
+from gigasr.files.images import read_metadata
 from gigasr.files.picture import Picture
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.onnx_model import ForeignOnnxModel, OnnxModel
@@ -57,6 +58,14 @@ def test_upscale_takes_a_file_as_its_model(tiny_onnx: Path, tmp_path: Path) -> N
     result = CliRunner().invoke(main, ["upscale", str(tmp_path), "-o", str(tmp_path / "out"), "-n", str(tiny_onnx)])
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "out" / "a_8x.png").size == (112, 80)
+
+
+def test_a_prompt_that_has_no_say_is_not_said_of_the_result(tiny_onnx: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    target = tmp_path / "b.png"
+    arguments = ["upscale", str(tmp_path / "a.png"), "-n", str(tiny_onnx), "-p", "a cat", "-o", str(target)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert read_metadata(target)["Prompt"] == ""
 
 
 def test_a_file_is_described(tiny_onnx: Path) -> None:

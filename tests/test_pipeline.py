@@ -200,6 +200,8 @@ def test_values_beyond_0_to_1_are_refused_before_anything_runs(resolver: SuperRe
             resolver.strips(dataclasses.replace(source, **{name: values}))
     with pytest.raises(ValueError, match="picture: expected a Picture, got str; read_image reads one from a file"):
         resolver.upscale("photo.png")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="picture: expected at least 1x1 px, got 4x0"):
+        resolver.upscale(Picture(torch.rand(3, 0, 4)))
 
 
 def test_strips_can_be_taken_once(resolver: SuperResolver) -> None:

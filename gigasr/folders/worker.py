@@ -177,11 +177,11 @@ class Worker:
         """Write the results."""
         job, settings = work.job, self.settings
         with work.noting_errors():
+            results = _join(strips)
+            first = next(results)  # an error of the first is met before a folder is made
             prompt = job.prompt if self.load().model.takes_text else ""
             texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(settings.seed)}
             texts |= {"Model": Path(settings.model).name, "Fingerprint": fingerprint(work)}
-            results = _join(strips)
-            first = next(results)  # an error of the first is met before a folder is made
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_frames(job.target, itertools.chain([first], results), work.timing, texts, settings.quality)
             work.record["bytes"] = job.target.stat().st_size
