@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gigasr.config import parse
 from gigasr.models.checkpoint import load_weights, ready
-from gigasr.models.hub import choose_weights
+from gigasr.models.hub import local_weights
 from gigasr_base.config import GeneratorConfig
 from gigasr_base.generator import Generator
 
@@ -19,11 +19,8 @@ def bundled() -> list[str]:
 
 def find(name: str) -> Path:
     """The file of a base model: a bundled name, a file, or a folder that `gigasr models convert` made."""
-    path = Path(name)
-    if path.is_file():
+    if path := local_weights(name):
         return path
-    if name and path.is_dir():
-        return path / choose_weights((each.name for each in path.iterdir()), name)
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"
     names = ", ".join(bundled())

@@ -43,6 +43,14 @@ def choose_weights(names: Iterable[str], source: str) -> str:
     raise ValueError(f"{source}: expected a file of weights ({', '.join(SUFFIXES)}), got none; choose another model")
 
 
+def local_weights(name: str) -> Path | None:
+    """The file of weights that a path stands for, itself or the one in its folder; None where nothing is there."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    return path / choose_weights((each.name for each in path.iterdir()), name) if name and path.is_dir() else None
+
+
 def cached(name: HubName) -> Path | None:
     """The weights in the cache, if they are there; asks nothing of the network."""
     from huggingface_hub import snapshot_download

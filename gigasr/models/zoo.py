@@ -20,7 +20,7 @@ from gigasr.models.checkpoint import (
     save_weights,
 )
 from gigasr.models.foreign import AuraModel, SpandrelModel, load_spandrel
-from gigasr.models.hub import HubName, cached, choose_weights, fetch
+from gigasr.models.hub import HubName, cached, fetch, local_weights
 from gigasr.models.onnx_model import describe_onnx, load_onnx
 from gigasr.networks.upsampler import Upsampler
 
@@ -39,11 +39,8 @@ def find(name: str) -> Path:
 
     What is not in the Hub's cache yet is downloaded; where from and how large is said first.
     """
-    path = Path(name)
-    if path.is_file():
+    if path := local_weights(name):
         return path
-    if name and path.is_dir():
-        return path / choose_weights((each.name for each in path.iterdir()), name)
     if name in bundled():
         return WEIGHTS / f"{name}.safetensors"
     if on_hub := HubName.parse(name):
