@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def test_a_worker_finds_its_files_from_any_folder(
     assert (tmp_path / job.target).is_file()
     assert sent.source.name == job.source.name
     assert sent.report == tmp_path / "out" / REPORT
+
+
+def test_a_file_that_is_done_does_not_wait_for_the_one_at_work(tiny_weights: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "in", "a.png")
+    (job,) = plan(tmp_path / "in", tmp_path / "out")
+    worker = Worker(Settings(model=str(tiny_weights)))
+    assert worker.process(job, {}).status == "done"
+    with ThreadPoolExecutor(1) as pool, worker.lock:
+        assert pool.submit(worker.process, job, {}).result(30).status == "skipped"
 
 
 def test_a_file_whose_workers_die_is_given_up_and_told(tmp_path: Path, tiny_weights: Path) -> None:

@@ -102,6 +102,8 @@ def test_models_of_one_name_have_folders_of_their_own(
         "owner/m": "owner-m",
     }
     assert short_names(["/m.pth", "m.pth"]) == {"/m.pth": "-m", "m.pth": "m"}
+    assert short_names(["."]) == {".": Path.cwd().stem}
+    assert short_names([".."]) == {"..": Path.cwd().parent.stem}
     assert short_names(["m.pth", "m.safetensors"]) == {"m.pth": "m.pth", "m.safetensors": "m.safetensors"}
 
 

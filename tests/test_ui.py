@@ -131,7 +131,8 @@ def test_an_animation_stays_one_and_its_frames_count_together(user: Client, tmp_
 def test_an_animation_of_a_kind_that_libvips_does_not_read_is_shown_too(user: Client, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 12), (80 * i, 0, 0)) for i in range(3)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=40)
-    (_, shown), _, result = upscale(user, tmp_path / "film.gif", scale=2, suffix="avif")
+    (before, shown), _, result = upscale(user, tmp_path / "film.gif", scale=2, suffix="avif")
+    assert Path(before).name != Path(shown).name
     with Image.open(result) as film, Image.open(shown) as preview:
         assert (film.n_frames, film.size) == (3, (32, 24))
         assert preview.size == (32, 24)

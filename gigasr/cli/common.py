@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, progress bars."""
+"""What the commands share: errors in one line, which options are given, progress bars."""
 
 import functools
 import sys
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,6 +41,11 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(INTERRUPTED)
 
     return wrapped
+
+
+def is_given(name: str) -> bool:
+    """Tell whether an option of the running command stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 @contextmanager

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from gigasr.cli.common import SEED, clear_errors, progress_bar
+from gigasr.cli.common import SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
     from gigasr.evaluation.evaluate import Judges, Protocol
@@ -143,9 +142,8 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
 
 def check_options(useless: tuple[str, ...]) -> None:
     """Refuse options that are given and would change nothing."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if parameter.name in useless and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in useless and is_given(parameter.name):
             raise click.UsageError(f"Option '{parameter.opts[-1]}' has no use for these models.")
 
 
@@ -163,11 +161,11 @@ def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
 
 def is_base_model(name: str) -> bool:
     """Tell whether a name, a file or a folder stands for a base model."""
-    from gigasr.models.checkpoint import CONFIG, is_onnx, open_weights
+    from gigasr.models.checkpoint import MODEL, is_onnx, open_weights
     from gigasr_base.zoo import bundled, find
 
     path = Path(name)
-    if path.is_file() and not is_onnx(path) or (path / CONFIG).is_file():
+    if path.is_file() and not is_onnx(path) or (path / MODEL).is_file():
         return open_weights(find(name))[1].get("kind") == "base"
     return name in bundled()
 

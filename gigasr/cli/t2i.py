@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
-from click.core import ParameterSource
 
 from gigasr import __version__
-from gigasr.cli.common import SEED, clear_errors, progress_bar
+from gigasr.cli.common import SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,8 +73,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     if options["to"] is not None and (len(texts) > 1 or options["count"] > 1 or options["style_prompt"] is not None):
         raise click.UsageError("Option '--to' takes one prompt, without --count and --style-prompt.")
     for name, needed in (("mix_at", "style_prompt"), ("frames", "to")):
-        is_given = click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if is_given and options[needed] is None:
+        if is_given(name) and options[needed] is None:
             raise click.UsageError(f"Option '--{name}' needs '--{needed}'.".replace("_", "-"))
     size = parse_size(options["size"])
     is_animated = options["to"] is not None and is_file(output) and output.suffix.lower() in ANIMATED

@@ -105,10 +105,9 @@ def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
 
 def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
     """Read a result of the same name as the high-res image, or else of another format: [3, H, W] in [0, 1]."""
-    if (folder / name).is_file():
-        return on_white(read_image(folder / name)).rgb
-    place, stem = (folder / name).parent, Path(name).stem
-    found = [path for path in sorted(place.glob(f"{glob.escape(stem)}.*")) if is_image_file(path) and path.stem == stem]
+    exact = folder / name
+    alike = (path for path in sorted(exact.parent.glob(f"{glob.escape(exact.stem)}.*")) if path.stem == exact.stem)
+    found = [exact] if exact.is_file() else [path for path in alike if is_image_file(path)]
     if len(found) != 1:
         names = " and ".join(path.name for path in found) or "none"
         raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
@@ -232,7 +231,8 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
 
     Its ending is part of it where that alone does.
     """
-    parts = {model: Path(model).parts for model in models}
+    paths = {model: Path(model) for model in models}
+    parts = {model: (path if path.name.strip(".") else path.resolve()).parts for model, path in paths.items()}
     depths = range(1, max(map(len, parts.values())) + 1)
     for cut, depth in itertools.product((lambda path: path.with_suffix(""), Path), depths):
         names = {model: "-".join(cut(Path(*each[-depth:])).parts).strip(os.sep) for model, each in parts.items()}

@@ -97,14 +97,13 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     mode: PIL mode to convert to; "" = the plain one that holds what is in it
     """
     image.load()
-    file_format = image.format
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
+    texts = kept_texts(image.info) if image.format == "PNG" else {}
     if tags.get(ORIENTATION) in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[tags[ORIENTATION]])
     samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
     white = np.iinfo(samples.dtype).max
     picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
-    texts = kept_texts(image.info) if file_format == "PNG" else {}
     return replace(picture, xmp=xmp, iptc=picture.iptc or iptc, texts=texts)
 
 

@@ -95,13 +95,13 @@ class Worker:
         """
         with background_thread() as writer:  # first, as it settles how many threads this one computes with
             work = self.read(job, known)
-            passed = Handoff[Strip]()
-            with passed.ended():
-                if work.pictures is not None:
+            if work.pictures is not None:
+                passed = Handoff[Strip]()
+                with passed.ended():
                     writer.submit(self.write, work, passed).add_done_callback(passed.close)
-                with self.lock:
-                    for _ in self.hand_over(work, passed):
-                        pass
+                    with self.lock:
+                        for _ in self.hand_over(work, passed):
+                            pass
         return replace(work, pictures=None)
 
     def read(self, job: Job, known: Mapping[str, Any]) -> Work:

@@ -136,16 +136,12 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was s
 def unwrap(state: object, path: Path) -> dict[str, Tensor]:
     """The tensors by name, out of the dictionaries around them."""
     for wrapper in WRAPPERS:
-        state = state[wrapper] if isinstance(state, dict) and is_full(state.get(wrapper)) else state
+        inner = state.get(wrapper) if isinstance(state, dict) else None
+        state = inner if inner and isinstance(inner, dict) else state
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path}: expected tensors by name, got none; choose a file of weights")
     return {name.removeprefix("module.").removeprefix("netG."): tensor for name, tensor in tensors.items()}
-
-
-def is_full(value: object) -> bool:
-    """Tell whether something is a dictionary with something in it."""
-    return isinstance(value, dict) and bool(value)
 
 
 def read_config(path: Path) -> dict[str, str]:

@@ -30,9 +30,14 @@ class HubName(NamedTuple):
         return cls(repository, revision or None)
 
 
+def weights_among(names: Iterable[str]) -> list[str]:
+    """The files of weights of a folder, not of those below it."""
+    return [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in SUFFIXES and "/" not in name]
+
+
 def choose_weights(names: Iterable[str], source: str) -> str:
     """The one file of weights among those of a folder: safetensors before others, model.* before others."""
-    found = [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in SUFFIXES and "/" not in name]
+    found = weights_among(names)
     for suffix in SUFFIXES:
         of_kind = [name for name in found if name.lower().endswith(suffix)]
         named = [name for name in of_kind if PurePosixPath(name).stem == "model"]
@@ -48,7 +53,9 @@ def local_weights(name: str) -> Path | None:
     path = Path(name)
     if path.is_file():
         return path
-    return path / choose_weights((each.name for each in path.iterdir()), name) if name and path.is_dir() else None
+    if not name or not path.is_dir():
+        return None
+    return path / choose_weights((each.name for each in path.iterdir()), name)
 
 
 def cached(name: HubName) -> Path | None:
@@ -60,10 +67,8 @@ def cached(name: HubName) -> Path | None:
         folder = Path(snapshot_download(name.repository, revision=name.revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    names = [path.name for path in folder.iterdir()]
-    if not any(PurePosixPath(each).suffix.lower() in SUFFIXES for each in names):
-        return None
-    return folder / choose_weights(names, str(folder))
+    found = weights_among(path.name for path in folder.iterdir())
+    return folder / choose_weights(found, str(folder)) if found else None
 
 
 def fetch(name: HubName) -> Path:
@@ -103,10 +108,13 @@ def push(folder: Path, repository: str) -> str:
     with one_line(repository, wanted, "log in with hf auth login"):
         api = HfApi()
         api.create_repo(repository, exist_ok=True)
-        files = [CONFIG, MODEL, README]
-        message = "gigasr model"
         return str(
-            api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files, commit_message=message)
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                allow_patterns=[CONFIG, MODEL, README],
+                commit_message="gigasr model",
+            )
         )
 
 

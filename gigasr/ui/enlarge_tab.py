@@ -112,7 +112,7 @@ def show_thumbnail(image: str | None) -> tuple[Any, tuple[int, int] | None]:
         return component(None, visible=False), None
     with one_line_errors(), new_folder() as folder:
         picture = read_image(Path(image))
-        return component(preview(picture, THUMBNAIL, folder), visible=True), picture.size
+        return component(preview(picture, THUMBNAIL, folder / "preview.webp"), visible=True), picture.size
 
 
 def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str:
@@ -135,5 +135,5 @@ def answer(enlarger: Enlarger, source: Path, settings: Settings, prompt: str, su
         work = enlarger.enlarge(source, target, settings, prompt, notify)
         height, width = work.size
         facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
-        before = preview(read_image(source), min(PREVIEW, max(work.size)), folder)
+        before = preview(read_image(source), min(PREVIEW, max(work.size)), folder / "preview.webp")
         return (before, preview_large(target, folder)), facts, str(target)

@@ -67,11 +67,10 @@ def new_folder() -> Iterator[Path]:
         raise
 
 
-def preview(picture: Picture, side: int, folder: Path) -> str:
-    """A file that shows an input with a longest side of `side` px, enlarged by bicubic where it is smaller."""
+def preview(picture: Picture, side: int, target: Path) -> str:
+    """Show a picture in a file with a longest side of `side` px, enlarged by bicubic where it is smaller."""
     image = to_pil(replace(picture, bit_depth=8))
     factor = side / max(image.size)
-    target = folder / "preview.webp"
     image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor)))).save(target, quality=90)
     return str(target)
 
@@ -88,5 +87,5 @@ def preview_large(source: Path, folder: Path) -> str:
         pyvips.Image.thumbnail(str(source), PREVIEW, height=PREVIEW, size="down").write_to_file(str(target), Q=90)
     except pyvips.Error:
         picture = read_image(source)
-        return preview(picture, min(PREVIEW, max(picture.size)), folder)
+        return preview(picture, min(PREVIEW, max(picture.size)), target)
     return str(target)
