@@ -1,12 +1,12 @@
 """Configuration: frozen models, read from TOML, strict about every key."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gigasr.config_errors import explain
+from gigasr.config_file import read_tables
 
 T = TypeVar("T", bound=BaseModel)
 Pretrained = Annotated[str | None, AfterValidator(lambda name: name or None)]  # open_clip tag or a local file, or ""
@@ -115,6 +115,7 @@ class LossConfig(Strict):
 
     l1: float = Field(0.0, ge=0)  # not in the paper; steadies the start
     charbonnier: float = Field(0.0, ge=0)  # not in the paper; a smooth L1
+    spectrum: float = Field(0.0, ge=0)  # not in the paper; as much detail of each fineness
     lpips: float = Field(10.0, ge=0)
     adversarial: float = Field(1.0, ge=0)
     matching: float = Field(1.0, ge=0)  # the discriminator's: real and fake images with another image's caption
@@ -133,6 +134,12 @@ class PhaseConfig(Strict):
     betas: tuple[float, float] = (0.0, 0.99)  # of AdamW, all players
     decay: bool = False  # learning rates fall with the square root of what is left of the phase
     loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def check_spectrum(self) -> "PhaseConfig":
+        if self.loss.spectrum and self.crop < 64:
+            raise ValueError(f"train.phases.crop: expected at least 64 px for loss.spectrum, got {self.crop}")
+        return self
 
 
 class DataConfig(Strict):
@@ -247,35 +254,6 @@ class Config(Strict):
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read a TOML file; overrides are "dotted.key=value" with TOML values. Raises ValueError naming the dotted key."""
     return parse(Config, read_tables(path, overrides), str(path))
-
-
-def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a TOML file and apply "dotted.key=value" overrides; nothing is validated."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        for override in overrides:
-            set_dotted(data, override)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: expected TOML, got a syntax error: {error}") from None
-    return data
-
-
-def set_dotted(data: dict[str, Any], override: str) -> None:
-    """Set one value in nested tables: "train.seed=3"."""
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise ValueError(f"--set: expected dotted.key=value, got '{override}'")
-    *parents, leaf = key.strip().split(".")
-    table: Any = data
-    try:
-        for parent in parents:
-            table = table[int(parent)] if isinstance(table, list) else table.setdefault(parent, {})
-    except (ValueError, IndexError):
-        raise ValueError(f"--set: {key.strip()}: expected the number of a list's element, got '{parent}'") from None
-    try:
-        table[leaf] = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        table[leaf] = value.strip()  # a string without quotes
 
 
 def parse(model: type[T], data: dict[str, Any], source: str) -> T:

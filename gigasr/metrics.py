@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-NUM_RINGS = 32  # radial rings of the power spectrum, from zero to the Nyquist frequency
+from gigasr.spectrum import NUM_RINGS, radial_spectrum
+
 SSIM_WINDOW = 11  # px
 SSIM_SIGMA = 1.5  # px
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
@@ -143,7 +144,7 @@ def spectrum_error(result: Tensor, truth: Tensor) -> float:
     returns: RMS over the rings of the difference of the two radial power spectra, in dB; 0 for equal images
     """
     x, y = _luma_pair("metrics.spectrum_error", result, truth, border=0, least=2 * NUM_RINGS)
-    return float((_radial_spectrum(x) - _radial_spectrum(y)).square().mean().sqrt())
+    return float((radial_spectrum(x) - radial_spectrum(y)).square().mean().sqrt())
 
 
 def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None = None) -> float:
@@ -280,18 +281,3 @@ def _to_8bit(image: Tensor) -> Tensor:
 
 def _psnr(x: Tensor, y: Tensor) -> float:
     return float(10 * torch.log10(255**2 / (x - y).square().mean()))
-
-
-def _radial_spectrum(luma: Tensor) -> Tensor:
-    """[H, W] -> [NUM_RINGS - 1] mean power per ring in dB; the ring around zero frequency is left out."""
-    size = min(luma.shape)
-    top, left = (luma.shape[0] - size) // 2, (luma.shape[1] - size) // 2
-    window = torch.hann_window(size, periodic=False, dtype=torch.float64)
-    square = luma[top : top + size, left : left + size] * window * window[:, None]
-    power = torch.fft.fft2(square).abs().square()
-    squared = (torch.fft.fftfreq(size, dtype=torch.float64) * size).round().square()  # in cycles per image
-    ring = ((squared + squared[:, None]).sqrt() * 2 * NUM_RINGS / size).long()  # size / 2 is Nyquist
-    inside = ring < NUM_RINGS
-    total = torch.bincount(ring[inside], power[inside], NUM_RINGS)
-    mean = total / torch.bincount(ring[inside], minlength=NUM_RINGS)
-    return 10 * mean[1:].clamp_min(1e-12).log10()

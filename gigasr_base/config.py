@@ -13,8 +13,8 @@ from gigasr.config import (
     check_levels,
     check_towers,
     parse,
-    read_tables,
 )
+from gigasr.config_file import read_tables
 
 CONSTANT = 4  # px; side of the learned constant
 

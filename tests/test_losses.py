@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
+from gigasr.metrics import spectrum_error
 from gigasr.training.losses import (
     adversarial,
     charbonnier,
@@ -13,6 +15,7 @@ from gigasr.training.losses import (
     l1,
     matching,
     r1,
+    spectrum,
     weighted_sum,
 )
 
@@ -45,6 +48,32 @@ def test_charbonnier_is_smooth_where_the_images_agree() -> None:
     fake = torch.zeros(1, 3, 4, 4, requires_grad=True)
     charbonnier(fake, fake.detach()).backward()
     assert fake.grad.eq(0).all()
+
+
+def test_spectrum_is_the_square_of_the_figure_in_units_of_10_db() -> None:
+    real = torch.rand(1, 3, 192, 200).mul(255).round() / 255
+    fake = (gaussian_blur(real, 3, 0.6) * 255).round() / 255
+    expected = (spectrum_error(fake[0], real[0]) / 10) ** 2
+    assert expected > 0.05
+    assert spectrum(fake * 2 - 1, real * 2 - 1).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_step_down_the_spectrum_sharpens_a_blurred_image() -> None:
+    real = torch.rand(2, 3, 64, 64) * 2 - 1
+    fake = gaussian_blur(real, 5, 0.8).requires_grad_()
+    before = spectrum(fake, real)
+    (gradient,) = torch.autograd.grad(before, fake)
+    sharper = fake.detach() - gradient / gradient.norm()
+    assert spectrum(sharper, real) < before
+    assert sharper.var() > fake.var()
+
+
+def test_the_spectrum_of_flat_images_has_finite_gradients() -> None:
+    flat = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
+    loss = spectrum(flat, torch.full_like(flat, -0.5))
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert flat.grad.isfinite().all()
 
 
 def test_maps_of_any_size_are_averaged_and_summed_with_one_weight_each() -> None:

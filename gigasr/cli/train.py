@@ -75,7 +75,8 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
 
 def read_config(path: Path, overrides: tuple[str, ...]) -> Any:  # noqa: ANN401
     """A config of an upsampler, or of a base generator where it has a table [generator]."""
-    from gigasr.config import load_config, read_tables
+    from gigasr.config import load_config
+    from gigasr.config_file import read_tables
 
     if "generator" in read_tables(path):
         from gigasr_base.config import load_base_config

@@ -191,6 +191,8 @@ class Game:
             if getattr(weights, name):
                 values = [getattr(losses, name)(*pair) for pair in self.compared(batch, pyramid)]
                 terms[name] = torch.stack(values).mean()
+        if weights.spectrum:
+            terms["spectrum"] = losses.spectrum(fake, batch.hr)
         if weights.lpips:
             with self.autocast():
                 terms["lpips"] = self.lpips(moved(fake, batch.shift), moved(batch.hr, batch.shift)).float().mean()
