@@ -50,12 +50,17 @@ def test_charbonnier_is_smooth_where_the_images_agree() -> None:
     assert fake.grad.eq(0).all()
 
 
-def test_spectrum_is_the_square_of_the_figure_in_units_of_10_db() -> None:
-    real = torch.rand(1, 3, 192, 200).mul(255).round() / 255
-    fake = (gaussian_blur(real, 3, 0.6) * 255).round() / 255
-    expected = (spectrum_error(fake[0], real[0]) / 10) ** 2
-    assert expected > 0.05
-    assert spectrum(fake * 2 - 1, real * 2 - 1).item() == pytest.approx(expected, rel=1e-3)
+def test_the_spectrum_of_half_the_contrast_is_6_db_off() -> None:
+    real = torch.rand(2, 3, 128, 96) * 2 - 1
+    assert spectrum(real / 2, real).item() == pytest.approx((20 * math.log10(2) / 10) ** 2, rel=1e-3)
+
+
+def test_the_spectrum_sees_detail_in_the_wrong_place() -> None:
+    real = torch.rand(1, 3, 64, 192) * 2 - 1
+    real[..., :96] *= 0.1
+    moved = real.roll(96, dims=-1)
+    assert spectrum_error((moved[0] + 1) / 2, (real[0] + 1) / 2) < 6
+    assert spectrum(moved, real) > 1
 
 
 def test_a_step_down_the_spectrum_sharpens_a_blurred_image() -> None:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.spectrum import radial_spectrum
+from gigasr.spectrum import NUM_RINGS, radial_spectrum
+
+SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 
 
 def l1(fake: Tensor, real: Tensor) -> Tensor:
@@ -23,16 +25,18 @@ def charbonnier(fake: Tensor, real: Tensor, eps: float = 1e-3) -> Tensor:
 
 
 def spectrum(fake: Tensor, real: Tensor) -> Tensor:
-    """Mean squared difference of the radial power spectra, in units of (10 dB)^2: as much detail of each fineness.
+    """Mean squared difference of local radial power spectra, in units of (10 dB)^2: as much detail of each fineness.
 
-    fake, real: [B, 3, H, W] in [-1, 1], at least 64x64 px; the luma of their central squares is compared. Both
-                are taken to hold the noise of rounding to 8 bit, so that flat images have a spectrum too.
+    fake, real: [B, 3, H, W] in [-1, 1], at least 64x64 px; the luma of squares of that size that overlap by half
+                is compared. Both are taken to hold the noise of rounding to 8 bit: flat squares have a spectrum too.
 
-    Source: Watch your Up-Convolution (arXiv:2003.01826), whose distance is another; the figure of `metrics`.
+    Source: ours; the figure of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
+    spectra of whole images, which leaves open where the detail belongs.
     """
     levels = fake.new_tensor([65.481, 128.553, 24.966]) / 2  # BT.601 in studio range
     lumas = (torch.einsum("c,bchw->bhw", levels, images.float()) for images in (fake, real))
-    ours, theirs = (radial_spectrum(luma, noise=1 / 12) for luma in lumas)
+    squares = (luma.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for luma in lumas)
+    ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()
 
 
