@@ -115,6 +115,7 @@ class LossConfig(Strict):
 
     l1: float = Field(0.0, ge=0)  # not in the paper; steadies the start
     charbonnier: float = Field(0.0, ge=0)  # not in the paper; a smooth L1
+    ssim: float = Field(0.0, ge=0)  # not in the paper
     spectrum: float = Field(0.0, ge=0)  # not in the paper; as much detail of each fineness
     lpips: float = Field(10.0, ge=0)
     adversarial: float = Field(1.0, ge=0)

@@ -16,14 +16,11 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from gigasr.spectrum import NUM_RINGS, radial_spectrum
+from gigasr.measures import NUM_RINGS, SSIM_WINDOW, radial_spectrum, structural_similarity
 
-SSIM_WINDOW = 11  # px
-SSIM_SIGMA = 1.5  # px
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
 Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
 
@@ -88,15 +85,7 @@ def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
     equals basicsr's calculate_ssim(test_y_channel=True).
     """
     x, y = _luma_pair("metrics.ssim_y", result, truth, border, least=SSIM_WINDOW)
-    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
-    window = torch.softmax(-0.5 * (offsets / SSIM_SIGMA) ** 2, dim=0)
-    maps = torch.stack([x, y, x * x, y * y, x * y]).unsqueeze(1)
-    maps = F.conv2d(F.conv2d(maps, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1)).squeeze(1)
-    mean_x, mean_y, square_x, square_y, product = maps
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * (product - mean_x * mean_y) + c2)
-    similarity /= (mean_x**2 + mean_y**2 + c1) * (square_x - mean_x**2 + square_y - mean_y**2 + c2)
-    return float(similarity.mean())
+    return float(structural_similarity(x, y).mean())
 
 
 def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:

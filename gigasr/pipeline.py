@@ -135,9 +135,10 @@ class SuperResolver:
         for pass_size in plan_passes(picture.size, target, engine.scale):
             lr = resize_rows(rows, pass_size)
             size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
-            made = engine.strips(lr.fork(), seed)
-            if engine.scale > 1:  # a result of the same size would be corrected back to the input
-                made = correct_strips(made, lr, engine.scale, fidelity)
+            if fidelity and engine.scale > 1:  # a result of the same size would be corrected back to the input
+                made = correct_strips(engine.strips(lr.fork(), seed), lr, engine.scale, fidelity)
+            else:
+                made = engine.strips(lr, seed)
             rows = Rows(size, made)
         top = 0
         for strip in resize_rows(rows, target):

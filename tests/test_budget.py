@@ -234,3 +234,10 @@ def test_a_dry_run_prints_operations_memory_and_days(name: str) -> None:
     for text in ("generator.levels", "FLOP, 64 px", "images/s", "optimiser", "activations", "PFLOP on 2 x 150 TFLOP/s"):
         assert text in result.output
     assert "in 3 days:" in result.output
+
+
+def test_a_dry_run_takes_losses_of_measures() -> None:
+    loss = "train.phases.0.loss={l1=1.0, ssim=0.1, spectrum=0.1, lpips=0.0}"
+    arguments = ["train", str(CONFIGS / "upsampler_tiny.toml"), "--dry-run"]
+    result = CliRunner().invoke(main, [*arguments, "--set", "train.phases.0.crop=64", "--set", loss])
+    assert result.exit_code == 0, result.output

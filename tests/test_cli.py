@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from tqdm import tqdm
@@ -316,6 +317,12 @@ def test_a_dry_run_prints_the_parameters_of_every_part() -> None:
 def test_a_mistyped_setting_is_one_clear_line() -> None:
     result = CliRunner().invoke(main, ["train", str(TINY_CONFIG), "--dry-run", "--set", "train.sed=1"])
     assert_fails(result, "train.sed: unknown key; nearest known: seed")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_training_on_a_gpu_that_is_not_there_is_one_clear_line(photo_folder: Path, tmp_path: Path) -> None:
+    options = ["--data", str(photo_folder), "--device", "cuda", "-o", str(tmp_path / "run")]
+    assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options]), "device: expected cuda, got cpu")
 
 
 def test_training_without_data_is_a_usage_error() -> None:

@@ -169,3 +169,13 @@ def test_a_part_of_a_windowed_body_with_its_halo_is_that_part_of_the_whole(name:
 
 def test_the_folded_lite_model_has_at_most_8_million_parameters() -> None:
     assert sum(p.numel() for p in fold(*build("lite")).parameters()) <= 8e6
+
+
+def test_every_attention_of_a_folded_network_is_one_fused_call() -> None:
+    network, w, text = build("lite")
+    body, lr = fold(network, w, text), torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        body.body(lr)
+    names = [event.name for event in profile.events()]
+    assert names.count("aten::_scaled_dot_product_flash_attention_for_cpu") == 2 * network.config.levels[0].attention
+    assert "aten::_scaled_dot_product_attention_math" not in names

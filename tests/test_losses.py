@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from gigasr.metrics import spectrum_error
+from gigasr.metrics import spectrum_error, ssim_y
 from gigasr.training.losses import (
     adversarial,
     charbonnier,
@@ -16,6 +16,7 @@ from gigasr.training.losses import (
     matching,
     r1,
     spectrum,
+    ssim,
     weighted_sum,
 )
 
@@ -48,6 +49,13 @@ def test_charbonnier_is_smooth_where_the_images_agree() -> None:
     fake = torch.zeros(1, 3, 4, 4, requires_grad=True)
     charbonnier(fake, fake.detach()).backward()
     assert fake.grad.eq(0).all()
+
+
+def test_ssim_is_1_less_the_figure() -> None:
+    real, fake = (torch.rand(1, 3, 40, 32).mul(255).round() / 255 for _ in range(2))
+    fake = ((fake + real) * 127.5).round() / 255
+    assert ssim(fake * 2 - 1, real * 2 - 1).item() == pytest.approx(1 - ssim_y(fake[0], real[0], border=0), abs=1e-4)
+    assert ssim(real, real).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_the_spectrum_of_half_the_contrast_is_6_db_off() -> None:

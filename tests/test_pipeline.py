@@ -1,6 +1,7 @@
 """A picture is enlarged to the size asked for, true to its input, the same for every way of cutting it."""
 
 import dataclasses
+import gc
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gigasr.files.images import Picture
 from gigasr.inference.columns import mirror
 from gigasr.inference.devices import Place, choose_device, choose_dtype
 from gigasr.inference.engine import RegionEngine
+from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
@@ -52,6 +54,16 @@ def test_the_result_reduced_gives_the_input_back(resolver: SuperResolver) -> Non
     source = Picture((source.rgb * 255).round() / 255)
     assert lr_psnr(resolver.upscale(source).rgb, source.rgb, 8) > 45
     assert lr_psnr(resolver.upscale(source, fidelity=0).rgb, source.rgb, 8) < 40
+
+
+@pytest.mark.parametrize("fidelity", [0.0, 1.0])
+def test_no_pass_holds_the_whole_of_the_image_before_it(tiny_weights: Path, fidelity: float) -> None:
+    resolver, most = SuperResolver(load_model(str(tiny_weights)), "cpu", "fp32", tile=16, strip=4), 0
+    for number, _ in enumerate(resolver.strips(picture(96, 4), scale=64, fidelity=fidelity).strips):
+        if number % 16 == 15:
+            held = [rows for rows in gc.get_objects() if type(rows) is Rows and rows.size == (768, 32)]
+            most = max(most, *(sum(strip.shape[2] for strip in rows._held) for rows in held))
+    assert 0 < most < 768 / 2
 
 
 def test_strip_height_does_not_change_the_picture(tiny_weights: Path) -> None:

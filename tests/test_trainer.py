@@ -242,6 +242,15 @@ def test_bf16_trains_and_keeps_its_weights_in_fp32(make: Make, tiny_config: Conf
     assert {p.dtype for p in trainer.game.generator.parameters()} == {torch.float32}
 
 
+def test_a_resumed_run_has_the_weight_decay_of_its_config(make: Make, tiny_config: Config) -> None:
+    run(make("first"))
+    train = tiny_config.train.model_copy(update={"weight_decay": 0.5, "attention_weight_decay": 0.25})
+    again = make("first", tiny_config.model_copy(update={"train": train}))
+    again.resume()
+    for player in again.game.players.values():
+        assert [group["weight_decay"] for group in player.optimizer.param_groups] == [0.5, 0.25]
+
+
 def test_a_run_can_start_from_the_weights_of_another(make: Make, tmp_path: Path) -> None:
     first, second = make("first"), make("second")
     run(first)
@@ -250,6 +259,15 @@ def test_a_run_can_start_from_the_weights_of_another(make: Make, tmp_path: Path)
     for network in (second.game.generator, second.game.generator_ema):
         assert all(torch.equal(value, trained[key]) for key, value in network.state_dict().items())
     assert second.images_seen == 0
+
+
+def test_weights_that_lack_a_layer_are_refused_as_a_start(make: Make, tiny_config: Config, tmp_path: Path) -> None:
+    run(make("first"))
+    *levels, last = tiny_config.upsampler.levels
+    deeper = [*levels, last.model_copy(update={"blocks": last.blocks + 1})]
+    config = tiny_config.model_copy(update={"upsampler": tiny_config.upsampler.model_copy(update={"levels": deeper})})
+    with pytest.raises(checkpoint.CheckpointError, match=r"fit the config, got: missing: levels\.\d.* and \d+ more"):
+        make("second", config).start_from(tmp_path / "first" / "model.safetensors")
 
 
 def test_weights_of_another_size_are_refused_as_a_start(make: Make, tiny_config: Config, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--days", type=click.FloatRange(min=0, min_open=True), help="Let the dry run print what finishing in them takes."
 )
-@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda.")
+@click.option("-g", "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--lpips-features",
     type=click.Path(exists=True, path_type=Path),
@@ -186,7 +186,10 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
 
     source = open_source(data, settings.train.data, settings.train.data.split)
     tracker = None if settings.train.tracker == "none" else settings.train.tracker
-    accelerator = Accelerator(cpu=options["device"] == "cpu", log_with=tracker, project_dir=str(folder))
+    device = options["device"]
+    accelerator = Accelerator(cpu=device == "cpu", log_with=tracker, project_dir=str(folder))
+    if device not in ("auto", accelerator.device.type):
+        raise ValueError(f"device: expected {device}, got {accelerator.device.type}; is it on this machine?")
     allow_tf32 = settings.train.precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     game = game_class(settings)(settings, accelerator.device, options["lpips_features"])

@@ -95,12 +95,7 @@ def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline
     assert isinstance(folded, nn.Module)
     z, tokens = torch.randn(1, network.config.z_dim), model.tower.encode([""])
     cases = [
-        Case(
-            f"{name}, folded",
-            partial(run_engine, engine, lr),
-            pixels,
-            folded if isinstance(folded, nn.Module) else None,
-        ),
+        Case(f"{name}, folded", partial(run_engine, engine, lr), pixels, folded),
         Case(f"{name}, unfolded fp32", partial(run_unfolded, network, lr, z.to(place.home), tokens), pixels),
     ]
     if has_pipeline:

@@ -22,7 +22,9 @@ class Meter:
         give_back()
         self.process = psutil.Process()
         self.gpus = range(torch.cuda.device_count() if device not in ("cpu", "mps") else 0)
-        self.base = sum(map(torch.cuda.memory_allocated, self.gpus)) or self.resident()
+        if self.gpus:
+            torch.cuda.init()  # which nothing may have used yet
+        self.base = sum(map(torch.cuda.memory_allocated, self.gpus)) if self.gpus else self.resident()
 
     def resident(self) -> int:
         """Bytes of the process in memory now."""
@@ -48,7 +50,7 @@ class Meter:
             seconds = time.perf_counter() - began
             is_done.set()
             watcher.join()
-        peak = sum(map(torch.cuda.max_memory_allocated, self.gpus)) or max(peak, self.resident())
+        peak = sum(map(torch.cuda.max_memory_allocated, self.gpus)) if self.gpus else max(peak, self.resident())
         return result, {"seconds": seconds, "peak_mb": (peak - self.base) / 1e6}
 
 

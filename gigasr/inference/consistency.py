@@ -42,29 +42,14 @@ def invert(residual: Tensor, scale: int) -> Tensor:
     return F.conv2d(x, taps.transpose(2, 3), groups=channels)
 
 
-def correct(y: Tensor, lr: Tensor, scale: int, fidelity: float = 1.0) -> Tensor:
-    """Make a result agree with its low-res input.
-
-    y:        [B, C, H * scale, W * scale]
-    lr:       [B, C, H, W]  in y's range
-    fidelity: 0..1, the share of the difference that is removed
-    returns:  [B, C, H * scale, W * scale]
-    """
-    if not fidelity:
-        return y
-    return y + fidelity * enlarge(invert(lr - reduce(y, scale), scale), scale)
-
-
 def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
     """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
 
-    strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
-    lr:      [B, C, H, W]  the low-res image
-    returns: the strips, corrected; together equal to `correct` on the whole
+    strips:   [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
+    lr:       [B, C, H, W]  the low-res image, in their range
+    fidelity: 0..1, the share of the difference that is removed
+    returns:  the strips, corrected
     """
-    if not fidelity:
-        yield from strips
-        return
     height, width = lr.size
     block = block_rows(width)
     y = Rows((height * scale, width * scale), strips)

@@ -76,6 +76,11 @@ class FoldedAttentionUnit(nn.Module):
         self.constants = nn.ParameterList(nn.Parameter(x, requires_grad=False) for x in (token, k, v))
         self.register_buffer("mask", text.mask)
 
+    def lay_out(self) -> None:
+        """Keep the constants as fused attention takes them: channels_last is for maps."""
+        for constant in self.constants:
+            constant.data = constant.data.contiguous()
+
     def forward(self, x: Tensor, w: Tensor, t_local: Tensor, mask: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, C, H, W]; the conditions are accepted and ignored"""
         batch = x.shape[0]  # not len(x), which would be fixed in an exported graph
@@ -139,6 +144,9 @@ class FoldedUpsampler(nn.Module):
         self.network = fold_leaves(network, w, text)
         del self.network.mapping, self.network.text_transformer
         self.to(dtype).to(memory_format=torch.channels_last)
+        for unit in self.network.modules():
+            if isinstance(unit, FoldedAttentionUnit):
+                unit.lay_out()
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], H, W and margin multiples of `tiling.multiple` -> features [B, C, H', W']

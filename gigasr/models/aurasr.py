@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from gigasr.inference.folding import MAPS, NO_MARGIN, crop
+from gigasr.inference.folding import MAPS, NO_MARGIN, crop, double, shrink
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
@@ -147,9 +147,7 @@ class AuraNetwork(nn.Module):
         """The tail, with results in about [0, 1]."""
         x = features
         for level, halo in zip(self.tops, self.halos[1:], strict=True):
-            x, margin = level(x, []), Margin(*(2 * side for side in margin))
-            kept = Margin(*(min(side, halo) for side in margin))
-            x, margin = crop(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
+            x, margin = shrink(level(x, []), double(margin), halo)
         return crop(self.to_rgb(self.final(x)), margin)
 
 

@@ -22,9 +22,9 @@ from gigasr.models.checkpoint import (
 from gigasr.models.foreign import AuraModel, SpandrelModel, load_spandrel
 from gigasr.models.hub import HubName, cached, fetch, local_weights
 from gigasr.models.onnx_model import describe_onnx, load_onnx
+from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
 DEFAULT = "upsampler_lite"
 AuraMode = Literal["gigasr", "tiles", "overlapped"]
 

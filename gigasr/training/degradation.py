@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.config import DegradationConfig
+from gigasr.networks.ops import reduce
 from gigasr.training.second_order import field_rng, jpeg, second_order, uniform
 
 
@@ -21,8 +21,7 @@ def bicubic(hr: Tensor, scale: int) -> Tensor:
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     returns: [B, 3, H / scale, W / scale] in [-1, 1]
     """
-    size = (hr.shape[2] // scale, hr.shape[3] // scale)
-    return round_to_8_bit(F.interpolate(hr, size, mode="bicubic", antialias=True, align_corners=False))
+    return round_to_8_bit(reduce(hr, scale))
 
 
 def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:

@@ -85,18 +85,27 @@ def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
-    """Load what module_state gave, however many processes there are now; each passes the whole state."""
+    """Load what module_state gave, however many processes there are now; each passes the whole state.
+
+    Raises RuntimeError where the two don't fit.
+    """
+    missing = sorted(module.state_dict().keys() - state.keys())
+    if missing:  # torch would leave those as they are
+        raise RuntimeError(f"missing: {missing[0]}" + f" and {len(missing) - 1} more" * (len(missing) > 1))
     set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
 
 
 def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what optimizer_state gave, however many processes there are now; each passes the whole state.
 
-    Parameters that no step had moved yet, of levels above a phase's crop, begin anew.
+    Parameters that no step had moved yet, of levels above a phase's crop, begin anew. The optimizer keeps its decay.
     """
     if state:
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_optimizer_state_dict(module, optimizer, state, options=options)
+        for group, decay in zip(optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
         for name, parameter in module.named_parameters():
             if name not in state["state"]:
                 optimizer.state.pop(parameter, None)

@@ -45,8 +45,9 @@ class Batch:
 class Game:
     """Generator against discriminators, judged by frozen networks besides: one step at a time.
 
-    All randomness of a sample is a function of the seed and its number, so that a resumed run, or one with another
-    number of processes, goes on as an uninterrupted one would have.
+    All randomness of a sample is a function of the seed and its number, so that a resumed run goes on as an
+    uninterrupted one would have; one with another number of processes too, but for the wrong captions, which are
+    those of a micro-batch.
     """
 
     kind = "upsampler"  # in the header of the generator's weights
@@ -191,8 +192,9 @@ class Game:
             if getattr(weights, name):
                 values = [getattr(losses, name)(*pair) for pair in self.compared(batch, pyramid)]
                 terms[name] = torch.stack(values).mean()
-        if weights.spectrum:
-            terms["spectrum"] = losses.spectrum(fake, batch.hr)
+        for name in ("ssim", "spectrum"):
+            if getattr(weights, name):
+                terms[name] = getattr(losses, name)(fake, batch.hr)
         if weights.lpips:
             with self.autocast():
                 terms["lpips"] = self.lpips(moved(fake, batch.shift), moved(batch.hr, batch.shift)).float().mean()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.spectrum import NUM_RINGS, radial_spectrum
+from gigasr.measures import NUM_RINGS, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 
@@ -24,6 +24,17 @@ def charbonnier(fake: Tensor, real: Tensor, eps: float = 1e-3) -> Tensor:
     return ((fake - real).square() + eps**2).sqrt().mean()
 
 
+def luma(images: Tensor) -> Tensor:
+    """images: [B, 3, H, W] in [-1, 1] -> [B, H, W] BT.601 in studio range, 16..235"""
+    levels = images.new_tensor([65.481, 128.553, 24.966])
+    return torch.einsum("c,bchw->bhw", levels / 2, images) + 16 + levels.sum() / 2
+
+
+def ssim(fake: Tensor, real: Tensor) -> Tensor:
+    """fake, real: [B, 3, H, W] in [-1, 1] -> 1 less the mean structural similarity of their luma"""
+    return 1 - structural_similarity(luma(fake), luma(real)).mean()
+
+
 def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     """Mean squared difference of local radial power spectra, in units of (10 dB)^2: as much detail of each fineness.
 
@@ -33,9 +44,8 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     Source: ours; the figure of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
     spectra of whole images, which leaves open where the detail belongs.
     """
-    levels = fake.new_tensor([65.481, 128.553, 24.966]) / 2  # BT.601 in studio range
-    lumas = (torch.einsum("c,bchw->bhw", levels, images.float()) for images in (fake, real))
-    squares = (luma.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for luma in lumas)
+    lumas = (luma(images) - 125.5 for images in (fake, real))  # less of zero frequency, which windows let leak
+    squares = (x.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for x in lumas)
     ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from gigasr.config import TrainConfig
 from gigasr.training.distributed import (
@@ -122,6 +123,8 @@ def frozen(module: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, keep: float) -> None:
     """Move the averaged parameters towards the trained ones; buffers are copied."""
+    if isinstance(average, FSDPModule):
+        average.reshard()  # a forward pass without a backward one leaves its own parameters whole
     for a, b in zip(average.parameters(), module.parameters(), strict=True):
         local(a).lerp_(local(b), 1.0 - keep)
     for mean, value in zip(average.buffers(), module.buffers(), strict=True):

@@ -1,11 +1,28 @@
-"""The radial power spectrum."""
+"""Structural similarity and the radial power spectrum."""
 
 import math
 
 import pytest
 import torch
 
-from gigasr.spectrum import NUM_RINGS, radial_spectrum
+from gigasr.measures import NUM_RINGS, SSIM_SIGMA, SSIM_WINDOW, radial_spectrum, structural_similarity
+
+
+def test_similarity_is_that_of_the_windows_moments() -> None:
+    torch.manual_seed(0)
+    x, y = (255 * torch.rand(2, 3, 13, 12, dtype=torch.float64) for _ in range(2))
+    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    line = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    weights = line * line[:, None] / line.sum() ** 2
+    similarity = structural_similarity(x, y)
+    assert similarity.shape == (2, 3, 3, 2)
+    a, b = x[1, 2, 2:, 1:], y[1, 2, 2:, 1:]  # the window of the last place
+    mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+    var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+    covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
+    c1, c2 = 2.55**2, 7.65**2
+    expected = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * (2 * covariance + c2) / (var_a + var_b + c2)
+    torch.testing.assert_close(similarity[1, 2, 2, 1], expected)
 
 
 def test_a_wave_is_found_in_the_ring_of_its_frequency() -> None:
