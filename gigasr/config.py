@@ -1,5 +1,6 @@
 """Configuration: frozen models, read from TOML, strict about every key."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,7 +10,9 @@ from gigasr.config_errors import explain
 from gigasr.config_file import read_tables
 
 T = TypeVar("T", bound=BaseModel)
-Pretrained = Annotated[str | None, AfterValidator(lambda name: name or None)]  # open_clip tag or a local file, or ""
+Name = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None, for which TOML has no word
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Strict(BaseModel):
@@ -18,7 +21,7 @@ class Strict(BaseModel):
 
 class TextConfig(Strict):
     tower: str = "ViT-L-14"  # frozen text tower: "text_lite" (bundled) or an open_clip model name
-    pretrained: Pretrained = "openai"  # none for text_lite
+    pretrained: Name = "openai"  # open_clip tag or a local file; "" for text_lite
     tower_width: int = Field(768, gt=0)  # features per token that the tower gives
     dim: int = Field(768, gt=0)  # width of the learned text transformer T
     depth: int = Field(2, ge=0)  # layers of T
@@ -31,6 +34,19 @@ class LevelConfig(Strict):
     blocks: int = Field(ge=1)  # residual blocks of two adaptive convolutions each
     num_kernels: int = Field(1, ge=1)  # N, the size of each kernel bank
     attention: int = Field(0, ge=0)  # units of self-attention, cross-attention, feed-forward
+
+
+class StageConfig(Strict):
+    channels: int = Field(gt=0)
+    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size (or flattens, one more)
+    attention: int = Field(0, ge=0)  # units of self-attention and feed-forward
+
+
+def check_heads(key: str, parts: Iterable[LevelConfig | StageConfig], head_dim: int) -> None:
+    """Raise ValueError unless the heads of attention divide the channels of each part that has it."""
+    for part in parts:
+        if part.attention and part.channels % head_dim:
+            raise ValueError(f"{key}: expected channels divisible by head_dim {head_dim}, got {part.channels}")
 
 
 class SynthesisConfig(Strict):
@@ -51,11 +67,7 @@ class SynthesisConfig(Strict):
 
     @model_validator(mode="after")
     def check_heads(self) -> "SynthesisConfig":
-        for level in self.levels:
-            if level.attention and level.channels % self.head_dim:
-                raise ValueError(
-                    f"levels: expected channels divisible by head_dim {self.head_dim}, got {level.channels}"
-                )
+        check_heads("levels", self.levels, self.head_dim)
         return self
 
 
@@ -89,14 +101,8 @@ class UpsamplerConfig(SynthesisConfig):
         return self
 
 
-class StageConfig(Strict):
-    channels: int = Field(gt=0)
-    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size (or flattens, one more)
-    attention: int = Field(0, ge=0)  # units of self-attention and feed-forward
-
-
 class DiscriminatorConfig(Strict):
-    stages: tuple[StageConfig, ...]  # largest resolution first; each halves it
+    stages: tuple[StageConfig, ...] = Field(min_length=1)  # largest resolution first; each halves it
     out_channels: int = Field(gt=0)  # of the last exit
     num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
     exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
@@ -108,6 +114,11 @@ class DiscriminatorConfig(Strict):
     attention_gain: float = 0.3
     style_std: float = Field(0.1, ge=0)  # of the weights from t_D to styles at the start; StyleGAN: 1
     text: TextConfig = TextConfig()
+
+    @model_validator(mode="after")
+    def check(self) -> "DiscriminatorConfig":
+        check_heads("discriminator.stages", self.stages, self.head_dim)
+        return self
 
 
 class LossConfig(Strict):
@@ -126,26 +137,32 @@ class LossConfig(Strict):
     r1: float = Field(0.2048, ge=0)
 
 
+LEAST_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
+
+
 class PhaseConfig(Strict):
     images: int = Field(gt=0)  # how many this phase shows
     crop: int = Field(gt=0)  # px; high-res side
     batch_size: int = Field(gt=0)  # of all processes and accumulation steps together
     generator_lr: float = Field(0.0025, gt=0)
     discriminator_lr: float = Field(0.0025, gt=0)
-    betas: tuple[float, float] = (0.0, 0.99)  # of AdamW, all players
+    betas: tuple[Beta, Beta] = (0.0, 0.99)  # of AdamW, all players
     decay: bool = False  # learning rates fall with the square root of what is left of the phase
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")
-    def check_spectrum(self) -> "PhaseConfig":
-        if self.loss.spectrum and self.crop < 64:
-            raise ValueError(f"train.phases.crop: expected at least 64 px for loss.spectrum, got {self.crop}")
+    def check_loss(self) -> "PhaseConfig":
+        for name, least in LEAST_CROPS.items():
+            if getattr(self.loss, name) and self.crop < least:
+                raise ValueError(f"train.phases.crop: expected at least {least} px for loss.{name}, got {self.crop}")
+        if not any(weight for name, weight in self.loss if name not in ("matching", "r1")):
+            raise ValueError("train.phases.loss: expected a term for the generator, got none; give l1 a weight")
         return self
 
 
 class DataConfig(Strict):
-    split: str | None = "train"  # rows of captions.jsonl to train on; None = all
-    validation_split: str | None = "val"
+    split: Name = "train"  # rows of captions.jsonl to train on; "" = all
+    validation_split: Name = "val"  # "" = none
     min_size: int = Field(0, ge=0)  # px; shorter side
     min_scores: dict[str, float] = {}  # e.g. sharpness, similarity, aesthetic; a sample without the score is left out
     max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
@@ -175,21 +192,21 @@ class ClipConfig(Strict):
     """The frozen open_clip model of the contrastive loss."""
 
     tower: str = "ViT-B-32"
-    pretrained: Pretrained = "openai"
+    pretrained: Name = "openai"
 
 
 class VisionConfig(Strict):
     """The vision-aided discriminator: a frozen open_clip image tower and trained heads."""
 
     tower: str = "ViT-B-32"
-    pretrained: Pretrained = "openai"
+    pretrained: Name = "openai"
     layers: tuple[int, ...] = (3, 6, 9, 12)  # after which blocks of the tower features are taken, counted from 1
     channels: int = Field(64, gt=0)  # of the fixed random projections
     text: TextConfig = TextConfig()
 
 
 class TrainConfig(Strict):
-    phases: tuple[PhaseConfig, ...]
+    phases: tuple[PhaseConfig, ...] = Field(min_length=1)
     seed: int = 0
     data: DataConfig = DataConfig()
     degradation: DegradationConfig = DegradationConfig()
@@ -198,8 +215,8 @@ class TrainConfig(Strict):
     keep_texts: bool = False  # keep in memory what the frozen tower says of each caption: for small data
     r1_every: int = Field(16, ge=1)  # steps; lazy regularisation
     ema_half_life: float = Field(20_000, gt=0)  # images
-    weight_decay: float = 1e-5
-    attention_weight_decay: float = 0.01
+    weight_decay: float = Field(1e-5, ge=0)
+    attention_weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(0.0, ge=0)  # gradient norm, 0 = off
     accumulation: int = Field(1, ge=1)  # micro-batches per step
     checkpointing: bool = False  # recompute the generator's blocks in the backward pass instead of keeping them

@@ -69,3 +69,16 @@ def test_a_training_state_comes_back(tmp_path: Path) -> None:
     loaded = load_state(tmp_path / "state.pt")
     assert (loaded["step"], loaded["lr"]) == (7, 0.5)
     assert torch.equal(loaded["network"]["a.weight"], STATE["a.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 and no more"])
+def test_a_damaged_training_state_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"state\.pt: expected a training state, got another or a damaged file"):
+        load_state(tmp_path / "state.pt")
+
+
+def test_weights_are_as_readable_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_weights(tmp_path / "a.safetensors", STATE, "upsampler", {}, torch.float32)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

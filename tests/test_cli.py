@@ -325,6 +325,16 @@ def test_training_on_a_gpu_that_is_not_there_is_one_clear_line(photo_folder: Pat
     assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options]), "device: expected cuda, got cpu")
 
 
+def test_training_into_its_own_data_or_over_a_model_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    def train(output: Path) -> Result:
+        options = ["--data", str(photo_folder), "--device", "cpu", "-o", str(output)]
+        return CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options])
+
+    assert_fails(train(photo_folder / "run"), "expected a folder outside the data")
+    (tmp_path / "model.safetensors").touch()
+    assert_fails(train(tmp_path), "holds a run; choose another -o")
+
+
 def test_training_without_data_is_a_usage_error() -> None:
     assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG)]), "--data", code=2)
 

@@ -66,6 +66,18 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
             "discriminator.num_levels: expected at most the 3 that the generator makes, got 4",
         ),
         ("train.phases.0.crop=60", r"train\.phases\.crop: expected a multiple of 32 px, got 60"),
+        ("train.phases=[]", r"train\.phases: .*at least 1 item"),
+        ("discriminator.stages=[]", r"discriminator\.stages: .*at least 1 item"),
+        ("train.phases.0.betas=[0.9, 1.0]", r"train\.phases\.0\.betas\.1: input should be less than 1, got 1\.0"),
+        ("train.weight_decay=-1", r"train\.weight_decay: input should be greater than or equal to 0, got -1"),
+        (
+            "train.phases.0.loss={l1=0.0, lpips=0.0, adversarial=0.0}",
+            r"train\.phases\.loss: expected a term for the generator, got none; give l1 a weight",
+        ),
+        (
+            "discriminator.stages=[{channels=12, attention=1}]",
+            r"discriminator\.stages: expected channels divisible by head_dim 8, got 12",
+        ),
         (
             "train.phases.0={images=8, crop=32, batch_size=4, loss={spectrum=0.1}}",
             r"train\.phases\.crop: expected at least 64 px for loss\.spectrum, got 32",
@@ -79,6 +91,10 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
 def test_training_that_would_fail_at_its_first_step_is_refused(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"upsampler_tiny\.toml: {message}"):
         load_config(TINY, (override,))
+
+
+def test_an_empty_split_means_all() -> None:
+    assert load_config(TINY, ("train.data.split=",)).train.data.split is None
 
 
 def test_a_config_is_frozen() -> None:

@@ -72,6 +72,14 @@ def test_without_an_index_captions_stand_beside_the_images(tmp_path: Path) -> No
     assert [s.captions for s in read_folder(tmp_path, PLAIN, "train")] == [("a black square",), ("",)]
 
 
+@pytest.mark.parametrize("name", ["a.txt", "captions.jsonl"])
+def test_a_text_in_another_encoding_is_named(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / name).write_bytes("un café".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name}: expected text in UTF-8"):
+        read_folder(tmp_path, PLAIN, "train")
+
+
 def test_an_empty_folder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data: expected images in"):
         read_folder(tmp_path, PLAIN, None)

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate import Accelerator
 
@@ -27,6 +29,12 @@ def test_a_grid_has_a_row_per_caption_and_its_pixels_in_place() -> None:
     assert grid.getpixel((0, 0)) == (0, 0, 0)
     expected = ((large[1, :, 7, 7] + 1) * 127.5).round().int().tolist()
     assert list(grid.getpixel((15, 8 + CAPTION_HEIGHT + 7))) == expected
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_tracker_that_is_not_installed_is_named_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match="wandb: not installed; run pip install wandb"):
+        RunLog(tmp_path, Accelerator(cpu=True, log_with="wandb"), "wandb")
 
 
 def test_signals_become_an_event_while_the_block_runs_and_are_given_back() -> None:

@@ -139,9 +139,47 @@ def test_recomputed_blocks_give_the_same_run(make: Make, tiny_config: Config) ->
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(make: Make, tiny_config: Config) -> None:
+def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_step(make: Make, tiny_config: Config) -> None:
+    first, last = tiny_config.train.phases
+    phases = first.model_copy(update={"batch_size": 3}), last
     with pytest.raises(ValueError, match=r"batch_size: expected a multiple of 3 .* got 2"):
-        make(config=with_train(tiny_config, accumulation=3)).fit(lambda images, log: None)
+        make(config=with_train(tiny_config, phases=phases, accumulation=3))
+
+
+def test_a_second_request_to_stop_does_not_reach_the_save_of_the_first(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    save = trainer.save
+
+    def impatient() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save()
+
+    monkeypatch.setattr(trainer, "save", impatient)
+    run(trainer, steps=1)
+    assert (trainer.folder / "state.pt").exists()
+
+
+def test_steps_that_come_again_stand_once_in_the_log(make: Make, tiny_config: Config) -> None:
+    config = with_train(tiny_config, log_every=1, validate_every=0)
+    run(make(config=config), steps=2)
+    with (make(config=config).folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "images": 6}\n{"step": 4, "ima')  # of a run that was killed
+    resumed = make(config=config)
+    resumed.resume()
+    run(resumed)
+    rows = [json.loads(line) for line in (resumed.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 7))
+
+
+def test_a_state_of_other_networks_is_refused_with_advice(make: Make, tiny_config: Config) -> None:
+    run(make())
+    other = tiny_config.discriminator.model_copy(update={"out_channels": 24})
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"state\.pt: expected a state of the same networks, got: .*size"
+    ):
+        make(config=tiny_config.model_copy(update={"discriminator": other})).resume()
 
 
 def test_a_non_finite_term_stops_the_run_and_is_named(make: Make) -> None:

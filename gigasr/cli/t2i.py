@@ -95,11 +95,9 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
 
 def read_prompts(path: Path) -> list[str]:
     """The lines of a text file, empty ones left out."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected text in UTF-8, got something else; save it as UTF-8") from None
-    prompts = [line.strip() for line in lines if line.strip()]
+    from gigasr.files.text_file import read_text
+
+    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"{path}: expected a prompt per line, got an empty file")
     return prompts

@@ -67,10 +67,19 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
     if options["init"] and options["resume"]:
         raise click.UsageError("Options '--init' and '--resume' exclude each other.")
     folder = options["output"] or Path("runs") / config.stem
-    if (folder / "state.pt").exists() != options["resume"]:
-        advice = "nothing to resume" if options["resume"] else "holds a run; add --resume or choose another -o"
-        raise ValueError(f"{folder}: {advice}")
+    check_folder(folder, options["resume"])
+    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another -o")
     run(settings, data, folder, options, config.stem)
+
+
+def check_folder(folder: Path, is_resumed: bool) -> None:
+    """Raise ValueError unless the folder holds a run exactly where it is to be resumed."""
+    has_state, has_model = ((folder / name).exists() for name in ("state.pt", "model.safetensors"))
+    if is_resumed and not has_state:
+        raise ValueError(f"{folder}: nothing to resume")
+    if not is_resumed and (has_state or has_model):
+        raise ValueError(f"{folder}: holds a run; {'add --resume or ' * has_state}choose another -o")
 
 
 def read_config(path: Path, overrides: tuple[str, ...]) -> Any:  # noqa: ANN401

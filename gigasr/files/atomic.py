@@ -22,7 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
     On an error, or when the process dies, the target is as it was.
     """
     with _new_file(path.parent) as temporary:
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some libraries put a private file in its place
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from gigasr.files.text_file import read_text
 from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
 
 SIDECAR = "sidecar"
@@ -23,7 +24,7 @@ def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str)
         found: dict[Path, str] = {}
     elif origin == SIDECAR:
         found = {
-            path: _read_text(path.with_suffix(".txt")).strip() for path in files if path.with_suffix(".txt").is_file()
+            path: read_text(path.with_suffix(".txt")).strip() for path in files if path.with_suffix(".txt").is_file()
         }
         if not found:
             raise ValueError("prompts: expected a .txt file beside at least one input, got none; see --prompts")
@@ -47,7 +48,7 @@ def read_list(path: Path) -> Iterator[tuple[str, str]]:
     A .csv has the columns file and prompt; each line of a .jsonl has file and prompt, or file and captions, of which
     the first counts.
     """
-    text = _read_text(path)
+    text = read_text(path)
     if path.suffix.lower() == ".csv":
         return _csv_rows(path, text)
     if path.suffix.lower() == ".jsonl":
@@ -108,10 +109,3 @@ def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; nearest input: {near[0]}" if near else ""
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected text in UTF-8, got something else; save it as UTF-8") from None

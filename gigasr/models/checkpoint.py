@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,16 @@ PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 ONNX = ".onnx"
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 HEADER = "gigasr"  # the header's key in what torch.save writes
+DAMAGED = (  # what torch.load raises for files that are none of torch's, or torn
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 CONFIG, MODEL, README = "config.json", "model.safetensors", "README.md"  # of a folder for the Hub
 
 
@@ -125,7 +136,7 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was s
     """Tensors and plain data of a file that torch.save wrote; anything else is an error and is not run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except DAMAGED as error:
         lines = [line for line in str(error).splitlines() if "weights_only" not in line]
         reason = " ".join(lines[:1]).strip()[:200] or "another kind of file, or one that ends too early"
         raise CheckpointError(
@@ -186,5 +197,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what save_state wrote; nothing but plain data is unpickled."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what save_state wrote; nothing but plain data is unpickled. Raises CheckpointError for other files."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise CheckpointError(f"{path}: expected a training state, got another or a damaged file: {reason}") from None
+    return state

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gigasr.config import DataConfig
+from gigasr.files.text_file import read_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -135,7 +136,7 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
 
 def indexed_rows(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """Yield the samples of a captions.jsonl and all that it says of each."""
-    for number, line in enumerate(index.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(index).split("\n"), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -163,7 +164,7 @@ def sidecar_rows(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict
 def sidecar_caption(path: Path) -> str:
     """The text of the .txt file beside an image, or an empty caption."""
     text = path.with_suffix(".txt")
-    return text.read_text(encoding="utf-8").strip() if text.exists() else ""
+    return read_text(text).strip() if text.exists() else ""
 
 
 @dataclass(frozen=True)

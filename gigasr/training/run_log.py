@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gigasr.files.atomic import replacing
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -31,6 +33,18 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
         if tracker != "none":
             accelerator.init_trackers("gigasr", init_kwargs={"wandb": {"dir": str(folder), "name": folder.name}})
+            if tracker not in {known.name for known in accelerator.trackers}:
+                raise ImportError(f"{tracker}: not installed; run pip install {tracker}, or --set train.tracker=none")
+
+    def trim(self, step: int) -> None:
+        """Drop the lines of later steps, which a run that was killed after its last save has left: they come again."""
+        path = self.folder / "log.jsonl"
+        if self.is_main and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            if kept != lines:
+                with replacing(path) as temporary:
+                    temporary.write_text("".join(kept), encoding="utf-8")
 
     def add(self, values: dict[str, float]) -> None:
         """Take a step's values into the means of the next line: some terms come only every so many steps."""
@@ -90,12 +104,18 @@ def draw_grid(columns: Sequence[Tensor], captions: Sequence[str]) -> Image.Image
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event, so that a step ends and is saved; outside the main thread, nothing."""
+    """Turn SIGINT, SIGTERM and SIGHUP into an event, so that a step ends and is saved; outside the main thread nothing.
+
+    A SIGHUP that is ignored, as nohup has it, stays so.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
     try:
         yield stop
     finally:

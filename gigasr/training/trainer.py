@@ -45,6 +45,8 @@ class Trainer:
         self.folder, self.accelerator = folder, accelerator
         self.images_seen = self.step = 0
         self.phase_start = 0  # images seen when the present phase begins
+        for phase in self.train.phases:
+            self.micro_batch_size(phase)  # wrong ones are an error now, not when their turn comes
         self.log = RunLog(folder, accelerator, self.train.tracker)
 
     @property
@@ -55,8 +57,9 @@ class Trainer:
     def fit(self, progress: Progress) -> bool:
         """Run what is left of the phases; progress is told of each step's images and log.
 
-        returns: False where SIGINT or SIGTERM ended it early; the state is saved either way
+        returns: False where a signal ended it early; the state is saved either way
         """
+        self.log.trim(self.step)
         with stop_requests() as stop:
             end = 0
             for phase in self.train.phases:
@@ -68,7 +71,7 @@ class Trainer:
                         break
                 if stop.is_set():
                     break
-        self.save()
+            self.save()  # still deaf to further requests
         self.log.close()
         return self.images_seen >= self.total_images
 
@@ -167,13 +170,21 @@ class Trainer:
         """Go on from the folder's state.pt, whatever number of processes wrote it.
 
         A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
+        Raises CheckpointError where the networks are others.
         """
         if self.accelerator.is_main_process:
             remove_leftovers(self.folder)  # a state may have been killed while it was saved
-        state = load_state(self.folder / "state.pt")
-        load_module_state(self.game.generator_ema, state["generator_ema"])
-        for name in self.game.players.keys() & state["players"].keys():
-            self.game.players[name].load(state["players"][name])
+        path = self.folder / "state.pt"
+        state = load_state(path)
+        try:
+            load_module_state(self.game.generator_ema, state["generator_ema"])
+            for name in self.game.players.keys() & state["players"].keys():
+                self.game.players[name].load(state["players"][name])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(
+                f"{path}: expected a state of the same networks, got: {reason}; give the config and the --set of before"
+            ) from None
         self.images_seen, self.step = state["images_seen"], state["step"]
 
     def start_from(self, path: Path) -> None:
