@@ -102,7 +102,7 @@ class UpsamplerConfig(SynthesisConfig):
 
 
 class DiscriminatorConfig(Strict):
-    stages: tuple[StageConfig, ...] = Field(min_length=1)  # largest resolution first; each halves it
+    stages: tuple[StageConfig, ...]  # largest resolution first; each halves it
     out_channels: int = Field(gt=0)  # of the last exit
     num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
     exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
@@ -117,6 +117,8 @@ class DiscriminatorConfig(Strict):
 
     @model_validator(mode="after")
     def check(self) -> "DiscriminatorConfig":
+        if not self.stages:
+            raise ValueError("discriminator.stages: expected at least one, got none")
         check_heads("discriminator.stages", self.stages, self.head_dim)
         return self
 
@@ -206,7 +208,7 @@ class VisionConfig(Strict):
 
 
 class TrainConfig(Strict):
-    phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    phases: tuple[PhaseConfig, ...]
     seed: int = 0
     data: DataConfig = DataConfig()
     degradation: DegradationConfig = DegradationConfig()
@@ -227,6 +229,12 @@ class TrainConfig(Strict):
     sample_every: int = Field(500, ge=1)  # steps
     validate_every: int = Field(2000, ge=0)  # steps; 0 = never
     save_every: int = Field(250, ge=1)  # steps
+
+    @model_validator(mode="after")
+    def check(self) -> "TrainConfig":
+        if not self.phases:
+            raise ValueError("train.phases: expected at least one, got none")
+        return self
 
 
 def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:

@@ -184,7 +184,9 @@ def test_the_pyramid_ends_where_it_is_told(network: Generator) -> None:
 def test_a_crop_is_a_levels_and_in_the_game_the_last_levels(crop: int, adversarial: float) -> None:
     overrides = [f"train.phases.0.crop={crop}", f"train.phases.0.loss.adversarial={adversarial}"]
     with pytest.raises(ValueError, match=rf"train.phases.crop: expected (4 or 8 or )?16 px, got {crop}"):
-        load_base_config(CONFIGS / "base_tiny.toml", (*overrides, "train.phases.0.loss.matching=0"))
+        load_base_config(
+            CONFIGS / "base_tiny.toml", (*overrides, "train.phases.0.loss.matching=0", "train.phases.0.loss.l1=1")
+        )
 
 
 def test_a_text_of_one_token_is_enough(network: Generator) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gigasr.cli.train import game_class, read_config
-from gigasr.config import Config, DegradationConfig, LossConfig
+from gigasr.config import LEAST_CROPS, Config, DegradationConfig, LossConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.training.budget import count_parameters
 from gigasr.training.game import Game
@@ -76,7 +76,8 @@ def shrink(config: Any, clip_name: str) -> Any:  # noqa: ANN401
     train["vision"] |= {"tower": clip_name, "pretrained": None, "layers": (1, 2), "channels": 8}
     train["vision"]["text"] = shrink_text(train["vision"]["text"])
     for phase in train["phases"]:
-        phase |= {"crop": smallest_crop(config), "batch_size": 2}
+        least = [least for name, least in LEAST_CROPS.items() if phase["loss"][name]]
+        phase |= {"crop": max(smallest_crop(config), *least, 0), "batch_size": 2}
     return type(config).model_validate(data)
 
 
