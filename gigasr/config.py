@@ -11,7 +11,6 @@ from gigasr.config_file import read_tables
 
 T = TypeVar("T", bound=BaseModel)
 Name = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None, for which TOML has no word
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

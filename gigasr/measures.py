@@ -1,4 +1,4 @@
-"""Measures of images that serve as figures and as losses: structural similarity, the radial power spectrum."""
+"""Measures of images that serve as figures and as losses: luma, structural similarity, the radial power spectrum."""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +7,11 @@ from torch import Tensor
 NUM_RINGS = 32  # radial rings of the power spectrum, from zero to the Nyquist frequency
 SSIM_WINDOW = 11  # px
 SSIM_SIGMA = 1.5  # px
+
+
+def luma(images: Tensor) -> Tensor:
+    """images: [..., 3, H, W] in [0, 1] -> [..., H, W] BT.601 in studio range, 16..235, not rounded"""
+    return torch.einsum("c,...chw->...hw", images.new_tensor([65.481, 128.553, 24.966]), images) + 16
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gigasr.measures import NUM_RINGS, SSIM_WINDOW, radial_spectrum, structural_similarity
+from gigasr.measures import NUM_RINGS, SSIM_WINDOW, luma, radial_spectrum, structural_similarity
 
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
 Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
@@ -251,16 +251,11 @@ def _check_pair(name: str, result: Tensor, truth: Tensor, least: int, border: in
 
 
 def _luma_pair(name: str, result: Tensor, truth: Tensor, border: int, least: int) -> tuple[Tensor, Tensor]:
-    """Check both images; give their 8-bit images' luma without the border, [H, W] in 16..235, float64."""
+    """Check both images; give the luma of their 8-bit images without the border, [H, W] in 16..235, float64."""
     _check_pair(name, result, truth, least, border)
     inside = [slice(border, length - border) for length in result.shape[1:]]
-    return _luma(result)[*inside], _luma(truth)[*inside]
-
-
-def _luma(image: Tensor) -> Tensor:
-    """BT.601 in studio range: [3, H, W] in [0, 1] -> [H, W] in 16..235, not rounded."""
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
-    return torch.einsum("c,chw->hw", weights, _to_8bit(image).double()) + 16
+    x, y = (luma(_to_8bit(image).double() / 255)[*inside] for image in (result, truth))
+    return x, y
 
 
 def _to_8bit(image: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ def main(source: Path, name: str, mix: tuple[Part, ...], mix_body: tuple[Part, .
     kind = name.partition("_")[0]
     if kind not in KINDS:
         raise click.BadParameter(f"expected upsampler_... or base_..., got {name!r}", param_hint="NAME")
+    if mix_body and kind != "upsampler":
+        raise click.BadParameter(
+            "expected an upsampler, which has a body and a tail; use --mix", param_hint="--mix-body"
+        )
     folder, data, config_type = KINDS[kind]
     state, header, _ = load_weights(source, kind)
     config = config_type.model_validate(header)

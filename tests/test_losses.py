@@ -5,8 +5,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from gigasr.config import LEAST_CROPS
+from gigasr.measures import SSIM_WINDOW
 from gigasr.metrics import spectrum_error, ssim_y
+from gigasr.training.game import MOST_SHIFT
 from gigasr.training.losses import (
+    SQUARE,
     adversarial,
     charbonnier,
     clip_contrastive,
@@ -56,6 +60,10 @@ def test_ssim_is_1_less_the_figure() -> None:
     fake = ((fake + real) * 127.5).round() / 255
     assert ssim(fake * 2 - 1, real * 2 - 1).item() == pytest.approx(1 - ssim_y(fake[0], real[0], border=0), abs=1e-4)
     assert ssim(real, real).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_crops_are_as_large_as_the_losses_need() -> None:
+    assert LEAST_CROPS == {"ssim": SSIM_WINDOW, "lpips": MOST_SHIFT + 1, "spectrum": SQUARE}
 
 
 def test_the_spectrum_of_half_the_contrast_is_6_db_off() -> None:

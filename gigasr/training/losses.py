@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.measures import NUM_RINGS, radial_spectrum, structural_similarity
+from gigasr.measures import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 
@@ -24,15 +24,9 @@ def charbonnier(fake: Tensor, real: Tensor, eps: float = 1e-3) -> Tensor:
     return ((fake - real).square() + eps**2).sqrt().mean()
 
 
-def luma(images: Tensor) -> Tensor:
-    """images: [B, 3, H, W] in [-1, 1] -> [B, H, W] BT.601 in studio range, 16..235"""
-    levels = images.new_tensor([65.481, 128.553, 24.966])
-    return torch.einsum("c,bchw->bhw", levels / 2, images) + 16 + levels.sum() / 2
-
-
 def ssim(fake: Tensor, real: Tensor) -> Tensor:
     """fake, real: [B, 3, H, W] in [-1, 1] -> 1 less the mean structural similarity of their luma"""
-    return 1 - structural_similarity(luma(fake), luma(real)).mean()
+    return 1 - structural_similarity(luma((fake + 1) / 2), luma((real + 1) / 2)).mean()
 
 
 def spectrum(fake: Tensor, real: Tensor) -> Tensor:
@@ -44,7 +38,9 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     Source: ours; the figure of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
     spectra of whole images, which leaves open where the detail belongs.
     """
-    lumas = (luma(images) - 125.5 for images in (fake, real))  # less of zero frequency, which windows let leak
+    lumas = (
+        luma((images + 1) / 2) - 125.5 for images in (fake, real)
+    )  # less of zero frequency, which windows let leak
     squares = (x.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for x in lumas)
     ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()
