@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gigasr.inference.consistency import correct_strips
 from gigasr.inference.devices import Place
 from gigasr.inference.engine import (
     INPUT_BYTES,
@@ -247,3 +248,19 @@ def test_by_itself_a_cpu_runs_one_region_at_a_time_and_others_as_many_as_fit() -
     assert (on_cpu.batch, elsewhere.batch) == (1, MOST_REGIONS)
     assert elsewhere.count(Region(0, 0, 24, 24)) > 1
     assert elsewhere.count(Region(0, 0, 10**6, 10**6)) == 1
+
+
+@pytest.mark.parametrize("weights", ["tiny_weights", "global_weights"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_all_that_an_engine_makes_stays_on_its_device(
+    weights: str, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    meta = torch.device("meta")  # where torch checks shapes and devices as on a GPU, and computes nothing
+    engine = PromptedUpsampler(load_upsampler(str(request.getfixturevalue(weights)))).engine(
+        "a cat", 0, Place((meta,), dtype, tile=24, strip=10)
+    )
+    lr = Rows.of(smooth(50, 30).to(meta))
+    with torch.inference_mode():
+        strips = list(correct_strips(engine.strips(lr.fork(), 3), lr, engine.scale))
+    assert {(strip.device, strip.dtype) for strip in strips} == {(meta, torch.float32)}
+    assert sum(strip.shape[2] for strip in strips) == 50 * engine.scale
