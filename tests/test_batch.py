@@ -96,6 +96,13 @@ def test_what_has_no_say_in_a_result_makes_no_file_anew(enlarge, tmp_path: Path)
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
 
 
+def test_to_name_the_scale_of_the_model_changes_nothing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+    make_images(tmp_path / "in", "a.png")
+    enlarge(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", scale=8)) == ["skipped"]
+    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", scale=4)) == ["kept"]
+
+
 def test_a_moved_pair_of_folders_is_still_done(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "x" / "in", "a.png")
     enlarge(tmp_path / "x" / "in", output=tmp_path / "x" / "out")

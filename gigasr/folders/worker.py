@@ -19,7 +19,7 @@ from gigasr.files.images import read_frames, read_metadata
 from gigasr.files.picture import Picture, PictureStrips, Timing
 from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model
+from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model, model_scale
 from gigasr.pipeline import SuperResolver, parse_size
 
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest of them goes on
@@ -82,8 +82,11 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        settings = replace(settings, scale=settings.scale and float(settings.scale))  # 8 and 8.0 are one option
-        self.options = asdict(settings) | {"model": hash_file(find(settings.model)), "device": "", "overwrite": False}
+        scale = settings.scale and float(settings.scale)  # 8 and 8.0 are one option
+        if scale and scale == model_scale(settings.model):
+            scale = None  # as where none is given
+        settings = replace(settings, scale=scale, device="", overwrite=False)
+        self.options = asdict(settings) | {"model": hash_file(find(settings.model))}
         del self.options["batch"]  # so that what was made before there was one is known
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
