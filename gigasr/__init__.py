@@ -18,7 +18,7 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `import gigasr` costs nothing."""
     if name not in HOMES:
         raise AttributeError(f"module 'gigasr' has no attribute '{name}'")

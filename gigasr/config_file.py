@@ -32,7 +32,7 @@ def set_dotted(data: dict[str, Any], override: str) -> None:
         table[place] = value.strip()  # a string without quotes
 
 
-def place_in(table: Any, name: str, key: str) -> str | int:  # noqa: ANN401
+def place_in(table: Any, name: str, key: str) -> str | int:
     """One part of a dotted key as a table's key or the number of a list's element."""
     if isinstance(table, dict):
         return name

@@ -21,7 +21,7 @@ SHAPES = ("ellipse", "rectangle", "polygon", "stroke", "word")
 LETTERS = "aabcdeeefghiiklmnooprrssttuvwyABCDEFGHKLMNOPRSTW0123456789"
 
 
-def read_rows(folder: Path, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def read_rows(folder: Path, **wanted: Any) -> list[dict[str, Any]]:
     """The lines of a captions.jsonl whose fields have these values."""
     lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     return [row for row in map(json.loads, lines) if all(row.get(key) == value for key, value in wanted.items())]

@@ -245,7 +245,7 @@ def coco(annotations: Path, images: Path) -> None:
 @click.argument("second", type=FOLDER)
 @click.option("--size", default=256, show_default=True, type=click.IntRange(8), help="Side of the squares, px.")
 @with_options("fid", "device")
-def fid(first: Path, second: Path, size: int, **options: Any) -> None:  # noqa: ANN401
+def fid(first: Path, second: Path, size: int, **options: Any) -> None:
     """FID between two folders of images, all that lie below them: FIRST is generated, SECOND is real."""
     features = FrozenFeatures(options["fid"]).to(choose_device(options["device"]))
     folders = [list_images(folder) for folder in (first, second)]
@@ -260,7 +260,7 @@ def fid(first: Path, second: Path, size: int, **options: Any) -> None:  # noqa: 
 @counted(10_000)
 @scored("ViT-B-32:openai")
 @with_options("data", "images", "fid", "truncation", "seed", "device")
-def table1(model: str, **options: Any) -> None:  # noqa: ANN401
+def table1(model: str, **options: Any) -> None:
     """Ablation at 64 px: the row of a base MODEL trained from one of configs/ablation/.
 
     01_stylegan2.toml to 12_scale_up.toml are the rows in their order. Needs 10,000 captioned images that were not
@@ -274,7 +274,7 @@ def table1(model: str, **options: Any) -> None:  # noqa: ANN401
 @click.argument("upsampler")
 @counted(30_000)
 @with_options("data", "images", "fid", "truncation", "seed", "device")
-def table2(base: str, upsampler: str, **options: Any) -> None:  # noqa: ANN401
+def table2(base: str, upsampler: str, **options: Any) -> None:
     """Zero-shot COCO: the row of a BASE (configs/base_64.toml) and an UPSAMPLER (configs/upsampler_64_512.toml).
 
     Needs the 40,504 validation images of COCO 2014 (val2014.zip, 6 GB) and their captions
@@ -291,7 +291,7 @@ def table2(base: str, upsampler: str, **options: Any) -> None:  # noqa: ANN401
 @scored("ViT-g-14:laion2b_s12b_b42k")
 @click.option("--size", default=512, show_default=True, help="Of the squares compared, px; the paper does not say it.")
 @with_options("data", "images", "fid", "truncation", "seed", "device")
-def table3(base: str, upsampler: str, size: int, **options: Any) -> None:  # noqa: ANN401
+def table3(base: str, upsampler: str, size: int, **options: Any) -> None:
     """Zero-shot COCO against distilled diffusion: BASE and UPSAMPLER as of table2.
 
     Needs the 5,000 validation images of COCO 2017 (val2017.zip, 1 GB) and captions_val2017.json of
@@ -306,7 +306,7 @@ def table3(base: str, upsampler: str, size: int, **options: Any) -> None:  # noq
 @scored("ViT-g-14:laion2b_s12b_b42k")
 @click.option("--lpips", default="alex", show_default=True, type=click.Choice(["alex", "vgg", "squeeze"]))
 @with_options("data", "fid", "lpips_features", "seed", "device")
-def table4(model: str, **options: Any) -> None:  # noqa: ANN401
+def table4(model: str, **options: Any) -> None:
     """Captioned photographs from 128 to 1024 px: the row of an upsampler (configs/upsampler_128_1024.toml).
 
     Needs 10,000 captioned images of LAION with a shorter side of at least 1024 px, e.g. as img2dataset downloads them.
@@ -319,7 +319,7 @@ def table4(model: str, **options: Any) -> None:  # noqa: ANN401
 @click.argument("model")
 @counted(50_000)
 @with_options("data", "fid", "seed", "device")
-def table5(model: str, **options: Any) -> None:  # noqa: ANN401
+def table5(model: str, **options: Any) -> None:
     """ImageNet from 64 to 256 px without text: the row of a 4x upsampler.
 
     Needs ImageNet's 50,000 validation images (ILSVRC2012_img_val.tar) below one folder, without captions. PSNR and SSIM

@@ -39,7 +39,7 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def package() -> Any:  # noqa: ANN401 (untyped)
+def package() -> Any:  # untyped
     torch.manual_seed(0)
     package = aura_sr.AuraSR(CONFIG, device="cpu")
     package.upsampler.eval().requires_grad_(False)
@@ -52,7 +52,7 @@ def package() -> Any:  # noqa: ANN401 (untyped)
 
 
 @pytest.fixture(scope="module")
-def weights(package: Any) -> AuraWeights:  # noqa: ANN401
+def weights(package: Any) -> AuraWeights:
     return AuraWeights(package.upsampler.state_dict(), AuraConfig.model_validate(CONFIG), "memory")
 
 
@@ -63,7 +63,7 @@ def image() -> Image.Image:
 
 
 @torch.inference_mode()
-def test_the_folded_network_equals_the_packages_for_the_same_z_and_noise(package: Any, weights: AuraWeights) -> None:  # noqa: ANN401
+def test_the_folded_network_equals_the_packages_for_the_same_z_and_noise(package: Any, weights: AuraWeights) -> None:
     lr, z = torch.rand(1, 3, 64, 64), torch.randn(1, 128)
     torch.manual_seed(3)
     expected = package.upsampler(lowres_image=lr, noise=z)
@@ -76,7 +76,7 @@ def test_the_folded_network_equals_the_packages_for_the_same_z_and_noise(package
 
 
 def test_the_packages_tiles_are_reproduced_byte_for_byte(
-    package: Any,  # noqa: ANN401
+    package: Any,
     weights: AuraWeights,
     image: Image.Image,
 ) -> None:
@@ -89,7 +89,7 @@ def test_the_packages_tiles_are_reproduced_byte_for_byte(
 
 
 def test_the_packages_overlapped_tiles_are_reproduced_to_the_rounding_of_their_blend(
-    package: Any,  # noqa: ANN401
+    package: Any,
     weights: AuraWeights,
     image: Image.Image,
 ) -> None:
@@ -152,7 +152,7 @@ WRAPPERS: list[Callable[[dict[str, Tensor]], Any]] = [
 
 @pytest.mark.parametrize("wrap", WRAPPERS, ids=["flat", "trainer", "parallel", "basicsr"])
 def test_a_pickled_checkpoint_is_read_whatever_is_around_it(
-    package: Any,  # noqa: ANN401
+    package: Any,
     weights: AuraWeights,
     tmp_path: Path,
     wrap: Callable[[dict[str, Tensor]], Any],
@@ -163,7 +163,7 @@ def test_a_pickled_checkpoint_is_read_whatever_is_around_it(
 
 
 def test_a_safetensors_file_is_read_with_the_config_beside_it(
-    package: Any,  # noqa: ANN401
+    package: Any,
     weights: AuraWeights,
     tmp_path: Path,
 ) -> None:
@@ -180,7 +180,7 @@ def damaged(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("number", range(3), ids=["missing", "misshapen", "unknown"])
-def test_weights_that_do_not_fit_are_refused_when_they_are_loaded(package: Any, number: int) -> None:  # noqa: ANN401
+def test_weights_that_do_not_fit_are_refused_when_they_are_loaded(package: Any, number: int) -> None:
     state = list(damaged(package.upsampler.state_dict()))[number]
     with pytest.raises(CheckpointError, match="m.ckpt: expected the weights of AuraSR that fit its config.json"):
         AuraWeights(state, AuraConfig.model_validate(CONFIG), "m.ckpt")
@@ -193,7 +193,7 @@ def write_config(folder: Path) -> Path:
 
 
 @torch.inference_mode()
-def assert_same(model: Any, weights: AuraWeights) -> None:  # noqa: ANN401
+def assert_same(model: Any, weights: AuraWeights) -> None:
     assert isinstance(model, AuraModel)
     assert model.scale == 4
     z, lr = torch.randn(1, 128), torch.rand(1, 3, 16, 16)

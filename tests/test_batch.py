@@ -27,7 +27,7 @@ from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
 
 
-def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401
+def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:
     return plan_jobs(find_images(inputs, recursive, output), Outputs(output, **outputs))
 
 
@@ -35,7 +35,7 @@ def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = Non
 def enlarge(tiny_weights: Path) -> Callable[..., list[Work]]:
     """Run over inputs, and give what was told of each file."""
 
-    def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[Work]:  # noqa: ANN401
+    def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[Work]:
         told: list[Work] = []
         jobs = plan(*inputs, output=output, recursive=recursive)
         Run(jobs, Settings(model=str(tiny_weights), **settings), told.append).start()
@@ -194,7 +194,7 @@ class Stations:
             self.events["b is read"].set()
         return read_frames(path)
 
-    def write(self, path: Path, *rest: Any) -> None:  # noqa: ANN401
+    def write(self, path: Path, *rest: Any) -> None:
         if path.stem == "a_8x":
             self.waits.append(self.events["b is enlarged"].wait(20))
         write_frames(path, *rest)

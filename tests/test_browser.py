@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: ANN401
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A window; an error of a script, or a request to another host, fails the test."""
     window = browser.new_page(viewport=WIDE)
     window.set_default_timeout(60_000)
@@ -125,7 +125,7 @@ def test_the_text_tab_paints_a_picture(page: Page, address: str, tmp_path: Path)
     assert download(page, tmp_path / "a.png", "an-apple.png").startswith(b"\x89PNG")
 
 
-def test_two_windows_at_once_both_finish(page: Page, browser: Any, address: str, photo: Path) -> None:  # noqa: ANN401
+def test_two_windows_at_once_both_finish(page: Page, browser: Any, address: str, photo: Path) -> None:
     other = browser.new_page(viewport=WIDE)
     other.set_default_timeout(60_000)
     for window in (page, other):
@@ -165,7 +165,7 @@ def test_cancel_frees_the_network_for_the_next(page: Page, address: str, photo: 
     finish_short_work(page, address, photo)
 
 
-def test_a_closed_window_stops_its_work(page: Page, browser: Any, address: str, photo: Path, large_photo: Path) -> None:  # noqa: ANN401
+def test_a_closed_window_stops_its_work(page: Page, browser: Any, address: str, photo: Path, large_photo: Path) -> None:
     other = browser.new_page(viewport=WIDE)
     start_long_work(other, address, large_photo)
     other.close()

@@ -33,7 +33,7 @@ L1 = LossConfig(l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0)
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def change(config: Config, phase: dict[str, Any] | None = None, **train: Any) -> Config:  # noqa: ANN401
+def change(config: Config, phase: dict[str, Any] | None = None, **train: Any) -> Config:
     """The config with other settings of the training, and of all its phases."""
     phases = tuple(p.model_copy(update=phase or {}) for p in config.train.phases)
     return config.model_copy(update={"train": config.train.model_copy(update={"phases": phases, **train})})

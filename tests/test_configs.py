@@ -64,7 +64,7 @@ def shrink_text(text: dict[str, Any]) -> dict[str, Any]:
     return TEXT | {"depth": min(text["depth"], 1)}
 
 
-def shrink(config: Any, clip_name: str) -> Any:  # noqa: ANN401
+def shrink(config: Any, clip_name: str) -> Any:
     """The same structure in tiny: levels, attention, banks, stages, exits and losses stay switched on."""
     data = config.model_dump()
     generator, discriminator, train = data.get("upsampler") or data["generator"], data["discriminator"], data["train"]
@@ -81,7 +81,7 @@ def shrink(config: Any, clip_name: str) -> Any:  # noqa: ANN401
     return type(config).model_validate(data)
 
 
-def smallest_crop(config: Any) -> int:  # noqa: ANN401
+def smallest_crop(config: Any) -> int:
     """The least side that every level and stage can halve, px; LPIPS and stages take no less than 32."""
     if isinstance(config, BaseConfig):
         return config.generator.size

@@ -10,7 +10,7 @@ from PIL import Image
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 
 
-def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:  # noqa: ANN401
+def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:
     return plan_jobs(find_images(inputs, recursive, output), Outputs(output, **outputs))
 
 

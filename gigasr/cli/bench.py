@@ -33,7 +33,7 @@ from gigasr.cli.common import clear_errors
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @clear_errors
-def bench(as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def bench(as_json: bool, **options: Any) -> None:
     """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 
     The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions

@@ -99,7 +99,7 @@ class Truncations(click.ParamType):
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @clear_errors
-def evaluate(models: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.
 
     MODELS are models as of upscale, lanczos or bicubic, or folders of results named as the images, made elsewhere; or

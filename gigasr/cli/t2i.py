@@ -55,7 +55,7 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 @click.option("--format", "suffix", default="png", show_default=True, help="Of outputs named by gigasr.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @clear_errors
-def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **options: Any) -> None:  # noqa: ANN401
+def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **options: Any) -> None:
     """Paint prompts.
 
     A size that is not square is the middle of the square picture that covers it.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="SqueezeNet features where they can't be downloaded.",
 )
 @clear_errors
-def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:  # noqa: ANN401
+def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:
     """Train an upsampler or a base generator.
 
     On several GPUs start the same command with accelerate or torchrun.
@@ -82,7 +82,7 @@ def check_folder(folder: Path, is_resumed: bool) -> None:
         raise ValueError(f"{folder}: holds a run; {'add --resume or ' * has_state}choose another -o")
 
 
-def read_config(path: Path, overrides: tuple[str, ...]) -> Any:  # noqa: ANN401
+def read_config(path: Path, overrides: tuple[str, ...]) -> Any:
     """A config of an upsampler, or of a base generator where it has a table [generator]."""
     from gigasr.config import load_config
     from gigasr.config_file import read_tables
@@ -94,7 +94,7 @@ def read_config(path: Path, overrides: tuple[str, ...]) -> Any:  # noqa: ANN401
     return load_config(path, overrides)
 
 
-def game_class(settings: Any) -> "type[Game]":  # noqa: ANN401
+def game_class(settings: Any) -> "type[Game]":
     """What the config trains."""
     from gigasr_base.config import BaseConfig
 
@@ -153,7 +153,7 @@ def table(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":  # noqa: ANN401
+def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":
     """The source of validation crops; none, and a line that says so, where a folder has no such split."""
     from gigasr.training.shards import open_source
 
@@ -182,7 +182,7 @@ def find_weights(kind: str, name: str) -> Path:
     return (base_zoo if kind == "base" else zoo).find(name)
 
 
-def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:  # noqa: ANN401
+def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:
     """Train to the end, or until a signal asks to stop."""
     import torch
 

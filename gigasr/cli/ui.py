@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @clear_errors
-def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:  # noqa: ANN401
+def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
     """Serve a page to enlarge pictures and paint texts, and the same as an HTTP API.
 
     Requests wait in a queue and run one after the other. There are no accounts: whoever reaches the port may use it.
@@ -51,7 +51,7 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
     page.block_thread()
 
 
-def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:  # noqa: ANN401
+def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
     from gigasr.models.zoo import DEFAULT, bundled, find
     from gigasr.ui.enlarger import Enlarger

@@ -28,7 +28,7 @@ class Shard(click.ParamType):
 
     name = "i/n"
 
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:
         """ "2/8" -> (2, 8)"""
         part, _, count = value.partition("/")
         if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
@@ -77,7 +77,7 @@ class Shard(click.ParamType):
 @click.option("--workers", type=click.IntRange(1), help="Ray's.  [default: one per GPU, or per four CPU cores]")
 @click.pass_context
 @clear_errors
-def upscale(context: click.Context, **options: Any) -> None:  # noqa: ANN401
+def upscale(context: click.Context, **options: Any) -> None:
     """Enlarge images.
 
     INPUTS are files, folders or patterns such as "*.png". Of folders and several files the output folder keeps a

@@ -177,7 +177,7 @@ def _axis(values: Sequence[float], is_log: bool) -> tuple[Any, list[tuple[float,
     return place, [(place(mark), f"{mark:.4g}") for mark in marks if 0 <= place(mark) <= 1]
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401
+def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

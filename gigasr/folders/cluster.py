@@ -45,7 +45,7 @@ class Station:
 class Post:
     """One worker of the run, as the run sees it."""
 
-    def __init__(self, actor: Any) -> None:  # noqa: ANN401
+    def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.jobs: dict[Any, Job] = {}  # in work, by the reference to their result
         self.waking: Any = actor.is_ready.remote()  # None once the worker is there
@@ -90,7 +90,7 @@ class ClusterRun:
             ray.shutdown()
             self.ledger.remove_leftovers()
 
-    def hire(self, ray: Any) -> list[Post]:  # noqa: ANN401
+    def hire(self, ray: Any) -> list[Post]:
         """Start the workers; what goes wrong with the first model they load ends the run."""
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
@@ -119,7 +119,7 @@ class ClusterRun:
                 job = self.waiting.popleft()
                 post.jobs[post.actor.process.remote(anywhere(job), self.ledger.find(job))] = job
 
-    def collect(self, ray: Any, posts: list[Post]) -> None:  # noqa: ANN401
+    def collect(self, ray: Any, posts: list[Post]) -> None:
         """Wait until a file is finished, a worker has died or is there again."""
         owners = {reference: post for post in posts for reference in [*post.jobs, post.waking] if reference is not None}
         for reference in ray.wait(list(owners), num_returns=1)[0]:
@@ -158,7 +158,7 @@ def anywhere(job: Job) -> Job:
     return replace(job, source=source, target=job.target.absolute(), report=job.report and job.report.absolute())
 
 
-def import_ray() -> Any:  # noqa: ANN401
+def import_ray() -> Any:
     """The package ray, or ImportError that says how to get it."""
     try:
         import ray

@@ -91,7 +91,7 @@ class LazyTensors(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def open_safetensors(path: Path) -> Any:  # noqa: ANN401 (safetensors' handle has no public type)
+def open_safetensors(path: Path) -> Any:  # safetensors' handle has no public type
     """A handle on a safetensors file, for a with statement."""
     try:
         return safe_open(path, framework="pt")
@@ -132,7 +132,7 @@ def ready(network: M, state: Mapping[str, Tensor], path: Path) -> M:
     return network.eval().requires_grad_(False)
 
 
-def load_plain(path: Path, is_zip: bool) -> Any:  # noqa: ANN401 (whatever was saved)
+def load_plain(path: Path, is_zip: bool) -> Any:  # whatever was saved
     """Tensors and plain data of a file that torch.save wrote; anything else is an error and is not run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

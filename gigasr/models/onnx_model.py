@@ -99,7 +99,7 @@ def clear_errors() -> Iterator[None]:
         raise RuntimeError(f"onnxruntime: {error}") from None
 
 
-def provider(device: torch.device) -> Any:  # noqa: ANN401 (a name, or a name and its options)
+def provider(device: torch.device) -> Any:  # a name, or a name and its options
     """The part of onnxruntime that runs on a device."""
     if device.type == "cpu":
         return "CPUExecutionProvider"

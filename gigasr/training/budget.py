@@ -40,7 +40,7 @@ FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of Adam
 SMALL, LARGE = 2, 3  # images of the batches that are played; from one to the other and on all grows linearly
 
 
-def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:  # noqa: ANN401
+def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
     """Operations of a convolution's backward pass: each of both gradients costs what the forward pass does.
 
     differs: torch's own formula counts the gradient of a grouped kernel once per group.
@@ -70,7 +70,7 @@ class Meter(TorchDispatchMode):
         own = [parameter.untyped_storage() for network in networks for parameter in network.parameters()]
         self.storages = {storage._cdata: storage for storage in own}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
         if func is torch.ops.prim.device.default:
             return args[0].device
@@ -117,7 +117,7 @@ def watching(network: nn.Module, meter: Meter) -> Iterator[dict[str, list[tuple[
         hook.remove()
 
 
-def bare_game(kind: type[Game], config: Any) -> Game:  # noqa: ANN401
+def bare_game(kind: type[Game], config: Any) -> Game:
     """A game of the two players alone; the L1 term, which costs nothing, stands for what frozen networks say."""
     game = kind.__new__(kind)
     alone = {"l1": 1.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
@@ -235,7 +235,7 @@ class Budget:
         return sum(cost.phase.images * cost.flops for cost in self.phases)
 
 
-def make_budget(kind: type[Game], config: Any, gpus: int = 1) -> Budget:  # noqa: ANN401
+def make_budget(kind: type[Game], config: Any, gpus: int = 1) -> Budget:
     """Measure all phases of a config: gigasr's Config with Game, or gigasr_base's with BaseGame."""
     with FakeTensorMode():
         game = bare_game(kind, config)

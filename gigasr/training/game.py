@@ -52,7 +52,7 @@ class Game:
 
     kind = "upsampler"  # in the header of the generator's weights
 
-    def __init__(self, config: Any, device: torch.device, lpips_features: Path | None = None) -> None:  # noqa: ANN401
+    def __init__(self, config: Any, device: torch.device, lpips_features: Path | None = None) -> None:
         """config: gigasr's Config, or gigasr_base's; lpips_features: a file where they can't be downloaded"""
         torch.manual_seed(config.train.seed)
         self.config, self.train, self.device = config, config.train, device
@@ -102,12 +102,12 @@ class Game:
         return False
 
     @property
-    def generator_config(self) -> Any:  # noqa: ANN401
+    def generator_config(self) -> Any:
         """The generator's own table of the config."""
         return self.config.upsampler
 
     @staticmethod
-    def build_generator(config: Any) -> nn.Module:  # noqa: ANN401
+    def build_generator(config: Any) -> nn.Module:
         """The network to train, untrained."""
         return Upsampler(config.upsampler)
 

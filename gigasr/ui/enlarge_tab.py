@@ -84,7 +84,7 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
         seed: int = 0,
         fidelity: float = 1.0,
         suffix: str = "png",
-        progress: Any = gr.Progress(),  # noqa: ANN401, B008 (gradio looks for this default)
+        progress: Any = gr.Progress(),  # noqa: B008 (gradio looks for this default)
     ) -> Answer:
         """Enlarge a picture by a factor or, where one is given, to a size such as 4k or 3840x2160.
 

@@ -29,7 +29,7 @@ COLOURS = {  # of the theme
 }
 
 
-def build(enlarger: Enlarger, paint: Paint | None, why_not: str = "") -> Any:  # noqa: ANN401
+def build(enlarger: Enlarger, paint: Paint | None, why_not: str = "") -> Any:
     """Put the page together: gradio's Blocks, to be served by launch(**launch_options(...)).
 
     paint: what the second tab calls; None = it says why_not instead

@@ -80,7 +80,7 @@ def make_run(paint: Paint, jobs: Jobs) -> Callable[..., Any]:
         mix_at: int = 16,
         to: str = "",
         frames: int = 8,
-        progress: Any = gr.Progress(),  # noqa: ANN401, B008
+        progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[list[str], list[str]]:
         """Paint a prompt, mixed with a style prompt or leading to another one where they are given.
 

@@ -19,7 +19,7 @@ PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # what the p
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "network"}  # the others wait in the queue
 
 
-def import_gradio() -> Any:  # noqa: ANN401
+def import_gradio() -> Any:
     """Import gradio, which comes with the extra."""
     try:
         import gradio
