@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from gigasr.config import DegradationConfig
-from gigasr.files.images import is_image_file
+from gigasr.files.formats import is_image_file
 from gigasr.training.degradation import degrade
 
 CAPTION = 24  # px

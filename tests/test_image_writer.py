@@ -10,8 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gigasr.files import raster
+from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.image_writer import check_format, write_image
-from gigasr.files.images import OUTPUT_FORMATS, read_image, read_metadata
+from gigasr.files.images import read_image, read_metadata
 from gigasr.files.picture import Picture
 
 

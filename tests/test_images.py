@@ -23,8 +23,10 @@ from picture_files import (
 )
 from PIL import Image, ImageOps
 
+from gigasr.files.decoding import from_pil
+from gigasr.files.formats import is_image_file
 from gigasr.files.image_writer import to_pil, write_image
-from gigasr.files.images import from_pil, is_image_file, read_image, read_metadata
+from gigasr.files.images import read_image, read_metadata
 from gigasr.files.picture import Picture
 
 # Reading values

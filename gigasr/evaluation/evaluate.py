@@ -20,9 +20,10 @@ from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.evaluation.image_sets import load_square
 from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
 from gigasr.evaluation.meter import Meter
+from gigasr.files.formats import is_image_file
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture, is_image_file, read_image
-from gigasr.files.picture import on_white
+from gigasr.files.images import read_image
+from gigasr.files.picture import Picture, on_white
 from gigasr.metrics import (
     NIQE_BLOCK,
     Lpips,

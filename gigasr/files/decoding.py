@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from gigasr.files.colour import cmyk_to_srgb
-from gigasr.files.exif import INPUT_FORMATS, ORIENTATION, exif_bytes, kept_texts, portable_tags, read_exif
+from gigasr.files.exif import exif_bytes, kept_texts, portable_tags, read_exif
+from gigasr.files.formats import INPUT_FORMATS
 from gigasr.files.headers import Header, is_tiff
 from gigasr.files.picture import Picture
 from gigasr.files.xmp import IPTC_TAG, read_iptc, read_xmp
@@ -99,8 +101,8 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     image.load()
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
     texts = kept_texts(image.info) if image.format == "PNG" else {}
-    if tags.get(ORIENTATION) in _TRANSPOSE:
-        image = image.transpose(_TRANSPOSE[tags[ORIENTATION]])
+    if tags.get(Base.Orientation) in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[tags[Base.Orientation]])
     samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
     white = np.iinfo(samples.dtype).max
     picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
@@ -142,7 +144,7 @@ def _to_picture(
         is_gray=is_gray,
         bit_depth=8 * samples.dtype.itemsize,
         icc_profile=icc_profile if icc_profile and icc_profile[16:20] == space else None,
-        exif=exif_bytes({tag: value for tag, value in tags.items() if tag not in (ORIENTATION, IPTC_TAG)}),
+        exif=exif_bytes({tag: value for tag, value in tags.items() if tag not in (Base.Orientation, IPTC_TAG)}),
         dpi=_clean_dpi(dpi),
         iptc=tags.get(IPTC_TAG),
     )

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
+from gigasr.files.formats import INPUT_FORMATS
 from gigasr.files.xmp import IPTC_TAG, iptc_of_tiff
 
 logger = logging.getLogger(__name__)
 
-ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
-MAKER_NOTE, USER_COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT, INTEROP_IFD = 0x927C, 0x9286, 0xA002, 0xA003, 0xA005
 # Tags that describe the photograph; the others of IFD0 describe the file: strips, depth, resolution, thumbnail.
-INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
-KEPT_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)}
+KEPT_TAGS = {
+    *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer),
+    *(Base.Rating, Base.RatingPercent, Base.Copyright),
+    *(Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
+}
 FALSE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
 DESCRIPTIONS = {"Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source", "Comment"}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
@@ -41,12 +44,12 @@ def portable_tags(load: Callable[[], Image.Exif]) -> dict[int, Any]:
     """Return the tags worth keeping in another file, orientation and IPTC; {} for a damaged EXIF block."""
     try:
         exif = load()
-        tags = {tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == ORIENTATION}
+        tags = {tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == Base.Orientation}
         if iptc := iptc_of_tiff(exif):
             tags[IPTC_TAG] = iptc
-        for ifd in (EXIF_IFD, GPS_IFD):
+        for ifd in (IFD.Exif, IFD.GPSInfo):
             if nested := dict(exif.get_ifd(ifd)):
-                nested.pop(INTEROP_IFD, None)  # an offset into the old file
+                nested.pop(IFD.Interop, None)  # an offset into the old file
                 tags[ifd] = nested
         exif_bytes(tags)
     except Exception as error:  # a damaged EXIF block raises anything, and must not cost the picture
@@ -67,6 +70,7 @@ def kept_texts(info: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def exif_bytes(tags: dict[int, Any]) -> bytes | None:
+    """Tags as an EXIF block; None where there are none."""
     exif = Image.Exif()
     exif.update(tags)
     return exif.tobytes() if tags else None
@@ -81,12 +85,12 @@ def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]
         return loaded
 
     tags = portable_tags(load)
-    tags.pop(ORIENTATION, None)
+    tags.pop(Base.Orientation, None)
     if tags or texts:
-        nested = tags.setdefault(EXIF_IFD, {})
-        nested[PIXEL_HEIGHT], nested[PIXEL_WIDTH] = size
+        nested = tags.setdefault(IFD.Exif, {})
+        nested[Base.ExifImageHeight], nested[Base.ExifImageWidth] = size
     if texts:
-        nested[USER_COMMENT] = COMMENT_PREFIX + comment_of(texts)
+        nested[Base.UserComment] = COMMENT_PREFIX + comment_of(texts)
     return tags
 
 
@@ -94,7 +98,7 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     """Return EXIF that fits a JPEG segment of 64 KiB, if need be without the camera maker's private block."""
     exif = exif_bytes(tags) or b""
     if len(exif) > 65_533:
-        tags[EXIF_IFD].pop(MAKER_NOTE, None)
+        tags[IFD.Exif].pop(Base.MakerNote, None)
         exif = exif_bytes(tags) or b""
     return exif
 

@@ -4,10 +4,10 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin as Tiff
 
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, SUBFILE_TYPE, SAMPLE_FORMAT = 256, 257, 258, 262, 254, 339  # tags of TIFF
-CIELAB = 8  # PHOTOMETRIC
+SUBFILE_TYPE = 254  # a tag of TIFF
+CIELAB = 8  # PHOTOMETRIC_INTERPRETATION
 
 
 class Header(NamedTuple):
@@ -43,16 +43,24 @@ def is_tiff(head: bytes) -> bool:
 
 def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
     """The pages of a TIFF, without thumbnails, smaller versions and masks."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+    tags = Tiff.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
     offset, page, seen = tags.next, 0, set[int]()
     while offset and offset not in seen:
         seen.add(offset)
         file.seek(offset)
         tags.load(file)
         if page == 0 or not tags.get(SUBFILE_TYPE, 0) & 0b101:
-            known = {1, 2, 4} if tags.get(PHOTOMETRIC) == CIELAB else {1, 4}  # Lab's a and b are signed
-            is_unsigned = set(tags.get(SAMPLE_FORMAT, (1,))) <= known  # or unspecified
-            yield Header(max(tags.get(BITS, (1,))), is_unsigned, tags[WIDTH] * tags[HEIGHT], page, offset)
+            known = (
+                {1, 2, 4} if tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == CIELAB else {1, 4}
+            )  # Lab's a and b are signed
+            is_unsigned = set(tags.get(Tiff.SAMPLEFORMAT, (1,))) <= known  # or unspecified
+            yield Header(
+                max(tags.get(Tiff.BITSPERSAMPLE, (1,))),
+                is_unsigned,
+                tags[Tiff.IMAGEWIDTH] * tags[Tiff.IMAGELENGTH],
+                page,
+                offset,
+            )
         offset, page = tags.next, page + 1
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from gigasr.files.atomic import replacing
 from gigasr.files.colour import to_srgb
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
-from gigasr.files.images import ANIMATED_FORMATS, OUTPUT_FORMATS
+from gigasr.files.formats import ANIMATED_FORMATS, OUTPUT_FORMATS
 from gigasr.files.picture import Picture, PictureStrips, Timing, luma, on_white
 from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp

@@ -7,33 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 from gigasr.files.decoding import MAX_PIXELS, decoding, from_pil, plain_mode, read_deep
-from gigasr.files.exif import EXIF_IFD, INPUT_FORMATS, USER_COMMENT, comment_texts, portable_tags, read_exif
+from gigasr.files.exif import comment_texts, portable_tags, read_exif
+from gigasr.files.formats import ANIMATED_FORMATS, INPUT_FORMATS
 from gigasr.files.headers import Header, is_tiff, read_headers
 from gigasr.files.picture import Picture, Timing
 
 logger = logging.getLogger(__name__)
 
 MAX_FRAME_PIXELS = 20 * MAX_PIXELS  # px of all frames or pages of a file together
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
-OUTPUT_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".avif": "AVIF",
-}
 _OF_SEVERAL = (".gif", ".webp", ".avif", ".tif", ".tiff")  # that may hold frames or pages; an animated PNG stays one
-
-
-def is_image_file(path: Path) -> bool:
-    """Tell by its suffix whether a file is an image that read_image knows."""
-    return path.suffix.lower() in OUTPUT_FORMATS
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +125,13 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the texts that write_frames put into a file, or other texts of a PNG; {} where there are none."""
     with open(path, "rb") as file, decoding(path):
         if is_tiff(file.read(4)):
-            return comment_texts(portable_tags(lambda: read_exif(file)).get(EXIF_IFD, {}).get(USER_COMMENT))
+            return comment_texts(portable_tags(lambda: read_exif(file)).get(IFD.Exif, {}).get(Base.UserComment))
         image = Image.open(file, formats=INPUT_FORMATS)
         if image.format == "PNG":
             return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
         if image.format == "GIF":
             return comment_texts(image.info.get("comment"))
-        return comment_texts(portable_tags(image.getexif).get(EXIF_IFD, {}).get(USER_COMMENT))
+        return comment_texts(portable_tags(image.getexif).get(IFD.Exif, {}).get(Base.UserComment))
 
 
 def own_suffix(path: Path) -> str:

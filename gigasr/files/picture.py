@@ -61,7 +61,7 @@ class PictureStrips(NamedTuple):
             if strip.alpha is not None:
                 alpha = torch.empty(1, *self.size) if alpha is None else alpha
                 alpha[:, top:bottom] = strip.alpha
-            like, top = replace(strip, rgb=strip.rgb[:, :0], alpha=None), bottom
+            like, top = replace(strip, rgb=strip.rgb[:, :0].clone(), alpha=None), bottom  # a view would hold the strip
             del strip  # or it lives while the next one is made
             if progress is not None:
                 progress(top, self.size[0])

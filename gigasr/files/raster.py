@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
+from PIL import PngImagePlugin, TiffTags
+from PIL import TiffImagePlugin as Tiff
 from zlib_ng import zlib_ng
 
 from gigasr.files.exif import exif_bytes
@@ -20,7 +21,6 @@ _BLOCK_BYTES = 1 << 18  # of samples deflated at a time
 _FLAT = 0.6  # share of repeated bytes above which looking for runs pays
 _CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)  # of samples; with more the offsets need the 64 bits of BigTIFF
 _TIFF_DIRECTORY_BYTES = 1 << 25  # room left for the last directory, its profile and EXIF
-_STRIP_OFFSETS, _STRIP_SIZES = 273, 279
 
 
 @dataclass
@@ -98,7 +98,7 @@ def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None
     if exif := exif_bytes(raster.tags):
         PngImagePlugin.putchunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     if raster.xmp:
-        PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)
+        PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)  # not compressed, no language
     info = PngImagePlugin.PngInfo()
     for key, text in {**raster.texts, **texts}.items():
         info.add_text(key, text)
@@ -112,6 +112,7 @@ def _put_png_frames(file: BinaryIO, rasters: Iterator[Raster], timing: Timing) -
     numbers = itertools.count()
     for frame, (raster, duration) in enumerate(zip(rasters, timing.durations, strict=True)):
         height, width = raster.size
+        # two 16-bit numbers: the bound keeps the numerator below 65,536 too
         seconds = Fraction(duration / 1000).limit_denominator(65_535 // (1 + int(duration / 1000)))
         control = (next(numbers), width, height, 0, 0, seconds.numerator, seconds.denominator, 0, 0)
         PngImagePlugin.putchunk(file, b"fcTL", struct.pack(">5I2H2B", *control))
@@ -211,29 +212,32 @@ def _tiff_directory(
     """The bytes of the directory that is to lie at a position, and the number of its entries."""
     (height, width), channels = raster.size, raster.channels
     is_big = len(header) == 16
-    directory = TiffImagePlugin.ImageFileDirectory_v2(header)
-    directory[256], directory[257] = width, height
-    directory[258] = (8 * raster.dtype.itemsize,) * channels
-    directory[259], directory[317] = 8, 2  # deflate, differences to the pixel on the left
-    directory[262] = 1 if channels < 3 else 2  # 0 = black, or RGB
-    directory[277], directory[278], directory[284] = channels, rows, 1
+    directory = Tiff.ImageFileDirectory_v2(header)
+    directory[Tiff.IMAGEWIDTH], directory[Tiff.IMAGELENGTH] = width, height
+    directory[Tiff.BITSPERSAMPLE] = (8 * raster.dtype.itemsize,) * channels
+    directory[Tiff.COMPRESSION], directory[Tiff.PREDICTOR] = 8, 2  # deflate, differences to the pixel on the left
+    directory[Tiff.PHOTOMETRIC_INTERPRETATION] = 1 if channels < 3 else 2  # 0 = black, or RGB
+    directory[Tiff.SAMPLESPERPIXEL], directory[Tiff.ROWSPERSTRIP] = channels, rows
+    directory[Tiff.PLANAR_CONFIGURATION] = 1  # samples of a pixel together
     if channels in (2, 4):
-        directory[338] = 2  # alpha, not premultiplied
-    directory.tagtype[_STRIP_OFFSETS] = TiffTags.LONG8 if is_big else TiffTags.LONG
-    directory.tagtype[_STRIP_SIZES] = TiffTags.LONG
-    directory[_STRIP_OFFSETS] = (0,) * len(offsets)
-    directory[_STRIP_SIZES] = tuple(sizes)
+        directory[Tiff.EXTRASAMPLES] = 2  # alpha, not premultiplied
+    directory.tagtype[Tiff.STRIPOFFSETS] = TiffTags.LONG8 if is_big else TiffTags.LONG
+    directory.tagtype[Tiff.STRIPBYTECOUNTS] = TiffTags.LONG
+    directory[Tiff.STRIPOFFSETS] = (0,) * len(offsets)
+    directory[Tiff.STRIPBYTECOUNTS] = tuple(sizes)
     if raster.dpi:
-        directory[282], directory[283], directory[296] = (*raster.dpi, 2)
+        directory[Tiff.X_RESOLUTION], directory[Tiff.Y_RESOLUTION] = raster.dpi
+        directory[Tiff.RESOLUTION_UNIT] = 2  # inch
     if raster.icc_profile:
-        directory[34675] = raster.icc_profile
+        directory[Tiff.ICCPROFILE] = raster.icc_profile
     named = {XMP_TAG: raster.xmp, IPTC_TAG: raster.iptc}
     for tag, value in (raster.tags | {tag: value for tag, value in named.items() if value}).items():
         directory[tag] = value
     written = bytearray(directory.tobytes(position))
     count_bytes, entry_bytes, letter = (8, 20, "Q") if is_big else (2, 12, "I")
     values = struct.pack(f"<{len(offsets)}{letter}", *offsets)
-    place = count_bytes + entry_bytes * sorted(directory).index(_STRIP_OFFSETS) + entry_bytes - struct.calcsize(letter)
+    entries = sorted(directory).index(Tiff.STRIPOFFSETS) + 1
+    place = count_bytes + entry_bytes * entries - struct.calcsize(letter)
     if len(offsets) > 1:
         place = struct.unpack_from(f"<{letter}", written, place)[0] - position
     written[place : place + len(values)] = values  # Pillow takes them for offsets behind the directory

@@ -5,10 +5,11 @@ import re
 import struct
 
 from PIL import Image
+from PIL import TiffImagePlugin as Tiff
 
 logger = logging.getLogger(__name__)
 
-XMP_TAG, IPTC_TAG = 700, 33_723  # of TIFF
+XMP_TAG, IPTC_TAG = Tiff.XMP, Tiff.IPTC_NAA_CHUNK
 IPTC_RESOURCE = 0x0404  # of Photoshop's blocks
 PNG_KEY = "XML:com.adobe.xmp"
 IPTC_MARK = b"\x1c"  # with which every entry of a block begins

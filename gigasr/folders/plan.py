@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gigasr.files.formats import OUTPUT_FORMATS, is_image_file
 from gigasr.files.image_writer import check_format
-from gigasr.files.images import OUTPUT_FORMATS, is_image_file, own_suffix
+from gigasr.files.images import own_suffix
 from gigasr.folders.report import absolute, read_reports, report_name
 
 

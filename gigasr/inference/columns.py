@@ -30,9 +30,10 @@ def mirror_strips(mirrored: PictureStrips) -> Iterator[Picture]:
         for strip in mirrored.strips:
             widths.append(strip.size[0])
             _keep(file, mirror(strip))
-            like = replace(strip, rgb=strip.rgb[:, :0].clone(), alpha=None), 3 + (strip.alpha is not None)
+            channels = 3 + (strip.alpha is not None)
+            like = replace(strip, rgb=strip.rgb[:, :0].clone(), alpha=None)  # a view would hold the strip
             del strip  # or it lives while the next one is made
-        yield from _read_rows(file, widths, mirrored.size[1], mirror(like[0]), like[1])
+        yield from _read_rows(file, widths, mirrored.size[1], mirror(like), channels)
 
 
 def _keep(file: IO[bytes], columns: Picture) -> None:

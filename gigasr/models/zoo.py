@@ -56,8 +56,6 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
 
     aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
     """
-    from gigasr.models.spandrel_plugin import register
-
     path = find(name)
     if is_onnx(path) and aurasr == "gigasr":
         return load_onnx(path)
@@ -69,6 +67,8 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
         raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
     if "kind" in header:
         return PromptedUpsampler(load_upsampler(str(path)))
+    from gigasr.models.spandrel_plugin import register
+
     register()
     return load_spandrel(tensors, str(path))
 
@@ -87,9 +87,9 @@ def describe(path: Path) -> dict[str, str]:
     if is_onnx(path):
         return describe_onnx(path)
     tensors, header = open_weights(path)
-    is_ours = "kind" in header and header["kind"] != "upsampler"  # a text tower or a base model
-    model = None if is_ours else load_model(str(path))
-    kind = f"gigasr {header['kind']}" if "kind" in header else "AuraSR"
+    own_kind = header.get("kind")
+    model = load_model(str(path)) if own_kind in (None, "upsampler") else None  # a text tower or a base model
+    kind = f"gigasr {own_kind}" if own_kind else "AuraSR"
     if isinstance(model, SpandrelModel):
         kind = f"{model.descriptor.architecture.name}, by spandrel"
     parameters = sum(tensor.numel() for tensor in tensors.values())

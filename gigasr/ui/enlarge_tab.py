@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gigasr.files.images import OUTPUT_FORMATS, read_image
+from gigasr.files.formats import OUTPUT_FORMATS
+from gigasr.files.images import read_image
 from gigasr.folders.worker import Settings
 from gigasr.pipeline import parse_size, target_size
 from gigasr.ui.enlarger import Enlarger
