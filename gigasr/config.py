@@ -160,6 +160,15 @@ class PhaseConfig(Strict):
             raise ValueError("train.phases.loss: expected a term for the generator, got none; give l1 a weight")
         return self
 
+    def micro_batch_size(self, parts: int) -> int:
+        """Images of one micro-batch; parts: processes times accumulation steps, ValueError where they don't divide."""
+        if self.batch_size % parts:
+            raise ValueError(
+                f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation), "
+                f"got {self.batch_size}"
+            )
+        return self.batch_size // parts
+
 
 class DataConfig(Strict):
     split: Name = "train"  # rows of captions.jsonl to train on; "" = all

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gigasr.measures import NUM_RINGS, SSIM_WINDOW, luma, radial_spectrum, structural_similarity
+from gigasr.metric_ops import NUM_RINGS, SSIM_WINDOW, luma, radial_spectrum, structural_similarity
 
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
 Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]

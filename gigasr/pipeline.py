@@ -7,10 +7,9 @@ import math
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, luma
+from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
 from gigasr.inference.columns import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
@@ -145,7 +144,7 @@ class SuperResolver:
             bottom = top + strip.shape[2]
             rgb = strip[0].add_(1).div_(2).clamp_(0, 1).cpu()
             if picture.is_gray:
-                rgb = luma(rgb).expand(3, -1, -1)
+                rgb = to_gray(rgb).expand(3, -1, -1)
             mask = None if alpha is None else alpha.read(top, bottom)[0].clamp(0, 1)
             yield dataclasses.replace(picture, rgb=rgb, alpha=mask, dpi=dpi)
             del strip, rgb  # or they live while the next strip is made
@@ -227,10 +226,3 @@ def scale_dpi(picture: Picture, size: tuple[int, int]) -> tuple[float, float] | 
     if picture.dpi is None:
         return None
     return picture.dpi[0] * size[1] / picture.size[1], picture.dpi[1] * size[0] / picture.size[0]
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """x: [B, C, H, W] -> [B, C, *size], antialiased bicubic; x itself where the size is already right"""
-    if x.shape[2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)

@@ -11,7 +11,7 @@ from torchvision.utils import make_grid
 
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
-from gigasr.pipeline import resize
+from gigasr.networks.ops import resize
 from gigasr.training.data import Sample, load_rgb
 from gigasr_base.figures import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage

@@ -30,7 +30,7 @@ def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
 def prompt_mean(mapping: nn.Module, t_global: Tensor, z_dim: int) -> Tensor:
     """Average w over a fixed set of z, for each prompt.
 
-    mapping: (z, t_global) -> w
+    mapping:  (z, t_global) -> w
     t_global: [B, D]
     returns:  [B, w_dim]
     """

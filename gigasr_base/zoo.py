@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gigasr.config import parse
-from gigasr.models.checkpoint import load_weights, ready
+from gigasr.models.checkpoint import fill, load_weights
 from gigasr.models.hub import local_weights
 from gigasr_base.config import GeneratorConfig
 from gigasr_base.generator import Generator
@@ -28,7 +28,7 @@ def find(name: str) -> Path:
 
 
 def load_base(name: str = DEFAULT) -> Generator:
-    """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
+    """Build a base generator from its weights, in fp32, on the CPU, fill for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "base")
-    return ready(Generator(parse(GeneratorConfig, config, str(path))), state, path)
+    return fill(Generator(parse(GeneratorConfig, config, str(path))), state, path)

@@ -21,7 +21,7 @@ import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli import main
 from gigasr.cli.train import splits
-from gigasr.cli.upscale import Teller
+from gigasr.cli.upscale import Reporter
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
 from gigasr.folders.plan import Job, Source
 from gigasr.folders.worker import Work
@@ -210,13 +210,13 @@ def test_the_bar_tells_of_files_megapixels_and_the_time_left(tmp_path: Path) -> 
     job = Job(Source(tmp_path / "a.png", tmp_path), tmp_path / "a_8x.png")
     screen = io.StringIO()
     with tqdm(total=4, desc="upscale", file=screen, ncols=100, mininterval=0, miniters=0) as bar:
-        teller = Teller(bar, is_single=False, is_debug=False)
+        reporter = Reporter(bar, is_single=False, is_debug=False)
         for status in ("running", "done", "skipped"):
-            teller(Work(job, status, fraction=0.5, pixels=2_000_000 if status == "done" else 0))
+            reporter(Work(job, status, fraction=0.5, pixels=2_000_000 if status == "done" else 0))
         bar.refresh()
     last = screen.getvalue().split("\r")[-2]
     assert re.search(r"upscale:  33%.* 1/3 files \[[0-9:]+, [0-9:]+ left, [0-9.]+ MP/s\]", last), last
-    assert teller.summary() == "1 done, 1 skipped, 0 failed"
+    assert reporter.summary() == "1 done, 1 skipped, 0 failed"
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(upscale, photo: Path, tmp_path: Path) -> None:  # noqa: ANN001

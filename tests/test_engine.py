@@ -12,7 +12,7 @@ from gigasr.inference.consistency import correct_strips
 from gigasr.inference.devices import Place
 from gigasr.inference.engine import (
     INPUT_BYTES,
-    LEAST_ROWS,
+    LEAST_STRIP_ROWS,
     MOST_REGIONS,
     BodyTailEngine,
     PromptedUpsampler,
@@ -143,7 +143,7 @@ def test_the_pieces_of_a_wide_image_are_low(model: PromptedUpsampler, monkeypatc
     lr, engine = smooth(150, 200), model.engine("", 0, Place())
     whole = run(engine, lr)
     monkeypatch.setattr("gigasr.inference.engine.STRIP_BYTES", 1)
-    assert engine.cut_tail((150, 200), engine.tail.pixels)[0] == LEAST_ROWS[1]
+    assert engine.cut_tail((150, 200), engine.tail.pixels)[0] == LEAST_STRIP_ROWS
     row_bytes = 200 * (engine.networks[CPU].tiling.result_bytes + INPUT_BYTES)
     monkeypatch.setattr("gigasr.inference.engine.BAND_BYTES", 80 * row_bytes)
     engine.body.pixels = 128**2

@@ -17,7 +17,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
     "gigasr": {
         "config_errors": -1,
         "config_file": -1,
-        "measures": -1,
+        "metric_ops": -1,
         "config": 0,
         "files": 0,
         "metrics": 0,

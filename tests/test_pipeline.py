@@ -19,7 +19,8 @@ from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
-from gigasr.pipeline import SuperResolver, parse_size, plan_passes, resize, target_size
+from gigasr.networks.ops import resize
+from gigasr.pipeline import SuperResolver, parse_size, plan_passes, target_size
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     is_animated = options["to"] is not None and is_file(output) and output.suffix.lower() in ANIMATED
     number = options["count"] if options["to"] is None else 1 if is_animated else options["frames"]
     sets = plan_sets(texts, output, "." + options["suffix"].lstrip("."), number, has_sheet=options["to"] is None)
-    for target in (target for targets in sets for target in targets):
+    for target in itertools.chain.from_iterable(sets):
         check_target(target, options["overwrite"])
     from gigasr.folders.prompts import check_prompts
 
@@ -246,7 +246,7 @@ def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterato
     """The strips of a picture; after the last one a small picture of them all, [3, h, w], is added to the list."""
     import torch
 
-    from gigasr.pipeline import resize
+    from gigasr.networks.ops import resize
 
     height, width = picture.size
     factor = min(1.0, THUMBNAIL / max(height, width))

@@ -102,16 +102,16 @@ def upscale(context: click.Context, **options: Any) -> None:
     settings = read_settings(options)
     is_single = len(jobs) == 1 and jobs[0].source.is_named
     with progress_bar(len(jobs), "upscale", "file") as bar:
-        teller = Teller(bar, is_single, context.obj)
+        reporter = Reporter(bar, is_single, context.obj)
         try:
-            enlarge(jobs, settings, teller, options["ray"], options["workers"])
+            enlarge(jobs, settings, reporter, options["ray"], options["workers"])
         except KeyboardInterrupt:
             bar.close()
-            click.echo(f"interrupted: {teller.summary()}", err=True)
+            click.echo(f"interrupted: {reporter.summary()}", err=True)
             sys.exit(INTERRUPTED)
     if not is_single:
-        click.echo(teller.summary())
-    if teller.counts["failed"]:
+        click.echo(reporter.summary())
+    if reporter.counts["failed"]:
         sys.exit(1)
 
 
@@ -170,22 +170,24 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     return Settings(precision=precision, bit_depth=depth, aurasr=aurasr, **chosen)
 
 
-def enlarge(jobs: "list[Job]", settings: "Settings", teller: "Teller", ray: str | None, workers: int | None) -> None:
+def enlarge(
+    jobs: "list[Job]", settings: "Settings", reporter: "Reporter", ray: str | None, workers: int | None
+) -> None:
     """Run over the files, here or on a cluster; the error of a single one ends the command."""
     if ray is None:
         from gigasr.folders.batch import Run
 
-        Run(jobs, settings, teller).start()
+        Run(jobs, settings, reporter).start()
     else:
         from gigasr.folders.cluster import ClusterRun
 
-        ClusterRun(jobs, settings, teller, ray, workers).start()
-    if teller.is_single and teller.error is not None:
-        raise teller.error
+        ClusterRun(jobs, settings, reporter, ray, workers).start()
+    if reporter.is_single and reporter.error is not None:
+        raise reporter.error
 
 
-class Teller:
-    """Tells of a run: on a terminal by a bar and what went wrong, elsewhere by a line per file."""
+class Reporter:
+    """Reports on a run: on a terminal by a bar and what went wrong, elsewhere by a line per file."""
 
     def __init__(self, bar: "tqdm[Any]", is_single: bool, is_debug: bool) -> None:
         self.bar, self.is_single, self.is_debug = bar, is_single, is_debug

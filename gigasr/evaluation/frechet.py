@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.metrics import read_features
+from gigasr.networks.ops import resize
 
 PATCH = 256  # px; side of the squares of patch-FID
 INCEPTION = "inception"  # in the place of a file: torch-fidelity fetches its weights
@@ -51,8 +51,7 @@ class FrozenFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] in [0, 1], rounded to 8 bit after the resize -> [B, D] on the CPU"""
         device = next(self.network.parameters()).device
-        size = (self.side, self.side)
-        resized = F.interpolate(images.to(device), size, mode="bicubic", antialias=True, align_corners=False)
+        resized = resize(images.to(device), (self.side, self.side))
         levels = (resized.clamp(0, 1) * 255).round()
         if self.name == "inception":
             features: Tensor = self.network(levels.byte())[0]
@@ -99,8 +98,7 @@ def inception_score(logits: Tensor, num_splits: int = 10) -> float:
 def patches(image: Tensor, side: int = PATCH) -> Tensor:
     """Cut an image into the squares that fit, from the top left.
 
-    image:   [3, H, W]
-            at least side px a side
+    image:   [3, H, W]  at least side px a side
     returns: [N, 3, side, side]
 
     The paper (arXiv:2303.05511) gives neither size nor number of its patches.

@@ -1,15 +1,15 @@
 """Low-res inputs of an evaluation: by PIL's bicubic, by MATLAB's, or by degradations that follow from a seed."""
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gigasr.metrics import import_basicsr, low_res_from
+from gigasr.networks.ops import resize
+from gigasr.training.data import sample_rng
 from gigasr.training.degradation import round_to_8_bit
 from gigasr.training.second_order import (
     FIRST,
@@ -20,7 +20,7 @@ from gigasr.training.second_order import (
     draw_blur,
     draw_factor,
     jpeg,
-    resize,
+    random_resize,
     scaled,
     second_order,
     uniform,
@@ -46,7 +46,7 @@ def reduce_matlab(hr: Tensor, scale: int) -> Tensor:
 
 def shrink(x: Tensor, size: Size) -> Tensor:
     """x: [1, 3, H, W] -> [1, 3, *size] in [0, 1], antialiased bicubic"""
-    return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return resize(x, size).clamp(0, 1)
 
 
 def blurred(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
@@ -68,8 +68,8 @@ def compressed(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
 def resized(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Resize three times, to drawn sizes with drawn filters and at last to the low-res size."""
     large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
-    x = resize(shrink(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
-    return resize(resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
+    x = random_resize(shrink(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
+    return random_resize(random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
 
 
 def all_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
@@ -92,9 +92,7 @@ def degrade(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
     """
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    rng = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-    degraded = GROUPS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), rng)
+    degraded = GROUPS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), sample_rng(seed, name))
     return round_to_8_bit(degraded * 2 - 1)[0] / 2 + 0.5
 
 

@@ -16,7 +16,7 @@ def cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
     embedded = image.info.get("icc_profile")
     for profile in filter(None, (embedded, _coated_paper())):
         try:
-            return _transform(image, profile, "RGB")
+            return _transform(image, profile)
         except (ImageCms.PyCMSError, OSError) as error:
             logger.warning("%s: its CMYK profile is unusable (%s); converted without it", name, error)
     return image.convert("RGB")
@@ -29,16 +29,16 @@ def to_srgb(samples: np.ndarray, profile: bytes, name: object) -> np.ndarray:
     """
     image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
     try:
-        converted = _transform(image, profile, "RGB")
+        converted = _transform(image, profile)
     except (ImageCms.PyCMSError, OSError) as error:
         logger.warning("%s: its colour profile is unusable (%s) and left out", name, error)
         return samples
     return np.asarray(converted)[:, :, : samples.shape[2]]
 
 
-def _transform(image: Image.Image, profile: bytes, mode: str) -> Image.Image:
+def _transform(image: Image.Image, profile: bytes) -> Image.Image:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, mode, _INTENT)
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB", _INTENT)
     return transform.apply(image)
 
 

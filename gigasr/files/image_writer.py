@@ -14,7 +14,7 @@ from gigasr.files.atomic import replacing
 from gigasr.files.colour import to_srgb
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files.formats import ANIMATED_FORMATS, OUTPUT_FORMATS
-from gigasr.files.picture import Picture, PictureStrips, Timing, luma, on_white
+from gigasr.files.picture import Picture, PictureStrips, Timing, on_white, to_gray
 from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp
 
@@ -213,14 +213,14 @@ def _blocks(strips: Iterable[Picture], dtype: type[np.uint8] | type[np.uint16]) 
 
 
 def _to_samples(picture: Picture, dtype: type[np.uint8] | type[np.uint16]) -> np.ndarray:
-    """Round to [H, W, C] integers, C as in the picture; a gray picture whose colours differ gives its luma."""
+    """Round to [H, W, C] integers, C as in the picture; a gray picture whose colours differ gives its to_gray."""
     rgb = picture.rgb.detach()
     if not picture.is_gray:
         planes = [*rgb]
     elif rgb.stride(0) == 0:
         planes = [rgb[0]]
     else:
-        planes = [*luma(rgb)]
+        planes = [*to_gray(rgb)]
     if picture.alpha is not None:
         planes.append(picture.alpha[0])
     limit = int(np.iinfo(dtype).max)

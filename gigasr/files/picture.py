@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)  # BT.601
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -80,10 +82,10 @@ class Timing(NamedTuple):
     plays: int = 1  # 0 = for ever
 
 
-def luma(rgb: Tensor) -> Tensor:
-    """rgb: [3, H, W] -> [1, H, W]"""
-    red, green, blue = rgb
-    return (0.299 * red + 0.587 * green + 0.114 * blue)[None]
+def to_gray(rgb: Tensor) -> Tensor:
+    """rgb: [3, H, W] in [0, 1] -> its luma [1, H, W] in [0, 1], in full range"""
+    red, green, blue = (weight * plane for weight, plane in zip(LUMA, rgb, strict=True))
+    return (red + green + blue)[None]
 
 
 def on_white(picture: Picture) -> Picture:

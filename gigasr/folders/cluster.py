@@ -20,7 +20,7 @@ ATTEMPTS = 3  # at a file whose worker dies
 AT_A_TIME = 2  # files per worker: one is read while another is enlarged
 
 
-class Station:
+class RemoteWorker:
     """A worker in a process of its own."""
 
     def __init__(self, settings: Settings, num_threads: int) -> None:
@@ -42,17 +42,17 @@ class Station:
         return replace(work, error=work.error and ValueError(str(work.error)))  # not every error can be sent
 
 
-class Post:
+class WorkerHandle:
     """One worker of the run, as the run sees it."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.jobs: dict[Any, Job] = {}  # in work, by the reference to their result
-        self.waking: Any = actor.is_ready.remote()  # None once the worker is there
+        self.starting: Any = actor.is_ready.remote()  # None once the worker is there
 
     def has_room(self, is_suspect: bool, suspects: set[Job]) -> bool:
         """A file by which a worker has died is worked on alone."""
-        if self.waking is not None:
+        if self.starting is not None:
             return False
         alone = is_suspect or any(job in suspects for job in self.jobs.values())
         return len(self.jobs) < (1 if alone else AT_A_TIME)
@@ -82,58 +82,65 @@ class ClusterRun:
         else:
             ray.init(self.address, **options)
         try:
-            posts = self.hire(ray)
-            while self.waiting or any(post.jobs for post in posts):
-                self.assign(posts)
-                self.collect(ray, posts)
+            handles = self.start_workers(ray)
+            while self.waiting or any(handle.jobs for handle in handles):
+                self.assign(handles)
+                self.collect(ray, handles)
         finally:
             ray.shutdown()
             self.ledger.remove_leftovers()
 
-    def hire(self, ray: Any) -> list[Post]:
+    def start_workers(self, ray: Any) -> list[WorkerHandle]:
         """Start the workers; what goes wrong with the first model they load ends the run."""
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
         slots = gpus or sum(max(int(node.get("CPU", 0)) // CORES_PER_WORKER, 1) for node in alive)
         count = self.workers or slots
         share = {"num_gpus": min(gpus / count, 1)} if gpus else {"num_cpus": min(cores / count, 1)}
-        actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(Station)
+        actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(
+            RemoteWorker
+        )
         num_threads = 0 if gpus else max(cores // count, 1)
         model = Path(self.settings.model)
         settings = replace(self.settings, model=str(model.absolute())) if model.exists() else self.settings
-        posts = [Post(actor.remote(settings, num_threads)) for _ in range(count)]
+        handles = [WorkerHandle(actor.remote(settings, num_threads)) for _ in range(count)]
         try:
-            ray.get([post.waking for post in posts])
+            ray.get([handle.starting for handle in handles])
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise RuntimeError(
                 f"ray: expected workers that start, got {reason}; is gigasr on every machine?"
             ) from error
-        return posts
+        return handles
 
-    def assign(self, posts: list[Post]) -> None:
+    def assign(self, handles: list[WorkerHandle]) -> None:
         """Give work to the workers that have room."""
         suspects = set(self.attempts)
-        for post in posts:
-            while self.waiting and post.has_room(self.waiting[0] in suspects, suspects):
+        for handle in handles:
+            while self.waiting and handle.has_room(self.waiting[0] in suspects, suspects):
                 job = self.waiting.popleft()
-                post.jobs[post.actor.process.remote(anywhere(job), self.ledger.find(job))] = job
+                handle.jobs[handle.actor.process.remote(anywhere(job), self.ledger.find(job))] = job
 
-    def collect(self, ray: Any, posts: list[Post]) -> None:
+    def collect(self, ray: Any, handles: list[WorkerHandle]) -> None:
         """Wait until a file is finished, a worker has died or is there again."""
-        owners = {reference: post for post in posts for reference in [*post.jobs, post.waking] if reference is not None}
+        owners = {
+            reference: handle
+            for handle in handles
+            for reference in [*handle.jobs, handle.starting]
+            if reference is not None
+        }
         for reference in ray.wait(list(owners), num_returns=1)[0]:
-            post = owners[reference]
-            job = post.jobs.pop(reference, None)
+            handle = owners[reference]
+            job = handle.jobs.pop(reference, None)
             try:
                 result = ray.get(reference)
             except ray.exceptions.RayActorError as error:
-                post.waking = post.actor.is_ready.options(max_task_retries=-1).remote()
+                handle.starting = handle.actor.is_ready.options(max_task_retries=-1).remote()
                 if job is not None:
                     self.retry(job, error)
                 continue
             if job is None:
-                post.waking = None
+                handle.starting = None
             else:
                 result = replace(result, job=job)
                 self.ledger.add(result)

@@ -27,7 +27,7 @@ ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with; all but the last three have a say in the results."""
+    """What a run is made with; all but the last three affect the results."""
 
     model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
@@ -87,7 +87,7 @@ class Worker:
             scale = None  # as where none is given
         settings = replace(settings, scale=scale, device="", overwrite=False)
         self.options = asdict(settings) | {"model": hash_file(find(settings.model))}
-        del self.options["batch"]  # so that what was made before there was one is known
+        del self.options["batch"]  # which has no effect; files made before there was one keep their fingerprint
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
@@ -159,20 +159,22 @@ class Worker:
     def load(self) -> SuperResolver:
         """The model, loaded once."""
         if self.resolver is None:
-            has = self.settings
-            model = load_model(has.model, has.aurasr)
-            self.resolver = SuperResolver(model, has.device, has.precision, has.tile, batch=has.batch)
+            settings = self.settings
+            model = load_model(settings.model, settings.aurasr)
+            self.resolver = SuperResolver(
+                model, settings.device, settings.precision, settings.tile, batch=settings.batch
+            )
         return self.resolver
 
     def enlarge(self, work: Work) -> Iterator[Strip]:
         """The results of a file's pictures, strip by strip."""
         if work.pictures is None:
             return
-        has, resolver = self.settings, self.load()
+        settings, resolver = self.settings, self.load()
         for number, picture in enumerate(work.pictures):
-            picture = replace(picture, bit_depth=has.bit_depth or picture.bit_depth)
-            size = None if has.size is None else parse_size(has.size, picture.size)
-            made = resolver.strips(picture, work.job.prompt, has.scale, size, has.seed, has.fidelity)
+            picture = replace(picture, bit_depth=settings.bit_depth or picture.bit_depth)
+            size = None if settings.size is None else parse_size(settings.size, picture.size)
+            made = resolver.strips(picture, work.job.prompt, settings.scale, size, settings.seed, settings.fidelity)
             check_size(work.job.target, made.size)
             yield from map(partial(Strip, number, made.size), made.strips)
 

@@ -35,7 +35,7 @@ MOST_REGIONS = 16  # at a time, where memory decides: 256x256 px in all where th
 BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches reads and makes, if their least height allows
 INPUT_BYTES = 24  # that a low-res px takes in float32, with noise and without
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
-LEAST_ROWS = 64, 4  # of a strip, low-res, where that many fit, and in any case: its halo is computed twice
+STRIP_ROWS, LEAST_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
 
 
@@ -215,8 +215,8 @@ class BodyTailEngine:
         """(rows, columns) of a patch: whole rows as far as a strip of the result stays small."""
         width, rows = size[1], self.place.strip
         if not rows:
-            least = min(LEAST_ROWS[0], math.isqrt(pixels))
-            most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_ROWS[1], pixels))
+            least = min(STRIP_ROWS, math.isqrt(pixels))
+            most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_STRIP_ROWS, pixels))
             rows = max(1, min(max(pixels // width, least), most))
         return rows, max(pixels // rows, 1)
 

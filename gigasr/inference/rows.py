@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 16, 4  # rows of a strip of a few at a time: as a rule, and at least
+from gigasr.networks.ops import resize
+
+BLOCK_ROWS, LEAST_BLOCK_ROWS = 16, 4  # worked on at a time: as a rule, and at least
 BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it has more than the least rows
 CUBIC = -0.5  # the cubic's parameter, as in PIL and in torch's antialiased bicubic
 
@@ -100,12 +101,12 @@ def resize_rows(source: Rows, size: tuple[int, int]) -> Rows:
 
 
 def _resize_width(strip: Tensor, width: int) -> Tensor:
-    return F.interpolate(strip, (strip.shape[2], width), mode="bicubic", antialias=True, align_corners=False)
+    return resize(strip, (strip.shape[2], width))
 
 
 def block_rows(width: int) -> int:
     """Rows to work on at a time in an image of this width, px: fewer in a wide one."""
-    return max(BLOCK[1], min(BLOCK[0], BLOCK_PIXELS // width))
+    return max(LEAST_BLOCK_ROWS, min(BLOCK_ROWS, BLOCK_PIXELS // width))
 
 
 def _resize_height(source: Rows, height: int) -> Iterator[Tensor]:

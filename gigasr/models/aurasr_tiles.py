@@ -50,21 +50,21 @@ def upscale_tiles(weights: AuraWeights, image: Tensor, seed: int, is_overlapped:
     tile, scale = weights.config.input_image_size, weights.plan.scale
     rng = torch.Generator(image.device).manual_seed(seed)
     x = F.pad(image[None].float() / 255, (0, -width % tile, 0, -height % tile), mode="reflect")
-    result = one_grid(weights, x, rng, BATCH)
+    result = one_grid(weights, x, rng)
     if is_overlapped:
         edge = tile // 2
-        shifted = one_grid(weights, F.pad(x, (edge,) * 4, mode="reflect"), rng, BATCH)
+        shifted = one_grid(weights, F.pad(x, (edge,) * 4, mode="reflect"), rng)
         inner = slice(edge * scale, -edge * scale)
         result = blend(result, shifted[:, inner, inner], tile * scale)
     return (result[:, : height * scale, : width * scale] * 255).to(torch.uint8)
 
 
-def one_grid(weights: AuraWeights, x: Tensor, rng: torch.Generator, batch: int) -> Tensor:
+def one_grid(weights: AuraWeights, x: Tensor, rng: torch.Generator) -> Tensor:
     """Enlarge tile by tile. x: [1, 3, H, W] in [0, 1], multiples of a tile -> [3, 4H, 4W] in [0, 1]"""
     tile = weights.config.input_image_size
     rows, columns = x.shape[2] // tile, x.shape[3] // tile
     tiles = x[0].unflatten(1, (rows, tile)).unflatten(3, (columns, tile)).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    results = [run_batch(weights, part, rng) for part in tiles.split(batch)]
+    results = [run_batch(weights, part, rng) for part in tiles.split(BATCH)]
     y = torch.cat(results).unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
     return y.flatten(3, 4).flatten(1, 2)
 

@@ -122,7 +122,7 @@ def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     return LazyTensors(path), header if "kind" in header else header | read_config(path.with_name(CONFIG))
 
 
-def ready(network: M, state: Mapping[str, Tensor], path: Path) -> M:
+def fill(network: M, state: Mapping[str, Tensor], path: Path) -> M:
     """Fill a network with the weights of a file, for inference; CheckpointError where they don't fit."""
     try:
         network.load_state_dict(state)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 32  # px; of the regions of a network whose reach is not known
 WHOLE = 1 << 20  # px; side of a region for networks that want the whole image
-PIXEL_VALUES = 1024, 192  # held at a time, per low-res px and per high-res px; a guess
+LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # held at a time per px of the input and of the result; a guess
 
 
 class AuraModel:
@@ -51,14 +51,19 @@ class SpandrelModel:
 
         One is what spandrel promises to take, and DRUNet takes no more.
         """
-        has = self.descriptor
-        dtype = place.dtype if has.supports_bfloat16 else torch.float32
-        calls = {device: unit_range(copy.deepcopy(has).to(device, dtype), has, dtype) for device in place.devices}
-        is_divisible = has.tiling.name == "SUPPORTED"
-        overlap = math.ceil(OVERLAP / has.size_requirements.multiple_of) * has.size_requirements.multiple_of
+        descriptor = self.descriptor
+        dtype = place.dtype if descriptor.supports_bfloat16 else torch.float32
+        calls = {
+            device: unit_range(copy.deepcopy(descriptor).to(device, dtype), descriptor, dtype)
+            for device in place.devices
+        }
+        is_divisible = descriptor.tiling.name == "SUPPORTED"
+        overlap = (
+            math.ceil(OVERLAP / descriptor.size_requirements.multiple_of) * descriptor.size_requirements.multiple_of
+        )
         tiling = Tiling(
             overlap,
-            has.size_requirements.multiple_of,
+            descriptor.size_requirements.multiple_of,
             side=0 if is_divisible else WHOLE,
             pixel_bytes=pixel_bytes(self.scale, dtype),
             result_bytes=12 * self.scale**2,
@@ -68,17 +73,17 @@ class SpandrelModel:
 
 def pixel_bytes(scale: int, dtype: torch.dtype) -> int:
     """Memory that a network of which nothing is known takes per low-res px; a guess."""
-    return dtype.itemsize * (PIXEL_VALUES[0] + PIXEL_VALUES[1] * scale**2)
+    return dtype.itemsize * (LOW_RES_VALUES + HIGH_RES_VALUES * scale**2)
 
 
 def unit_range(
-    call: Callable[[Tensor], Tensor], has: "ImageModelDescriptor[Any]", dtype: torch.dtype
+    call: Callable[[Tensor], Tensor], descriptor: "ImageModelDescriptor[Any]", dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """A network from and to [0, 1] as one from and to [-1, 1]; one of grey images gets the three channels by turns."""
+    """A network from and to [0, 1] as one from and to [-1, 1]; one of gray images gets the three channels by turns."""
 
     def run(x: Tensor) -> Tensor:
         unit = x.add(1).div(2).to(dtype)
-        if has.input_channels == 1:
+        if descriptor.input_channels == 1:
             return torch.cat([call(channel) for channel in unit.split(1, dim=1)], dim=1).float() * 2 - 1
         return call(unit).float() * 2 - 1
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 IMAGE, FEATURES, RESULT = "image", "features", "enlarged"  # names of values of gigasr's own files
-PROBE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
+PROBE_SIZE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
 FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: patches twice as large, less halo
 MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
@@ -78,20 +78,20 @@ class Session:
         options.log_severity_level = 4  # errors come as exceptions
         source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
         self.device, providers = device, [provider(device)]
-        with clear_errors():
+        with as_runtime_errors():
             self.session: InferenceSession = runtime.InferenceSession(source, options, providers=providers)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """inputs: in the order of the graph's and in their dtype"""
         names = [each.name for each in self.session.get_inputs()]
         feed = {name: x.contiguous().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
-        with clear_errors():
+        with as_runtime_errors():
             result = self.session.run(None, feed)[0]
         return torch.from_numpy(result).to(self.device)
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def as_runtime_errors() -> Iterator[None]:
     """Turn onnxruntime's errors, which have no base class of their own, into RuntimeErrors."""
     try:
         yield
@@ -159,7 +159,7 @@ class ForeignOnnxModel:
         if len(inputs) != 1 or inputs[0].type not in DTYPES or len(shape) != 4 or len(sides) != 1:
             described = ", ".join(f"{each.type} {each.shape}" for each in inputs)
             raise CheckpointError(f"{problem} inputs {described}; choose another file")
-        height, width = self.side or PROBE[0], self.side or PROBE[1]
+        height, width = (self.side, self.side) if self.side else PROBE_SIZE
         probe = torch.zeros(1, 3, height, width, dtype=self.dtype)
         try:
             found = session(probe).shape

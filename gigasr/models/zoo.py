@@ -11,10 +11,10 @@ from gigasr.models.aurasr_tiles import TileModel
 from gigasr.models.checkpoint import (
     CONFIG,
     CheckpointError,
+    fill,
     is_onnx,
     load_weights,
     open_weights,
-    ready,
     save_folder,
     save_pickled,
     save_weights,
@@ -130,7 +130,7 @@ def read_aura_config(path: Path) -> AuraConfig:
 
 
 def load_upsampler(name: str = DEFAULT) -> Upsampler:
-    """Build an upsampler from its weights, in fp32, on the CPU, ready for inference."""
+    """Build an upsampler from its weights, in fp32, on the CPU, fill for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "upsampler")
-    return ready(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)
+    return fill(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)

@@ -103,9 +103,13 @@ class AdaptiveConv2d(nn.Module):
         self.demodulated, self.activate = demodulated, activate
         self.gain = gain * (SQRT2 if activate else 1.0)
 
+    def scaled_bank(self) -> Tensor:
+        """returns: [N, O, I, K, K]  the bank at unit gain, for equalised learning rates"""
+        return self.bank / math.sqrt(self.bank[0, 0].numel())
+
     def kernel(self, w: Tensor) -> Tensor:
         """w: [B, w_dim] -> [B, O, I, K, K]  the kernel as it is applied, output gain included"""
-        bank = self.bank / math.sqrt(self.bank[0, 0].numel())
+        bank = self.scaled_bank()
         kernel = bank if self.to_logits is None else select_kernel(bank, self.to_logits(w))
         if self.demodulated:
             return demodulate(modulate(kernel, self.to_styles(w)), self.gain)
@@ -125,7 +129,7 @@ class AdaptiveConv2d(nn.Module):
 
     def convolve_shared(self, x: Tensor, w: Tensor) -> Tensor:
         """The convolution by the kernels of `kernel`, without making them. x: [B, I, H, W] -> [B, O, H, W]"""
-        bank = self.bank / math.sqrt(self.bank[0, 0].numel())
+        bank = self.scaled_bank()
         styles = self.to_styles(w)
         shares = styles.new_ones(len(w), 1) if self.to_logits is None else self.to_logits(w).softmax(dim=1)
         y = conv2d_shared(x, bank.to(x.dtype), shares.to(x.dtype), styles.to(x.dtype))

@@ -15,7 +15,7 @@ from gigasr.networks.attention import ChannelNorm, FeedForward, SelfAttention
 from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
 from gigasr.networks.text import TextTransformer, TokenFeatures
 
-HALF = 0.5**0.5  # keeps the variance of a residual sum
+SQRT_HALF = 0.5**0.5  # keeps the variance of a residual sum
 
 
 class ImageAttention(nn.Module):
@@ -63,7 +63,7 @@ class Stage(nn.Module):
         y = x
         for conv in self.blocks:
             y = conv(y)
-        return HALF * (self.down(y) + self.skip(F.avg_pool2d(x, self.reduction)))
+        return SQRT_HALF * (self.down(y) + self.skip(F.avg_pool2d(x, self.reduction)))
 
 
 class Predictor(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FILTER_TAPS = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2's resampling filter
+EPS = 1e-8  # keeps norms above zero
 
 
 def select_kernel(bank: Tensor, logits: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def modulate(kernel: Tensor, styles: Tensor) -> Tensor:
     return kernel * styles[:, None, :, None, None]
 
 
-def demodulate(kernel: Tensor, gain: float = 1.0, eps: float = 1e-8) -> Tensor:
+def demodulate(kernel: Tensor, gain: float = 1.0) -> Tensor:
     """Give every output channel of every kernel the same norm.
 
     kernel:  [B, O, I, K, K]
@@ -45,7 +46,7 @@ def demodulate(kernel: Tensor, gain: float = 1.0, eps: float = 1e-8) -> Tensor:
 
     Source: StyleGAN2 (arXiv:1912.04958), weight demodulation.
     """
-    return kernel * (gain * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + eps))
+    return kernel * (gain * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + EPS))
 
 
 def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
     """
     products = torch.stack([(bank * kernel).sum(dim=(3, 4)) for kernel in bank])  # [N, N, O, I]
     by_pair = torch.einsum("nmoi,bi->bnmo", products, styles.square())
-    return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(1e-8).sqrt()
+    return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(EPS).sqrt()
 
 
 def blur_kernel(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -138,10 +139,16 @@ def l2_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : width - 8]
 
 
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """x: [B, C, H, W] -> [B, C, *size], antialiased bicubic; x itself where the size is already right"""
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
+
+
 def reduce(y: Tensor, scale: int) -> Tensor:
     """y: [B, C, H * scale, W * scale] -> [B, C, H, W], antialiased bicubic"""
-    size = (y.shape[2] // scale, y.shape[3] // scale)
-    return F.interpolate(y, size, mode="bicubic", antialias=True, align_corners=False)
+    return resize(y, (y.shape[2] // scale, y.shape[3] // scale))
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:

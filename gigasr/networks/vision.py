@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gigasr.config import VisionConfig
 from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
+from gigasr.networks.ops import resize
 from gigasr.networks.text import TextTransformer, TokenFeatures, create_clip, reads_clip_tokens, tokenize
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ImageTower(nn.Module):
 
         differs: open_clip cuts a non-square image's ends off; here it is squeezed, so that every pixel counts.
         """
-        images = F.interpolate(images, self.size, mode="bicubic", antialias=True, align_corners=False)
+        images = resize(images, self.size)
         return (0.5 * images + 0.5 - self.mean) / self.std
 
     def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:

@@ -254,12 +254,8 @@ def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
 
 def cost_of(game: Game, phase: PhaseConfig, gpus: int) -> PhaseCost:
     """Measure one phase."""
-    train, count = game.train, gpus * game.train.accumulation
-    if phase.batch_size % count:
-        raise ValueError(
-            f"train.phases.batch_size: expected a multiple of {count} (GPUs times accumulation), got {phase.batch_size}"
-        )
-    size = phase.batch_size // count
+    train = game.train
+    size = phase.micro_batch_size(gpus * train.accumulation)
     parts, flops, kept = measure(game, phase, size)
     forward = {name: count / size for name, count in parts.items()}
     memory = memory_of_networks(game, gpus) | {"activations": peak(kept, train.accumulation, train.checkpointing)}

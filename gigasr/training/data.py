@@ -61,8 +61,8 @@ class Skipped:
             logger.warning("%s: skipped, %s (%d so far)", name, reason, len(self.names))
 
 
-def sample_rng(seed: int, index: int) -> torch.Generator:
-    """A generator for one crop's noise, on the CPU; neighbouring seeds and indices have nothing in common."""
+def sample_rng(seed: int, index: int | str) -> torch.Generator:
+    """A generator for one image's draws, on the CPU; neighbouring seeds and indices have nothing in common."""
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 

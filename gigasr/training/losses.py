@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.measures import NUM_RINGS, luma, radial_spectrum, structural_similarity
+from gigasr.metric_ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 
@@ -38,9 +38,8 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     Source: ours; the figure of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
     spectra of whole images, which leaves open where the detail belongs.
     """
-    lumas = (
-        luma((images + 1) / 2) - 125.5 for images in (fake, real)
-    )  # less of zero frequency, which windows let leak
+    # mid gray is subtracted first: windows let the zero frequency leak into others
+    lumas = (luma((images + 1) / 2) - 125.5 for images in (fake, real))
     squares = (x.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for x in lumas)
     ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()

@@ -20,6 +20,7 @@ from gigasr.training.distributed import (
     syncing,
     whole,
 )
+from gigasr.training.losses import weighted_sum
 
 B = TypeVar("B")
 N = TypeVar("N", bound=nn.Module)
@@ -67,7 +68,7 @@ class Player:
                 for name, value in zip(terms, values, strict=True):
                     log[f"{self.name}/{name}"] = log.get(f"{self.name}/{name}", 0.0) + value / len(batch)
                 check_finite(log)
-                total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                total = weighted_sum(list(terms.values()), [weights[name] for name in terms])
                 (total / len(batch)).backward()
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = learning_rate, betas

@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gigasr.files.picture import LUMA
+from gigasr.networks.ops import resize
+
 Range = tuple[float, float]
 
 TUNED_SCALE = 4  # high-res over low-res size for which the ranges below were chosen
 KERNEL_SIZE = 21  # px; all kernels are padded to it
 SINC_SHARE = 0.1  # of the kernels of either stage
 FINAL_SINC_SHARE = 0.8  # of the images
-GREY_SHARE = 0.4  # of the noise
-LUMA = (0.299, 0.587, 0.114)
+GRAY_SHARE = 0.4  # of the noise
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def blur(x: Tensor, kernels: Tensor) -> Tensor:
     return filter2d(x, kernels.to(x.device), border_type="replicate")
 
 
-def resize(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+def random_resize(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """Resize by area, bilinear or bicubic, drawn.
 
     x:       [B, 3, H, W]
@@ -176,33 +178,33 @@ def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def gaussian_noise(x: Tensor, std: float, is_grey: bool, rng: torch.Generator) -> Tensor:
+def gaussian_noise(x: Tensor, std: float, is_gray: bool, rng: torch.Generator) -> Tensor:
     """x: [1, 3, H, W], rng on x's device -> [1, 1 or 3, H, W]"""
-    return std * torch.randn(1, 1 if is_grey else 3, *x.shape[2:], device=x.device, generator=rng)
+    return std * torch.randn(1, 1 if is_gray else 3, *x.shape[2:], device=x.device, generator=rng)
 
 
-def poisson_noise(x: Tensor, gain: float, is_grey: bool, rng: torch.Generator) -> Tensor:
+def poisson_noise(x: Tensor, gain: float, is_gray: bool, rng: torch.Generator) -> Tensor:
     """Draw the noise of a sensor that counts 255 photons at white.
 
     x:       [1, 3, H, W] in [0, 1]
     rng:     on x's device
-    returns: [1, 1 or 3, H, W]  variance gain^2 x / 255; that of the luma if grey
+    returns: [1, 1 or 3, H, W]  variance gain^2 x / 255; that of the luma if gray
 
     Differs: always 255, where the source takes the number of levels in the image and drowns flat pictures in noise.
     """
-    if is_grey:
+    if is_gray:
         x = (x * x.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
     photons = (x.clamp(0, 1) * 255).round()
     return gain * (torch.poisson(photons, generator=rng) - photons) / 255
 
 
 def add_drawn_noise(x: Tensor, stage: Stage, rng: torch.Generator) -> Tensor:
-    """x: [1, 3, H, W] in [0, 1] -> the same with Gaussian or Poisson noise, coloured or grey"""
-    is_grey = chance(GREY_SHARE, rng)
+    """x: [1, 3, H, W] in [0, 1] -> the same with Gaussian or Poisson noise, coloured or gray"""
+    is_gray = chance(GRAY_SHARE, rng)
     if chance(0.5, rng):
-        noise = gaussian_noise(x, uniform(stage.gaussian, rng) / 255, is_grey, field_rng(rng, x.device))
+        noise = gaussian_noise(x, uniform(stage.gaussian, rng) / 255, is_gray, field_rng(rng, x.device))
     else:
-        noise = poisson_noise(x, uniform(stage.poisson, rng), is_grey, field_rng(rng, x.device))
+        noise = poisson_noise(x, uniform(stage.poisson, rng), is_gray, field_rng(rng, x.device))
     return (x + noise).clamp(0, 1)
 
 
@@ -222,7 +224,7 @@ def jpeg(x: Tensor, qualities: Sequence[float]) -> Tensor:
 
 def reduce_to_low_res(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """x: [1, 3, h, w] -> [1, 3, *size], most with the ringing of a sinc"""
-    x = resize(x, size, rng)
+    x = random_resize(x, size, rng)
     if chance(FINAL_SINC_SHARE, rng):
         x = blur(x, pad_kernel(sinc_kernel(draw_size(rng), uniform((math.pi / 3, math.pi), rng)))[None])
     return x
@@ -236,11 +238,11 @@ def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> 
     returns: [1, 3, *size] in [0, 1]
     """
     height, width = x.shape[2:]
-    x = resize(x, scaled((height, width), draw_factor(FIRST, rng)), rng)
+    x = random_resize(x, scaled((height, width), draw_factor(FIRST, rng)), rng)
     x = jpeg(add_drawn_noise(x, FIRST, rng), [uniform(FIRST.quality, rng)])
     if chance(SECOND.blur, rng):
         x = blur(x, draw_blur(SECOND.sigma, rng)[None])
-    x = resize(x, scaled(size, draw_factor(SECOND, rng)), rng)
+    x = random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng)
     x = add_drawn_noise(x, SECOND, rng)
     quality = [uniform(SECOND.quality, rng)]
     if chance(0.5, rng):
@@ -262,6 +264,6 @@ def second_order(hr: Tensor, scale: int, rngs: Sequence[torch.Generator]) -> Ten
     """
     size = (hr.shape[2] // scale, hr.shape[3] // scale)
     start = scaled(size, min(scale, TUNED_SCALE))
-    x = F.interpolate(hr, start, mode="bicubic", antialias=True).clamp(-1, 1) / 2 + 0.5
+    x = resize(hr, start).clamp(-1, 1) / 2 + 0.5
     x = blur(x, torch.stack([draw_blur(FIRST.sigma, rng) for rng in rngs]))
     return torch.cat([after_first_blur(x[i : i + 1], size, rng) for i, rng in enumerate(rngs)]) * 2 - 1

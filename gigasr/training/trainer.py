@@ -1,5 +1,6 @@
 """The training loop: phases, EMA, log, samples, validation, resume."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -112,13 +113,7 @@ class Trainer:
 
     def micro_batch_size(self, phase: PhaseConfig) -> int:
         """Images of one micro-batch in one process."""
-        parts = self.accelerator.num_processes * self.train.accumulation
-        if phase.batch_size % parts:
-            raise ValueError(
-                f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation), "
-                f"got {phase.batch_size}"
-            )
-        return phase.batch_size // parts
+        return phase.micro_batch_size(self.accelerator.num_processes * self.train.accumulation)
 
     def batches(
         self, source: Source, crop: int, size: int, end: int, degradation: DegradationConfig, start: int | None = None
@@ -127,7 +122,7 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         start = self.images_seen if start is None else start
         block = size * world * self.train.accumulation
-        end = start + -(-(end - start) // block) * block  # whole steps
+        end = start + math.ceil((end - start) / block) * block  # whole steps
         for indices, hr, captions in source.batches(crop, size, start, end, self.train.seed, rank, world):
             yield self.game.make_batch(indices, hr, captions, degradation)
 

@@ -1,4 +1,4 @@
-"""Measures of images that serve as figures and as losses: luma, structural similarity, the radial power spectrum."""
+"""Differentiable functions that metrics and losses share: luma, structural similarity, the radial power spectrum."""
 
 import torch
 import torch.nn.functional as F
