@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from gigasr.config import (
+    DataConfig,
     DiscriminatorConfig,
     PhaseConfig,
     Strict,
@@ -33,12 +34,24 @@ class GeneratorConfig(SynthesisConfig):
         return self.sizes[-1]
 
 
+class BaseDataConfig(DataConfig):
+    """A small image is of the whole picture, as its caption is."""
+
+    whole: bool = True
+
+
+class BaseTrainConfig(TrainConfig):
+    """What the base generator's training has of its own."""
+
+    data: BaseDataConfig = BaseDataConfig()
+
+
 class BaseConfig(Strict):
     """A whole file of configs/: a base generator, its discriminator and its training."""
 
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
-    train: TrainConfig
+    train: BaseTrainConfig
 
     @model_validator(mode="after")
     def check(self) -> "BaseConfig":

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.rglob("*.toml"))
 ROWS = sorted((FOLDER / "ablation").glob("*.toml"))
 every_config = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+BASES = [path for path in FILES if "base" in path.stem or path in ROWS]
 every_row = pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 TEXT = {"tower": "text_lite", "pretrained": "", "tower_width": 256, "dim": 16, "num_heads": 2}
 TINY_CLIP = {
@@ -204,3 +205,8 @@ def test_rows_keep_what_earlier_rows_switched_on() -> None:
 def test_the_last_row_has_the_networks_of_the_base_model() -> None:
     last, base = read_config(ROWS[-1], ()), read_config(FOLDER / "base_64.toml", ())
     assert (last.generator, last.discriminator) == (base.generator, base.discriminator)
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
+def test_a_base_model_sees_whole_pictures_as_their_captions_do(path: Path) -> None:
+    assert read_config(path, ()).train.data.whole

@@ -293,6 +293,18 @@ def test_images_that_agree_with_their_own_caption_cost_least() -> None:
     assert right < 1e-3 < 10 < wrong
 
 
+def test_empty_captions_are_right_and_wrong_of_no_image() -> None:
+    image, text = torch.randn(4, 8).requires_grad_(), torch.randn(6, 8)
+    says = torch.tensor([True, False, True, True, False, True])
+    loss = clip_contrastive(image, text, 10.0, 1, says)  # the captions of the images are 1 to 4
+    own, told = torch.tensor([1, 2]), text[says]
+    expected = clip_contrastive(image[own], told[[1, 2, 0, 3]], 10.0)
+    torch.testing.assert_close(loss, expected)
+    silent = clip_contrastive(image, text, 10.0, 1, torch.zeros(6, dtype=torch.bool))
+    silent.backward()
+    assert silent.item() == 0 and image.grad is not None and image.grad.eq(0).all()
+
+
 def test_contrastive_learning_without_the_images_captions_is_an_error() -> None:
     with pytest.raises(
         ValueError, match=r"^text: expected at least offset \+ B = 5 captions, got 4; pass those of all"

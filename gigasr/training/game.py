@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,10 @@ class Game:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:
             texts, offset = gather(self.clip.embed_texts(batch.captions))
-            terms["clip"] = losses.clip_contrastive(self.clip.embed_images(fake), texts, self.clip.scale, offset)
+            says, _ = gather(texts.new_tensor([[caption != ""] for caption in batch.captions]))
+            terms["clip"] = losses.clip_contrastive(
+                self.clip.embed_images(fake), texts, self.clip.scale, offset, says[:, 0] > 0
+            )
         if weights.vision:
             with frozen(self.vision):
                 logits = self.vision(fake, [batch.tokens])[0]
@@ -228,7 +232,8 @@ class Game:
         d, exit_weights = self.players["d"].network, self.discriminator.exit_weights()
         texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
         reals = [image.requires_grad_(penalised) for image in self.real_pyramid(batch.hr)]
-        with self.autocast(not penalised), sdpa_kernel(SDPBackend.MATH):  # the fused kernels lack second derivatives
+        plain = sdpa_kernel(SDPBackend.MATH) if penalised else nullcontext()  # fused ones lack second derivatives
+        with self.autocast(not penalised), plain:
             real = d(reals, texts, batch.lr)
         with self.autocast():
             fake = d(fakes, texts, batch.lr)

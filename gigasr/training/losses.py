@@ -118,24 +118,30 @@ def differs(captions: Sequence[str], order: Tensor) -> Tensor:
     return torch.tensor([captions[other] not in (own, "") for own, other in zip(captions, order.tolist(), strict=True)])
 
 
-def clip_contrastive(image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0) -> Tensor:
+def clip_contrastive(
+    image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0, says: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of finding each image's own caption among all captions, by their cosine similarity.
 
     image:   [B, D]  embeddings of the generated images
     text:    [N, D]  embeddings of the captions, N >= offset + B; more than the batch's own are further negatives
     scale:   of the similarities: CLIP's learned one, the inverse of its temperature
     offset:  the caption of image i is text[offset + i]
+    says:    [N] bool  False = an empty caption, right or wrong of no image: it is no negative, its image is left out
 
-    Source: GigaGAN (arXiv:2303.05511), Eq. 9; image to text only.
+    Source: GigaGAN (arXiv:2303.05511), Eq. 9; image to text only. The paper has no empty captions.
     """
     if len(text) < offset + len(image):
         raise ValueError(
             f"text: expected at least offset + B = {offset + len(image)} captions, got {len(text)}; "
             "pass those of all processes, in the order of their images"
         )
-    similarity = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+    logits = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
     target = torch.arange(offset, offset + len(image), device=image.device)
-    return F.cross_entropy(scale * similarity, target)
+    if says is None:
+        return F.cross_entropy(logits, target)
+    losses, own = F.cross_entropy(logits.masked_fill(~says, -1e4), target, reduction="none"), says[target]
+    return (losses * own).sum() / own.sum().clamp(min=1)
 
 
 def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
