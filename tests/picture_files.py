@@ -32,18 +32,18 @@ def random_picture(bits: int, is_gray: bool, has_alpha: bool) -> Picture:
     )
 
 
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png_bytes(samples: np.ndarray) -> bytes:
     """Encode [H, W, C] integers as an unfiltered PNG, by hand."""
     height, width, channels = samples.shape
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     bits = 8 * samples.itemsize
     header = struct.pack(">2I5B", width, height, bits, PNG_COLOUR_TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(f">u{samples.itemsize}").tobytes() for row in samples)
-    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+    return start + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def vips_image(samples: np.ndarray, interpretation: str) -> "pyvips.Image":

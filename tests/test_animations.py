@@ -87,6 +87,15 @@ def test_an_animated_avif_holds_every_frame_with_its_timing(tmp_path: Path) -> N
     assert all((again.rgb - pictures[0].rgb).abs().max() < 0.02 for again in read)
 
 
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_what_a_format_cannot_count_to_is_the_most_it_can(tmp_path: Path, suffix: str) -> None:
+    write_frames(tmp_path / f"a.{suffix}", streams(flat_pictures(False)), Timing((40, 40, 2e7), 100_000))
+    timing = read_frames(tmp_path / f"a.{suffix}").timing
+    assert timing is not None
+    assert timing.durations[2] == {"gif": 655_350, "webp": 2**24 - 1, "png": 2e7}[suffix]
+    assert timing.plays == (100_000 if suffix == "png" else 0)
+
+
 @pytest.mark.parametrize("plays", [0, 1, 2])
 @pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
 def test_how_often_an_animation_plays_survives(tmp_path: Path, plays: int, suffix: str) -> None:

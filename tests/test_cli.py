@@ -272,6 +272,23 @@ def test_the_shards_of_a_folder_do_it_all_and_each_keeps_a_report(upscale, tmp_p
     assert upscale(tmp_path / "in", "-o", tmp_path / "out").stdout.endswith("0 done, 8 skipped, 0 failed\n")
 
 
+@pytest.mark.parametrize("origin", ["list.csv", "sidecar"])
+def test_a_shard_finds_its_prompts_among_those_of_all_files(upscale, tmp_path: Path, origin: str) -> None:  # noqa: ANN001
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.new("L", (3, 2)).save(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "list.csv").write_text(
+        "file,prompt\n" + "".join(f"{number}.png,photo {number}\n" for number in range(4))
+    )
+    (tmp_path / "in" / "0.txt").write_text("photo 0")
+    for shard in ("1/2", "2/2"):
+        given = origin if origin == "sidecar" else tmp_path / origin
+        assert upscale(tmp_path / "in", "-o", tmp_path / "out", "--prompts", given, "--shard", shard).exit_code == 0
+    prompts = {path.name: read_metadata(path).get("Prompt", "") for path in (tmp_path / "out").glob("*.png")}
+    told = range(4) if origin == "list.csv" else range(1)
+    assert prompts == {f"{number}_8x.png": f"photo {number}" if number in told else "" for number in range(4)}
+
+
 def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     (tmp_path / "empty").mkdir()
     assert_fails(upscale(tmp_path / "empty"), "expected a folder with images, got none")

@@ -9,7 +9,7 @@ import torch
 from picture_files import SRGB, random_samples, samples_of, vips_image
 from PIL import Image, ImageCms
 
-from gigasr.files.colour import to_srgb
+from gigasr.files.colour import srgb_converter
 from gigasr.files.image_writer import write_image
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture
@@ -63,9 +63,10 @@ def test_colours_go_through_their_profile_and_an_unusable_one_changes_nothing(
     tagged = vips_image(samples, "srgb").copy()
     tagged.set_type(pyvips.GValue.blob_type, "icc-profile-data", wide)
     expected = tagged.icc_transform("srgb", intent="relative").numpy()
-    assert np.abs(to_srgb(samples, wide, "a").astype(int) - expected).max() <= 2
-    assert not np.array_equal(to_srgb(samples, wide, "a"), samples)
-    assert to_srgb(samples, b"\0" * 200, "a.bmp") is samples
+    converted = srgb_converter(wide, False, "a")(samples)
+    assert np.abs(converted.astype(int) - expected).max() <= 2
+    assert not np.array_equal(converted, samples)
+    assert srgb_converter(b"\0" * 200, False, "a.bmp")(samples) is samples
     assert "a.bmp: its colour profile is unusable" in caplog.text
 
 

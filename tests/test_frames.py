@@ -9,7 +9,7 @@ import pytest
 import pyvips
 import tifffile
 import torch
-from picture_files import parse_exif, random_samples, samples_of, to_integers
+from picture_files import parse_exif, png_bytes, png_chunk, random_samples, samples_of, to_integers
 from PIL import Image
 
 from gigasr.files import images
@@ -89,8 +89,9 @@ def test_thumbnails_and_smaller_versions_in_a_tiff_are_no_pages(tmp_path: Path) 
     assert len(read_frames(tmp_path / "a.tif")) == 1
 
 
-def test_every_page_has_its_own_exif(tmp_path: Path) -> None:
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+@pytest.mark.parametrize("is_big", [False, True])
+def test_every_page_has_its_own_exif(tmp_path: Path, is_big: bool) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=is_big) as file:
         for bits, maker in ((8, "one"), (16, "two"), (8, "three")):
             file.write(random_samples(3, bits), photometric="rgb", extratags=[(0x010F, 2, 0, maker, True)])
     makers = [parse_exif(picture.exif)[0x010F] for picture in read_frames(tmp_path / "a.tif")]
@@ -117,8 +118,30 @@ def test_the_first_of_several_is_read_with_a_warning(tmp_path: Path, caplog: pyt
 
 def test_an_animation_with_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_FRAME_PIXELS", 100)
-    with pytest.raises(ValueError, match="a.gif: expected at most 100 px in all frames, got 105"):
+    with pytest.raises(ValueError, match="a.gif: expected at most 100 px in all frames or pages, got 105"):
         read_frames(animate(tmp_path / "a.gif", flat_frames()))
+
+
+def test_a_tiff_with_too_many_pixels_in_all_its_pages_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_FRAME_PIXELS", 200)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(3):
+            file.write(random_samples(3, 16), photometric="rgb")
+    with pytest.raises(ValueError, match="a.tif: expected at most 200 px in all frames or pages, got 297"):
+        read_frames(tmp_path / "a.tif")
+
+
+def test_an_animation_of_16_bit_is_refused_rather_than_cut_to_its_first_frame(tmp_path: Path) -> None:
+    still = png_bytes(random_samples(3, 16))
+    start = still.index(b"IDAT") - 4
+    frames = png_chunk(b"acTL", struct.pack(">2I", 2, 0)) + png_chunk(
+        b"fcTL", struct.pack(">5I2H2B", 0, 11, 9, 0, 0, 1, 10, 0, 0)
+    )
+    (tmp_path / "a.png").write_bytes(still[:start] + frames + still[start:])
+    with pytest.raises(ValueError, match="a.png: expected frames of 8 bit, got an animation of more; convert it"):
+        read_frames(tmp_path / "a.png")
 
 
 def test_a_damaged_frame_is_an_error_before_the_first_is_given(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from picture_files import (
     camera_exif,
     parse_exif,
     png_bytes,
+    png_chunk,
     random_picture,
     random_samples,
     samples_of,
@@ -109,6 +110,17 @@ def test_a_transparent_colour_of_a_png_becomes_alpha(tmp_path: Path, mode: str, 
     assert picture.is_gray == (mode != "RGB")
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_so_does_one_of_few_bits(tmp_path: Path, bits: int) -> None:
+    header = struct.pack(">2I5B", 2, 1, bits, 0, 0, 0, 0)  # gray: the transparent 1, and 0
+    row = png_chunk(b"IDAT", zlib.compress(bytes([0, 1 << (8 - bits)])))
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"tRNS", b"\0\1") + row + png_chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    picture = read_image(tmp_path / "a.png")
+    assert picture.rgb[0].tolist() == [pytest.approx([1 / (2**bits - 1), 0])]
+    assert picture.alpha is not None and picture.alpha.tolist() == [[[0, 1]]]
+
+
 def test_premultiplied_tiff_is_unpremultiplied(tmp_path: Path) -> None:
     samples = np.full((4, 4, 4), (20000, 10000, 5000, 32768), np.uint16)
     vips_image(samples, "rgb16").tiffsave(str(tmp_path / "a.tif"), premultiply=True)
@@ -166,6 +178,20 @@ def test_exif_icc_and_dpi_survive_with_the_new_size(tmp_path: Path, bits: int, s
     assert exif.get_ifd(0x8825)[2] == (48.0, 8.0, 6.5)
     if suffix != "webp":
         assert picture.dpi == pytest.approx((300, 150), abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_the_resolution_is_turned_with_the_picture(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (7, 6))
+    image.save(tmp_path / f"a.{suffix}", exif=camera_exif(6), dpi=(300, 150))
+    picture = read_image(tmp_path / f"a.{suffix}")
+    assert picture.size == (7, 6)
+    assert picture.dpi == pytest.approx((150, 300))
+
+
+def test_a_resolution_that_a_jpeg_cannot_say_is_left_out(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", Picture(torch.rand(3, 6, 7), dpi=(70_000, 70_000)))
+    assert read_image(tmp_path / "a.jpg").dpi is None
 
 
 def test_no_dpi_stays_no_dpi(tmp_path: Path) -> None:
@@ -277,7 +303,7 @@ def test_pil_images_keep_profile_exif_and_dpi() -> None:
     again = to_pil(picture)
     assert picture.size == (7, 6)
     assert again.info["icc_profile"] == SRGB
-    assert again.info["dpi"] == (300, 150)
+    assert again.info["dpi"] == (150, 300)  # upright
     assert again.getexif().get_ifd(0x8769)[0xA003] == 7
 
 

@@ -117,7 +117,7 @@ def upscale(context: click.Context, **options: Any) -> None:
 
 def plan(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
-    from gigasr.folders.plan import Outputs, find_images, plan_jobs
+    from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
     from gigasr.folders.prompts import assign_prompts, check_prompts
     from gigasr.models.zoo import model_scale
     from gigasr.pipeline import parse_size
@@ -136,14 +136,14 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
     names = {job.source.path: job.source.name for job in jobs}
     left_out = list(dict.fromkeys(source.path for source in sources if source.path not in names))
-    if left_out and options["shard"] == (1, 1):
+    if left_out and options["shard"][0] == 1:
         shown = ", ".join(click.format_filename(path) for path in left_out[:3]) + ", ..." * (len(left_out) > 3)
         click.echo(f"left out, as made from others, or now to be made: {len(left_out)} files ({shown})", err=True)
     if options["overwrite"]:
         check_replaced(jobs, left_out)
     prompts = assign_prompts(names, options["prompts"], options["prompt"])
     check_prompts(prompts.values())
-    return [replace(job, prompt=prompts[job.source.path]) for job in jobs]
+    return [replace(job, prompt=prompts[job.source.path]) for job in jobs if is_in_shard(job.source, options["shard"])]
 
 
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
@@ -218,15 +218,13 @@ class Reporter:
 
     def show(self, work: "Work") -> None:
         """Print the line of a file."""
-        source, target = (click.format_filename(path) for path in (work.job.source.path, work.job.target))
+        source, target = (one_line(click.format_filename(path)) for path in (work.job.source.path, work.job.target))
         if work.error is not None and self.is_single:
             return
         if work.status == "failed":
             if self.is_debug:
                 click.echo("".join(traceback.format_exception(work.error)), err=True)
-            reason = " ".join((str(work.error) or type(work.error).__name__).split()).removeprefix(
-                f"{work.job.source.path}: "
-            )
+            reason = one_line(str(work.error) or type(work.error).__name__).removeprefix(f"{source}: ")
             click.echo(f"{source}: failed: {reason}", err=True)
         elif work.status == "kept":
             click.echo(f"skipped: {work.error}", err=True)
@@ -237,6 +235,11 @@ class Reporter:
         """How many files went which way."""
         skipped = self.counts["skipped"] + self.counts["kept"]
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks and runs of blanks are single blanks."""
+    return " ".join(text.split())
 
 
 def describe(work: "Work") -> str:

@@ -23,7 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with _new_file(path.parent) as temporary:
         mode = temporary.stat().st_mode
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # of the disk, as a rule a full one
+                raise type(error)(error.errno, error.strerror, str(path)) from error
+            raise
         temporary.chmod(mode)  # some libraries put a private file in its place
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

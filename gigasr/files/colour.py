@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -16,30 +17,31 @@ def cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
     embedded = image.info.get("icc_profile")
     for profile in filter(None, (embedded, _coated_paper())):
         try:
-            return _transform(image, profile)
+            return _transform(profile, image.mode).apply(image)
         except (ImageCms.PyCMSError, OSError) as error:
             logger.warning("%s: its CMYK profile is unusable (%s); converted without it", name, error)
     return image.convert("RGB")
 
 
-def to_srgb(samples: np.ndarray, profile: bytes, name: object) -> np.ndarray:
-    """Convert 8-bit colours from a profile to sRGB; unchanged, with a warning, if it is unusable.
-
-    samples: [H, W, C], C = 1 gray or 3 RGB
-    """
-    image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
+def srgb_converter(profile: bytes, is_gray: bool, name: object) -> Callable[[np.ndarray], np.ndarray]:
+    """What brings 8-bit colours, [H, W, 1 or 3], from a profile to sRGB; nothing, with a warning, if it is unusable."""
     try:
-        converted = _transform(image, profile)
+        transform = _transform(profile, "L" if is_gray else "RGB")
     except (ImageCms.PyCMSError, OSError) as error:
         logger.warning("%s: its colour profile is unusable (%s) and left out", name, error)
-        return samples
-    return np.asarray(converted)[:, :, : samples.shape[2]]
+        return lambda samples: samples
+
+    def convert(samples: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(samples[:, :, 0] if is_gray else np.ascontiguousarray(samples))
+        return np.asarray(transform.apply(image))[:, :, : samples.shape[2]]
+
+    return convert
 
 
-def _transform(image: Image.Image, profile: bytes) -> Image.Image:
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    """From a profile and PIL mode to sRGB."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB", _INTENT)
-    return transform.apply(image)
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", _INTENT)
 
 
 def _coated_paper() -> bytes:

@@ -87,7 +87,8 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         info = Image.open(file, formats=INPUT_FORMATS).info
         dpi, texts = info.get("dpi"), kept_texts(info)  # pyvips gives 72 dpi for unknown ones
     tags = portable_tags(lambda: read_exif(file, header.offset))
-    return replace(_to_picture(samples, header.white, icc_profile, tags, dpi), xmp=xmp, texts=texts)
+    dpi = _upright(_clean_dpi(dpi), tags.get(Base.Orientation))
+    return replace(_to_picture(samples, header.white, icc_profile, tags), dpi=dpi, xmp=xmp, texts=texts)
 
 
 def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture:
@@ -98,15 +99,17 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     name: of the image in messages
     mode: PIL mode to convert to; "" = the plain one that holds what is in it
     """
+    of_tiff = getattr(image, "tag_v2", {}).get(Base.Orientation)  # by which Pillow turns as it loads
     image.load()
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
     texts = kept_texts(image.info) if image.format == "PNG" else {}
+    dpi = _upright(_clean_dpi(image.info.get("dpi")), of_tiff or tags.get(Base.Orientation))
     if tags.get(Base.Orientation) in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[tags[Base.Orientation]])
     samples = np.asarray(_to_plain_mode(image, name, mode or plain_mode(image)))
     white = np.iinfo(samples.dtype).max
-    picture = _to_picture(samples, white, image.info.get("icc_profile"), tags, image.info.get("dpi"))
-    return replace(picture, xmp=xmp, iptc=picture.iptc or iptc, texts=texts)
+    picture = _to_picture(samples, white, image.info.get("icc_profile"), tags)
+    return replace(picture, dpi=dpi, xmp=xmp, iptc=picture.iptc or iptc, texts=texts)
 
 
 def plain_mode(image: Image.Image) -> str:
@@ -126,9 +129,7 @@ def _to_plain_mode(image: Image.Image, name: str, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _to_picture(
-    samples: np.ndarray, white: int, icc_profile: bytes | None, tags: dict[int, Any], dpi: Iterable[float] | None
-) -> Picture:
+def _to_picture(samples: np.ndarray, white: int, icc_profile: bytes | None, tags: dict[int, Any]) -> Picture:
     """samples: [H, W] or [H, W, C] unsigned integers up to white, C = gray, gray + alpha, RGB, or RGB + alpha"""
     samples = samples.reshape(*samples.shape[:2], -1)
     channels = samples.shape[2]
@@ -145,9 +146,13 @@ def _to_picture(
         bit_depth=8 * samples.dtype.itemsize,
         icc_profile=icc_profile if icc_profile and icc_profile[16:20] == space else None,
         exif=exif_bytes({tag: value for tag, value in tags.items() if tag not in (Base.Orientation, IPTC_TAG)}),
-        dpi=_clean_dpi(dpi),
         iptc=tags.get(IPTC_TAG),
     )
+
+
+def _upright(dpi: tuple[float, float] | None, orientation: int | None) -> tuple[float, float] | None:
+    """The resolution (x, y) of a picture that has been brought upright."""
+    return dpi[::-1] if dpi is not None and orientation in (5, 6, 7, 8) else dpi
 
 
 def _clean_dpi(dpi: Iterable[float] | None) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from gigasr.files.formats import INPUT_FORMATS
+from gigasr.files.headers import first_directory, is_tiff
 from gigasr.files.xmp import IPTC_TAG, iptc_of_tiff
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ def read_exif(file: BinaryIO, offset: int = 0) -> Image.Exif:
     file.seek(0)
     head = file.read(4)
     file.seek(0)
-    if head not in (b"II*\0", b"MM\0*"):
+    if not is_tiff(head):
         return Image.open(file, formats=INPUT_FORMATS).getexif()
     exif = Image.Exif()
     exif.endian = "<" if head.startswith(b"II") else ">"
-    exif.load_from_fp(file, offset or None)
+    exif.bigtiff = 43 in head
+    exif.load_from_fp(file, offset or first_directory(file))
     return exif
 
 

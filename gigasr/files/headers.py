@@ -41,9 +41,20 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+def _directories(head: bytes) -> Tiff.ImageFileDirectory_v2:
+    """Pillow's reader of the directories of a TIFF or BigTIFF that begins so."""
+    return Tiff.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+
+
+def first_directory(file: BinaryIO) -> int:
+    """Where the directory of a TIFF's first page begins, bytes."""
+    file.seek(0)
+    return int(_directories(file.read(16)).next)
+
+
 def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
     """The pages of a TIFF, without thumbnails, smaller versions and masks."""
-    tags = Tiff.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+    tags = _directories(head)
     offset, page, seen = tags.next, 0, set[int]()
     while offset and offset not in seen:
         seen.add(offset)

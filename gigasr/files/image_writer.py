@@ -1,7 +1,8 @@
 """Pictures to files: PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF, atomically, with profile, EXIF, texts and timing."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gigasr.files.atomic import replacing
-from gigasr.files.colour import to_srgb
+from gigasr.files.colour import srgb_converter
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files.formats import ANIMATED_FORMATS, OUTPUT_FORMATS
 from gigasr.files.picture import Picture, PictureStrips, Timing, on_white, to_gray
@@ -19,6 +20,9 @@ from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp
 
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
+_LONGEST_FRAME = {"GIF": 655_350.0, "WEBP": 2.0**24 - 1}  # ms
+_MOST_PLAYS = 65_535  # more are for ever
+_JPEG_DPI = 65_535  # at most
 _DEEP_FORMATS = ("PNG", "TIFF")
 _WITHOUT_ALPHA, _WITHOUT_PROFILE = ("JPEG", "BMP"), ("BMP", "GIF")
 _WITHOUT_GRAY = ("WEBP", "AVIF")  # written as RGB, which a gray profile doesn't fit
@@ -122,16 +126,18 @@ def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Ras
     dtype = np.uint16 if first.bit_depth == 16 and file_format in _DEEP_FORMATS else np.uint8
     blocks, profile = _blocks(strips, dtype), first.icc_profile
     if profile and (file_format in _WITHOUT_PROFILE or first.is_gray and file_format in _WITHOUT_GRAY):
-        blocks, profile = map(partial(_to_srgb, profile=profile, path=path), blocks), None
+        convert = srgb_converter(profile, first.is_gray, path)
+        blocks, profile = map(partial(_convert, convert=convert), blocks), None
     tags = output_tags(first.exif, size, {} if file_format == "PNG" else texts)
     channels = (1 if first.is_gray else 3) + has_alpha
     facts = profile, first.dpi, tags, renew_xmp(first.xmp, size), first.iptc, first.texts
     return Raster(size, channels, np.dtype(dtype), blocks, *facts)
 
 
-def _to_srgb(block: np.ndarray, profile: bytes, path: Path) -> np.ndarray:
+def _convert(block: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Convert the colours of a block and leave its alpha alone."""
     colours = 3 if block.shape[2] > 2 else 1
-    return np.concatenate([to_srgb(block[:, :, :colours], profile, path), block[:, :, colours:]], axis=2)
+    return np.concatenate([convert(block[:, :, :colours]), block[:, :, colours:]], axis=2)
 
 
 def _options(file_format: str, texts: dict[str, str], quality: int) -> dict[str, Any]:
@@ -152,7 +158,8 @@ def _write_pil(
     first = next(rasters)
     film = Film(_to_image(raster, file_format) for raster in itertools.chain([first], rasters))
     exif = jpeg_exif(first.tags) if file_format == "JPEG" else exif_bytes(first.tags)
-    options = options | {"icc_profile": first.icc_profile, "dpi": first.dpi, "exif": exif}
+    dpi = None if file_format == "JPEG" and first.dpi and max(first.dpi) > _JPEG_DPI else first.dpi
+    options = options | {"icc_profile": first.icc_profile, "dpi": dpi, "exif": exif}
     options |= jpeg_segments(first.xmp, first.iptc) if file_format == "JPEG" else {"xmp": first.xmp}
     if timing is not None:
         film.n_frames, film.is_animated = len(timing.durations), True
@@ -163,10 +170,13 @@ def _write_pil(
 
 
 def _timing_options(file_format: str, timing: Timing) -> dict[str, Any]:
+    plays = timing.plays if timing.plays <= _MOST_PLAYS else 0
+    longest = _LONGEST_FRAME.get(file_format, math.inf)
+    durations = [min(duration, longest) for duration in timing.durations]
     if file_format != "GIF":
-        return {"duration": [round(duration) for duration in timing.durations], "loop": timing.plays}
-    hundredths = [10 * round(duration / 10) for duration in timing.durations]
-    loop = {} if timing.plays == 1 else {"loop": max(timing.plays - 1, 0)}  # repetitions after the first
+        return {"duration": [round(duration) for duration in durations], "loop": plays}
+    hundredths = [10 * round(duration / 10) for duration in durations]
+    loop = {} if plays == 1 else {"loop": max(plays - 1, 0)}  # repetitions after the first
     return {"duration": hundredths, **loop}
 
 

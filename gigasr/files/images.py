@@ -45,6 +45,8 @@ class Frames:
                     continue
                 with decoding(self.path):
                     image = Image.open(file, formats=INPUT_FORMATS)
+                if image.mode == "L" and header.bits in (2, 4) and "transparency" in image.info:
+                    image.info["transparency"] *= 255 // (2**header.bits - 1)  # Pillow scales the samples alone
                 indices = [header.page] if self.timing is None else _frame_indices(image)
                 for index in indices:
                     with decoding(self.path):
@@ -69,16 +71,20 @@ def read_frames(path: Path) -> Frames:
             headers = read_headers(file)
         if not headers:
             raise ValueError(f"{path}: expected an intact image, got a TIFF without pages; replace it")
-        _check(headers[0], path)
-        if headers[0].bits == 16:
+        for header in headers:
+            _check(header, path)
+        _check_sum(sum(header.pixels for header in headers), path)
+        is_deep = headers[0].bits == 16
+        if is_deep and headers[0].offset:  # a TIFF that Pillow may not know
             return Frames(path, headers)
         with decoding(path):
             image = Image.open(file, formats=INPUT_FORMATS)
             if image.format not in ANIMATED_FORMATS or not getattr(image, "is_animated", False):
                 return Frames(path, headers)
             count = getattr(image, "n_frames", 1)
-        if (pixels := count * image.width * image.height) > MAX_FRAME_PIXELS:
-            raise ValueError(f"{path}: expected at most {MAX_FRAME_PIXELS} px in all frames, got {pixels}; cut it")
+        if is_deep:
+            raise ValueError(f"{path}: expected frames of 8 bit, got an animation of more; convert it")
+        _check_sum(count * image.width * image.height, path)
         with decoding(path):
             return Frames(path, headers, *_read_timing(image))
 
@@ -119,6 +125,11 @@ def _check(header: Header, path: Path) -> None:
         )
     if header.pixels > MAX_PIXELS:
         raise ValueError(f"{path}: expected at most {MAX_PIXELS} px, got {header.pixels}; cut it into parts")
+
+
+def _check_sum(pixels: int, path: Path) -> None:
+    if pixels > MAX_FRAME_PIXELS:
+        raise ValueError(f"{path}: expected at most {MAX_FRAME_PIXELS} px in all frames or pages, got {pixels}; cut it")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -85,7 +85,7 @@ def _walk(folder: Path, is_recursive: bool, output: Path | None) -> Iterator[Pat
 
 
 def plan_jobs(sources: list[Source], outputs: Outputs) -> list[Job]:
-    """Give every input its output; clashing and unwritable outputs are errors before anything runs.
+    """Give every input its output, whatever its shard; clashing and unwritable outputs are errors before anything runs.
 
     Of several inputs, those that were made, or would now be made, from another of them are left out.
     """
@@ -101,7 +101,7 @@ def plan_jobs(sources: list[Source], outputs: Outputs) -> list[Job]:
         check_format(job.target, outputs.bit_depth)
     for folder in {job.target.absolute().parent for job in planned.values()}:
         check_folder(folder)
-    return [job for job in planned.values() if _is_in_shard(job.source, outputs.shard)]
+    return list(planned.values())
 
 
 def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
@@ -130,8 +130,11 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: expected a writable folder, got {existing}; choose another -o")
 
 
-def _is_in_shard(source: Source, shard: tuple[int, int]) -> bool:
-    """A file's shard follows from its name alone, so that no file is lost when the shards see different folders."""
+def is_in_shard(source: Source, shard: tuple[int, int]) -> bool:
+    """Tell whether a file belongs to the i-th of n parts, (i, n).
+
+    That follows from its name alone, so that no file is lost when the shards see different folders.
+    """
     digest = hashlib.sha256(os.fsencode(source.name.as_posix())).digest()
     return int.from_bytes(digest[:8], "big") % shard[1] == shard[0] - 1
 

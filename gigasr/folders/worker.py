@@ -22,7 +22,7 @@ from gigasr.folders.plan import Job
 from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model, model_scale
 from gigasr.pipeline import SuperResolver, parse_size
 
-ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of a file; the rest of them goes on
+ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Worker:
         work.record["bytes"] = target.stat().st_size
         work.is_known = made_from.items() <= known.items()
         if work.is_known:
-            return bool(known["bytes"] == work.record["bytes"])
+            return bool(known.get("bytes") == work.record["bytes"])
         with suppress(ValueError):  # it is no image
             return read_metadata(target).get("Fingerprint") == fingerprint(work)
         return False

@@ -97,6 +97,7 @@ class Upsampler(nn.Module):
         )
         scale_styles(self, config.style_std)
         for layer in self.to_rgb:
+            assert isinstance(layer, ToRGB)
             layer.bank.data.mul_(RGB_START)
 
     @property
