@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterator
 
 import torch
@@ -165,14 +166,17 @@ def check_picture(picture: Picture) -> None:
                 raise ValueError(f"picture.{name}: expected values in 0..1, got {low:g} to {high:g}; scale or clamp it")
 
 
-def parse_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
-    """A size in words to (height, width): 4k is the longest side; 3840x2160 a box the picture is fitted into."""
-    height, width = picture_size
-    side = SIZES.get(text.lower())
-    parts = [str(side)] * 2 if side else text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"size: expected {', '.join(SIZES)} or WIDTHxHEIGHT, got '{text}'")
-    box = (int(parts[1]), int(parts[0]))
+def parse_box(text: str) -> tuple[int, int]:
+    """A size in words to (height, width): a side in px, 4k, or 3840x2160."""
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", str(SIZES.get(text.lower(), text)).lower(), re.ASCII)
+    if match is None:
+        raise ValueError(f"size: expected a side in px, {', '.join(SIZES)} or WIDTHxHEIGHT, got '{text}'")
+    return int(match[2] or match[1]), int(match[1])
+
+
+def fit_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of a picture fitted into the box that a size in words stands for."""
+    (height, width), box = picture_size, parse_box(text)
     factor = min(box[0] / height, box[1] / width)
     return min(box[0], round(height * factor)), min(box[1], round(width * factor))
 

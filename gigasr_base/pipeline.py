@@ -45,14 +45,14 @@ class TextToImage:
         """Side of the images, px."""
         return self.network.config.size
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
         """Paint one image per pair of prompt and seed."""
         rows = paired(prompts=prompts, seeds=seeds)
         conditions = (self.condition(prompt, seed, truncation) for prompt, seed in rows)
         return torch.cat([self.paint(self.everywhere(condition)) for condition in conditions])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def mix(
         self,
         prompt: str,
@@ -66,13 +66,14 @@ class TextToImage:
 
         style_seeds: one per seed; None = the same seeds
         """
+        self.check_mix(mix_at)
         images = []
         for seed, style_seed in paired(seeds=seeds, style_seeds=seeds if style_seeds is None else style_seeds):
             coarse, fine = (self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed)))
             images.append(self.paint(mix(coarse, fine, len(self.network.levels), mix_at)))
         return torch.cat(images)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def interpolate(
         self,
         prompt: str,
@@ -105,7 +106,7 @@ class TextToImage:
         steps = frame_steps(paint([i / (num_frames - 1) for i in range(num_frames)]))
         return paint(even_shares(steps, num_frames))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def shift(
         self, prompt: str, plus: str, minus: str, seeds: Sequence[int], strength: float = 1.0, truncation: float = 1.0
     ) -> Tensor:
@@ -117,12 +118,19 @@ class TextToImage:
             images.append(self.paint(self.everywhere(Condition(w, start.text))))
         return torch.cat(images)
 
+    def check_mix(self, mix_at: int) -> None:
+        """Raise ValueError for a size in px that no level has or exceeds."""
+        if not 1 <= mix_at <= self.size:
+            raise ValueError(f"mix_at: expected 1..{self.size} px, got {mix_at}; the finest level has {self.size}")
+
     def z(self, seed: int) -> Tensor:
         """The z of a seed: [1, z_dim]"""
         return draw_z([seed], self.network.config.z_dim).to(self.device)
 
     def text(self, prompt: str) -> TextFeatures:
         """What T says of a prompt, for one sample."""
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         warn_of_cut(prompt)
         return self.network.text_transformer(self.tower.encode([prompt]))
 
@@ -153,7 +161,7 @@ class TextToImage:
 def paired(**columns: Sequence[Any]) -> Iterator[Any]:
     """Rows of lists of one length; ValueError for others, for empty ones and for a text in the place of several."""
     for name, column in columns.items():
-        if isinstance(column, str) or not len(column):
+        if isinstance(column, str) or not hasattr(column, "__len__") or not len(column):
             raise ValueError(f"{name}: expected a list of one or more, got {column!r}; put a single one in brackets")
     lengths = [str(len(column)) for column in columns.values()]
     if len(set(lengths)) > 1:

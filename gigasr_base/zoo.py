@@ -28,7 +28,7 @@ def find(name: str) -> Path:
 
 
 def load_base(name: str = DEFAULT) -> Generator:
-    """Build a base generator from its weights, in fp32, on the CPU, fill for inference."""
+    """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "base")
     return fill(Generator(parse(GeneratorConfig, config, str(path))), state, path)

@@ -117,7 +117,9 @@ def test_a_truncation_out_of_range_is_refused(painter: TextToImage, truncation: 
 
 def test_mixing_at_4_px_is_all_style_and_above_the_size_none(painter: TextToImage) -> None:
     assert torch.equal(painter.mix(A, B, [2, 3], 4), painter.generate([B, B], [2, 3]))
-    assert torch.equal(painter.mix(A, B, [2], 2 * painter.size), painter.generate([A], [2]))
+    for mix_at in (0, 2 * painter.size):
+        with pytest.raises(ValueError, match=f"mix_at: expected 1..{painter.size} px, got {mix_at}"):
+            painter.mix(A, B, [2], mix_at)
 
 
 def test_mixing_between_is_neither(painter: TextToImage) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from gigasr.config import Config, DegradationConfig
 from gigasr.training import losses
-from gigasr.training.game import MOST_SHIFT, Batch, Game, moved, verdict_terms
+from gigasr.training.game import Batch, Game, verdict_terms
+from gigasr.training.losses import MOST_SHIFT, moved
 
 
 @pytest.fixture

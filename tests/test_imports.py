@@ -40,6 +40,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
         "latents": 2,
         "zoo": 2,
         "pipeline": 3,
+        "painting": 4,
         "game": 2,
         "evaluation": 4,
         "__init__": 9,

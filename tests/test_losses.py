@@ -8,8 +8,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from gigasr.config import LEAST_CROPS
 from gigasr.metric_ops import SSIM_WINDOW
 from gigasr.metrics import spectrum_error, ssim_y
-from gigasr.training.game import MOST_SHIFT
 from gigasr.training.losses import (
+    MOST_SHIFT,
     SQUARE,
     adversarial,
     charbonnier,

@@ -20,7 +20,7 @@ from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
 from gigasr.networks.ops import resize
-from gigasr.pipeline import SuperResolver, parse_size, plan_passes, target_size
+from gigasr.pipeline import SuperResolver, fit_size, plan_passes, target_size
 
 
 @pytest.fixture(scope="module")
@@ -259,13 +259,19 @@ def test_an_absent_device_and_an_unknown_precision_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("4k", (2048, 4096)), ("200x300", (100, 200)), ("1000x150", (150, 300)), ("8K", (4096, 8192))],
+    [
+        ("4k", (2048, 4096)),
+        ("200x300", (100, 200)),
+        ("1000x150", (150, 300)),
+        ("8K", (4096, 8192)),
+        ("500", (250, 500)),
+    ],
 )
 def test_a_size_in_words_is_fitted_to_the_picture(text: str, expected: tuple[int, int]) -> None:
-    assert parse_size(text, (100, 200)) == expected
+    assert fit_size(text, (100, 200)) == expected
 
 
-@pytest.mark.parametrize("text", ["5k", "100", "0x5", "axb", "1x2x3", "-1x5", "²x5"])
+@pytest.mark.parametrize("text", ["5k", "0x5", "0", "axb", "1x2x3", "-1x5", "²x5"])
 def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="size: expected 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
-        parse_size(text, (10, 10))
+    with pytest.raises(ValueError, match="size: expected a side in px, 1k, 2k, 4k, 8k, 16k or WIDTHxHEIGHT"):
+        fit_size(text, (10, 10))

@@ -92,7 +92,7 @@ def test_a_painting_can_mix_and_lead_to_another_prompt(user: Client) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "big"}, "size: expected 1k, 2k, 4k"),
+        ({"size": "big"}, "size: expected a side in px, 1k, 2k, 4k"),
         ({"scale": 64}, "size: expected at most 1 megapixels on this page, got 1536x1280 px"),
         ({"prompt": "word " * 100}, "prompt: expected at most 75 tokens"),
         ({"model": "/etc/hosts"}, "not in the list of choices"),

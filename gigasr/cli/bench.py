@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from gigasr.cli.common import clear_errors
+from gigasr.cli.common import DEVICE, PRECISION, clear_errors
 
 
 @click.command()
-@click.option("-g", "--device", default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@DEVICE
+@PRECISION
 @click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option(

@@ -17,6 +17,8 @@ R = TypeVar("R")
 
 INTERRUPTED = 130  # exit code, as of a shell's command
 SEED = click.IntRange(0, 2**63 - 1)
+DEVICE = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:

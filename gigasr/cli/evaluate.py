@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import SEED, clear_errors, is_given, progress_bar
+from gigasr.cli.common import DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
     from gigasr.evaluation.evaluate import Judges, Protocol
@@ -96,8 +96,8 @@ class Truncations(click.ParamType):
 @click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
 @click.option("--json", "json_file", type=FILE, help="File for all figures of all images.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
-@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@DEVICE
+@PRECISION
 @clear_errors
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.

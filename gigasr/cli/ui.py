@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import clear_errors
-from gigasr.cli.t2i import base_images, describe, parse_size, plan_sets
+from gigasr.cli.common import DEVICE, PRECISION, clear_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 @click.option("--max-upload", default=64, show_default=True, type=click.IntRange(1), help="MB.")
 @click.option("--max-result", default=268, show_default=True, type=click.IntRange(1), help="Megapixels.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
-@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@DEVICE
+@PRECISION
 @clear_errors
 def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
     """Serve a page to enlarge pictures and paint texts, and the same as an HTTP API.
@@ -75,6 +74,9 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
 
     from gigasr.files.image_writer import write_image
     from gigasr.folders.prompts import check_prompts
+    from gigasr.inference.noise import check_seed
+    from gigasr.pipeline import parse_box
+    from gigasr_base.painting import base_images, describe_set, plan_sets
     from gigasr_base.pipeline import TextToImage, check_size, enlarge
 
     @lru_cache(maxsize=1)
@@ -83,7 +85,8 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
 
     def paint(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
         prompt, upsampler = options["prompt"], enlarger.models[0]
-        size = parse_size(options["size"])
+        size = parse_box(options["size"])
+        check_seed(options["seed"] + options["count"] - 1)
         check_prompts([prompt, *filter(None, (options["style_prompt"], options["to"]))])
         painter = load()
         check_size(size, painter.size)
@@ -92,13 +95,14 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
         resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
         (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
         options |= {"model": base, "upsampler": upsampler}
+        notes = describe_set(prompt, size, resolver is not None, options)
         for i, (image, text, seed) in enumerate(base_images(painter, prompt, options)):
 
             def progress(done: int, total: int) -> None:
                 notify((i + done / total) / number, f"picture {i + 1} of {number}")  # noqa: B023
 
             picture = enlarge(image, size, resolver, text, seed, progress)
-            write_image(targets[i], picture, describe(prompt, seed, resolver is not None, options))
+            write_image(targets[i], picture, notes[i])
         return targets
 
     return paint

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import INTERRUPTED, SEED, clear_errors, progress_bar
+from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -54,7 +54,7 @@ class Shard(click.ParamType):
 )
 @click.option("--batch", default=0, type=click.IntRange(0), help="Most regions that run at a time.  [default: auto]")
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@PRECISION
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
 @click.option("--seed", default=0, type=SEED, show_default=True, help="The same seed gives the same picture.")
 @click.option(
@@ -120,12 +120,12 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
     from gigasr.folders.prompts import assign_prompts, check_prompts
     from gigasr.models.zoo import model_scale
-    from gigasr.pipeline import parse_size
+    from gigasr.pipeline import parse_box
 
     if options["size"] is not None:
         if options["scale"] is not None:
             raise click.UsageError("Options '--scale' and '--size' exclude each other.")
-        parse_size(options["size"], (1, 1))
+        parse_box(options["size"])
     try:
         sources = find_images(options["inputs"], options["recursive"], options["output"])
     except FileNotFoundError as error:

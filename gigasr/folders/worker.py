@@ -20,7 +20,7 @@ from gigasr.files.picture import Picture, PictureStrips, Timing
 from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
 from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model, model_scale
-from gigasr.pipeline import SuperResolver, parse_size
+from gigasr.pipeline import SuperResolver, fit_size
 
 ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
 
@@ -173,7 +173,7 @@ class Worker:
         settings, resolver = self.settings, self.load()
         for number, picture in enumerate(work.pictures):
             picture = replace(picture, bit_depth=settings.bit_depth or picture.bit_depth)
-            size = None if settings.size is None else parse_size(settings.size, picture.size)
+            size = None if settings.size is None else fit_size(settings.size, picture.size)
             made = resolver.strips(picture, work.job.prompt, settings.scale, size, settings.seed, settings.fidelity)
             check_size(work.job.target, made.size)
             yield from map(partial(Strip, number, made.size), made.strips)

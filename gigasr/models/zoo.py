@@ -130,7 +130,7 @@ def read_aura_config(path: Path) -> AuraConfig:
 
 
 def load_upsampler(name: str = DEFAULT) -> Upsampler:
-    """Build an upsampler from its weights, in fp32, on the CPU, fill for inference."""
+    """Build an upsampler from its weights, in fp32, on the CPU, ready for inference."""
     path = find(name)
     state, config, _ = load_weights(path, "upsampler")
     return fill(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)

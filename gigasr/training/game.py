@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -24,8 +23,6 @@ from gigasr.training.data import sample_rng
 from gigasr.training.degradation import degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
-
-MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class Game:
         rngs = [sample_rng(self.train.seed, index) for index in indices.tolist()]
         lr, noise = self.low_res(hr, degradation, rngs)
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
-        shift = torch.stack([torch.randint(MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
+        shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
         order = losses.derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
@@ -198,7 +195,8 @@ class Game:
                 terms[name] = getattr(losses, name)(fake, batch.hr)
         if weights.lpips:
             with self.autocast():
-                terms["lpips"] = self.lpips(moved(fake, batch.shift), moved(batch.hr, batch.shift)).float().mean()
+                pair = (losses.moved(images, batch.shift) for images in (fake, batch.hr))
+                terms["lpips"] = self.lpips(*pair).float().mean()
         if weights.adversarial or weights.generator_matching:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:
@@ -265,23 +263,6 @@ class Game:
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """bf16 where the config asks for it; heads of the discriminators leave it by themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
-
-
-def moved(images: Tensor, shift: Tensor) -> Tensor:
-    """Move images down and right, mirrored at the edges, as LPIPS is to see them.
-
-    SqueezeNet looks at a fixed lattice of pixels, and a generator learns to please it there by a checkerboard;
-    a lattice that changes with every image leaves nothing to please but the picture (E-LPIPS, arXiv:1906.03973).
-
-    images:  [B, 3, H, W]
-    shift:   [B, 2] of each, 0 to MOST_SHIFT px
-    returns: [B, 3, H + MOST_SHIFT, W + MOST_SHIFT]
-    """
-    height, width = (side + MOST_SHIFT for side in images.shape[2:])
-    padded = F.pad(images, (MOST_SHIFT,) * 4, mode="reflect")
-    corners = (MOST_SHIFT - shift).tolist()
-    pairs = zip(padded, corners, strict=True)
-    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
 
 
 def reductions(hr: Tensor, count: int) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gigasr.metric_ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
+MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
 
 def l1(fake: Tensor, real: Tensor) -> Tensor:
@@ -43,6 +44,23 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     squares = (x.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for x in lumas)
     ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()
+
+
+def moved(images: Tensor, shift: Tensor) -> Tensor:
+    """Move images down and right, mirrored at the edges, as LPIPS is to see them.
+
+    SqueezeNet looks at a fixed lattice of pixels, and a generator learns to please it there by a checkerboard;
+    a lattice that changes with every image leaves nothing to please but the picture (E-LPIPS, arXiv:1906.03973).
+
+    images:  [B, 3, H, W]
+    shift:   [B, 2] of each, 0 to MOST_SHIFT px
+    returns: [B, 3, H + MOST_SHIFT, W + MOST_SHIFT]
+    """
+    height, width = (side + MOST_SHIFT for side in images.shape[2:])
+    padded = F.pad(images, (MOST_SHIFT,) * 4, mode="reflect")
+    corners = (MOST_SHIFT - shift).tolist()
+    pairs = zip(padded, corners, strict=True)
+    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
 
 
 def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_image
 from gigasr.folders.worker import Settings
-from gigasr.pipeline import parse_size, target_size
+from gigasr.pipeline import fit_size, target_size
 from gigasr.ui.enlarger import Enlarger
 from gigasr.ui.jobs import Jobs, Notify
 from gigasr.ui.parts import (
@@ -120,7 +120,7 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
     """What would come of an upload, in words; nothing where there is none, or where starting will say what is wrong."""
     try:
         if before is not None:
-            wanted = parse_size(size.strip(), before) if size.strip() else None
+            wanted = fit_size(size.strip(), before) if size.strip() else None
             height, width = target_size(before, None if wanted else scale, wanted, 1)
             return f"{before[1]}×{before[0]} becomes **{width}×{height} px**, {width * height / 1e6:.1f} megapixels"
     except ValueError:

@@ -11,7 +11,7 @@ from gigasr.folders.batch import Run
 from gigasr.folders.plan import Job, Source
 from gigasr.folders.prompts import check_prompts
 from gigasr.folders.worker import Settings, Work
-from gigasr.pipeline import SuperResolver, parse_size, target_size
+from gigasr.pipeline import SuperResolver, fit_size, target_size
 from gigasr.ui.jobs import Notify
 
 
@@ -69,7 +69,7 @@ class Enlarger:
         """Raise ValueError for a result that is too large for this page, all its frames or pages taken together."""
         pixels = 0
         for picture in frames:
-            size = None if settings.size is None else parse_size(settings.size, picture.size)
+            size = None if settings.size is None else fit_size(settings.size, picture.size)
             height, width = target_size(picture.size, settings.scale, size, 1)
             pixels += height * width
             self.limits.check(pixels, len(frames), (height, width))

@@ -1,0 +1,108 @@
+"""What the command t2i and the page share: the files of a set, its images, and what is noted in its pictures."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from gigasr import __version__
+from gigasr.files.atomic import hash_file
+from gigasr.files.formats import OUTPUT_FORMATS
+from gigasr.files.images import read_metadata
+from gigasr.models import zoo
+from gigasr_base.zoo import find as find_base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gigasr_base.pipeline import TextToImage
+
+
+def is_file(output: Path | None, is_single: bool) -> TypeGuard[Path]:
+    """Tell whether an output names a file rather than a folder; that of a single picture does so with any suffix."""
+    if output is None or output.is_dir():
+        return False
+    return output.suffix.lower() in OUTPUT_FORMATS or (is_single and output.suffix != "")
+
+
+def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int, has_sheet: bool) -> list[list[Path]]:
+    """Name the files of every prompt: one picture, or a numbered set followed by its contact sheet.
+
+    output: a file, for one prompt; a folder; or None for the present folder
+    suffix: of files that are named after their prompt, e.g. ".png"
+    """
+    stems = [re.sub(r"\W+", "-", prompt.lower())[:48].strip("-") or "image" for prompt in prompts]
+    folder = output or Path()
+    if len(prompts) > 1:
+        digits = len(str(len(prompts)))
+        stems = [f"{i:0{digits}d}-{stem}" for i, stem in enumerate(stems, start=1)]
+    if is_file(output, is_single=len(prompts) == 1 and not (has_sheet and number > 1)):
+        if len(prompts) > 1:
+            raise ValueError(f"{output}: expected a folder for several prompts, got a file; choose another -o")
+        folder, stems, suffix = output.parent, [output.stem], output.suffix
+    if number == 1:
+        return [[folder / f"{stem}{suffix}"] for stem in stems]
+    labels = [f"{i:0{max(2, len(str(number)))}d}" for i in range(1, number + 1)] + ["sheet"] * has_sheet
+    return [[folder / f"{stem}_{label}{suffix}" for label in labels] for stem in stems]
+
+
+def base_images(painter: "TextToImage", prompt: str, options: dict[str, Any]) -> "Iterator[tuple[Tensor, str, int]]":
+    """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed."""
+    first, truncation, to, style = (options[key] for key in ("seed", "truncation", "to", "style_prompt"))
+    if to is not None:
+        frames = painter.interpolate(prompt, to, options["frames"], first, truncation=truncation)
+        for i, frame in enumerate(frames):
+            yield frame, prompt if 2 * i < len(frames) else to, first
+        return
+    for seed in range(first, first + options["count"]):
+        if style is None:
+            yield painter.generate([prompt], [seed], truncation)[0], prompt, seed
+        else:
+            yield painter.mix(prompt, style, [seed], options["mix_at"], truncation)[0], style, seed
+
+
+def describe_set(
+    prompt: str, size: tuple[int, int], is_enlarged: bool, options: dict[str, Any], is_animated: bool = False
+) -> list[dict[str, str]]:
+    """The metadata of each file of a set, in the order of `plan_sets`."""
+    texts = describe(prompt, is_enlarged, options)
+    texts["Fingerprint"] = fingerprint(size, is_enlarged, options)
+    first, count, frames = options["seed"], options["count"], options["frames"]
+    if is_animated:
+        return [texts | {"Frames": str(frames)}]
+    if options["to"] is not None:
+        return [texts | {"Frame": f"{i} of {frames}"} for i in range(1, frames + 1)]
+    seeds = [str(seed) for seed in range(first, first + count)] + [f"{first}-{first + count - 1}"] * (count > 1)
+    return [texts | {"Seed": seed} for seed in seeds]
+
+
+def describe(prompt: str, is_enlarged: bool, options: dict[str, Any]) -> dict[str, str]:
+    """What the pictures of a set have in common."""
+    texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(options["seed"])}
+    texts["Model"] = Path(options["model"]).name
+    if is_enlarged:
+        texts["Upsampler"] = Path(options["upsampler"]).name
+    if options["truncation"] < 1:
+        texts["Truncation"] = str(options["truncation"])
+    if options["style_prompt"] is not None:
+        texts |= {"Style prompt": options["style_prompt"], "Mix at": str(options["mix_at"])}
+    if options["to"] is not None:
+        texts["To"] = options["to"]
+    return texts
+
+
+def fingerprint(size: tuple[int, int], is_enlarged: bool, options: dict[str, Any]) -> str:
+    """The weights and the size as 16 hex digits, by which a picture is known that has been painted already."""
+    paths = [find_base(options["model"]), *([zoo.find(options["upsampler"])] if is_enlarged else [])]
+    key = json.dumps([size, *(hash_file(path) for path in paths)])
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def is_made(target: Path, texts: dict[str, str]) -> bool:
+    """Tell by its own words whether a file is the picture that would be made."""
+    with suppress(ValueError, OSError):  # it is no image, or isn't there
+        return texts.items() <= read_metadata(target).items()
+    return False
