@@ -168,7 +168,7 @@ def test_an_input_is_not_replaced_by_a_result_unless_gigasr_made_it(
     assert upscale(photo, "--overwrite").exit_code == 0
     result = upscale(tmp_path, "--overwrite", "--seed", 1)
     assert result.exit_code == 0, result.output
-    assert "left out, as made from others, or now to be made: 1 files (" in result.stderr
+    assert "left out 1 files that were, or will now be, made from other inputs (" in result.stderr
     assert read_metadata(own)["Seed"] == "1"
 
 

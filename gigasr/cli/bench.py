@@ -13,23 +13,25 @@ from gigasr.cli.common import DEVICE, PRECISION, clear_errors
 @click.command()
 @DEVICE
 @PRECISION
-@click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Of the low-res input in px.")
+@click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Side of the low-res input, px.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option(
     "--config",
     "configs",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of one more network of ours, with random weights; may be given several times.",
+    help="Also time the network of this config, with random weights; may be repeated.",
 )
-@click.option("-n", "--model", "models", multiple=True, help="One more model; may be given several times.")
-@click.option("--aurasr", "has_aurasr", is_flag=True, help="AuraSR, here and in its package, with random weights.")
+@click.option("-n", "--model", "models", multiple=True, help="Also time this model; may be repeated.")
+@click.option(
+    "--aurasr", "has_aurasr", is_flag=True, help="Also time AuraSR, here and in its own package, with random weights."
+)
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
     default="wall",
     show_default=True,
-    help="cpu counts the process's own seconds: for a machine with other work; best with OMP_NUM_THREADS=1.",
+    help="cpu counts the process's CPU seconds, for a busy machine; best with OMP_NUM_THREADS=1.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @clear_errors

@@ -68,8 +68,8 @@ class Truncations(click.ParamType):
     type=Several(LOW_RES, {"degraded": DEGRADED}),
     default="bicubic",
     show_default=True,
-    help=f"Low-res inputs: bicubic (PIL's), matlab, or by the seed {', '.join(DEGRADED)} (all of these, twice); "
-    "several with commas; degraded = these five.",
+    help=f"Low-res inputs: bicubic (PIL's), matlab, or seeded degradations: {', '.join(DEGRADED)} (the last "
+    "is all of them, twice). Several with commas; degraded = these five.",
 )
 @click.option(
     "--prompts",
@@ -83,14 +83,18 @@ class Truncations(click.ParamType):
     type=click.IntRange(8),
     help="Take the middle squares, reduced to this side in px; smaller images are left out.",
 )
-@click.option("--seed", default=0, type=SEED, show_default=True, help="Of the models, degradations and wrong prompts.")
+@click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of models, degradations and wrong prompts.")
 @click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
-@click.option("--lpips-features", type=FILE, help="Its backbone, torchvision's weights; else they are downloaded.")
-@click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a figure out.")
+@click.option("--lpips-features", type=FILE, help="File of its backbone, torchvision's weights.  [default: downloaded]")
+@click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a metric out.")
 @click.option("--fid", help="FID and patch-FID: inception (downloaded), or a file of its or SqueezeNet's weights.")
 @click.option("--clip", help="CLIP score: MODEL:TAG (downloaded) or MODEL:FILE of open_clip, e.g. ViT-B-32:openai.")
 @click.option(
-    "--truncations", type=Truncations(), default="1,0.8,0.6,0.4,0.2", show_default=True, help="Of base models."
+    "--truncations",
+    type=Truncations(),
+    default="1,0.8,0.6,0.4,0.2",
+    show_default=True,
+    help="At which base models are judged.",
 )
 @click.option("--report", type=FILE, help="HTML file with the table, plots and crops; it needs no network.")
 @click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
@@ -102,8 +106,9 @@ class Truncations(click.ParamType):
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.
 
-    MODELS are models as of upscale, lanczos or bicubic, or folders of results named as the images, made elsewhere; or
-    base models, which paint the images' captions. Time is the median, memory the peak above what was in use before.
+    MODELS are upsamplers, named as for upscale, lanczos, bicubic, or folders of another tool's results named like the
+    images; or base models, which paint the images' captions. Time is the median; memory is the peak above what was in
+    use before.
     Needs the extra gigasr[eval].
 
     \b
@@ -119,7 +124,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     samples = list_samples(options)
     is_base = [is_base_model(model) for model in models]
     if any(is_base) and not all(is_base):
-        raise click.UsageError("MODELS: base models and upsamplers have no figures in common; run them apart.")
+        raise click.UsageError("MODELS: base models and upsamplers share no metrics; evaluate them separately.")
     check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS)
     for file in filter(None, (options["report"], options["json_file"])):
         if not file.absolute().parent.is_dir():
@@ -144,7 +149,7 @@ def check_options(useless: tuple[str, ...]) -> None:
     """Refuse options that are given and would change nothing."""
     for parameter in click.get_current_context().command.params:
         if parameter.name in useless and is_given(parameter.name):
-            raise click.UsageError(f"Option '{parameter.opts[-1]}' has no use for these models.")
+            raise click.UsageError(f"Option '{parameter.opts[-1]}' does not apply to these models.")
 
 
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":

@@ -10,8 +10,8 @@ from gigasr.cli.common import SEED, clear_errors
 @click.command()
 @click.argument("model")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-p", "--prompt", default="", help="What the images show that it will enlarge.")
-@click.option("--seed", default=0, type=SEED, show_default=True, help="Of z, as of upscale.")
+@click.option("-p", "--prompt", default="", help="What the images to be enlarged show.")
+@click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of z, as for upscale.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @clear_errors
 def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) -> None:

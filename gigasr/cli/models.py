@@ -39,7 +39,7 @@ def list_models() -> None:
 @click.argument("model")
 @clear_errors
 def info(model: str) -> None:
-    """What a model is: MODEL is a bundled name, a file, a folder or a Hugging Face id."""
+    """Describe MODEL: a bundled name, a file, a folder or a Hugging Face id."""
     from gigasr.models.zoo import describe
 
     for name, text in describe(locate(model)).items():

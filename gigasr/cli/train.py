@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
 @click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name or a file.")
-@click.option("--resume", is_flag=True, help="Go on from the folder's last state.")
+@click.option("--resume", is_flag=True, help="Resume from the folder's last state.")
 @click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Of the dry run.")
+@click.option(
+    "--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Number of GPUs for the dry run."
+)
 @click.option(
     "--tflops",
     type=click.FloatRange(min=0, min_open=True),
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     help="TFLOP/s that each GPU of the dry run sustains.",
 )
 @click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), help="Let the dry run print what finishing in them takes."
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Let the dry run print the speed that finishing in this many days takes.",
 )
 @click.option("-g", "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(

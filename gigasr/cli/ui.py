@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 @click.option("--base", default="base_lite", show_default=True, help="Base model of the text tab: a name or file.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--max-upload", default=64, show_default=True, type=click.IntRange(1), help="MB.")
-@click.option("--max-result", default=268, show_default=True, type=click.IntRange(1), help="Megapixels.")
+@click.option("--max-upload", default=64, show_default=True, type=click.IntRange(1), help="Largest upload, MB.")
+@click.option(
+    "--max-result", default=268, show_default=True, type=click.IntRange(1), help="Largest result, megapixels."
+)
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 @DEVICE
 @PRECISION
 @clear_errors
 def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
-    """Serve a page to enlarge pictures and paint texts, and the same as an HTTP API.
+    """Serve a web page that enlarges pictures and paints prompts, and the same as an HTTP API.
 
     Requests wait in a queue and run one after the other. There are no accounts: whoever reaches the port may use it.
     Needs the extra gigasr[ui].

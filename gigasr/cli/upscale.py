@@ -43,45 +43,53 @@ class Shard(click.ParamType):
 @click.option(
     "--prompts", help="A prompt per file: a .csv (file,prompt) or .jsonl, or 'sidecar' for the .txt beside each."
 )
-@click.option("-r", "--recursive", is_flag=True, help="Folders in folders too, and keep their tree in the output.")
+@click.option("-r", "--recursive", is_flag=True, help="Include subfolders, and keep their tree in the output.")
 @click.option("-s", "--scale", type=click.FloatRange(1, 64), help="Factor, 1 to 64.  [default: the model's]")
-@click.option("--size", help="Size instead of a factor: 4k (longest side), or WIDTHxHEIGHT (fitted inside).")
+@click.option("--size", help="Size instead of a factor: 4k or px of the longest side, or WIDTHxHEIGHT (fitted inside).")
 @click.option(
     "-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name, file, folder or Hugging Face id."
 )
 @click.option(
     "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's regions in px.  [default: auto]"
 )
-@click.option("--batch", default=0, type=click.IntRange(0), help="Most regions that run at a time.  [default: auto]")
+@click.option(
+    "--batch", default=0, type=click.IntRange(0), help="Maximum number of regions run at once.  [default: auto]"
+)
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
 @PRECISION
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
 @click.option("--seed", default=0, type=SEED, show_default=True, help="The same seed gives the same picture.")
 @click.option(
-    "--fidelity", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Share of the low-res correction."
+    "--fidelity",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
 @click.option(
     "--aurasr-compatible",
     "aurasr",
     type=click.Choice(["tiles", "overlapped"]),
-    help="What AuraSR's own package makes of its weights: upscale_4x, or upscale_4x_overlapped, after manual_seed.",
+    help="Reproduce the aura-sr package: its upscale_4x, or upscale_4x_overlapped, after manual_seed.",
 )
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg, webp (100: lossless), avif.  [default: 95]")
+@click.option("--quality", type=click.IntRange(1, 100), help="For jpg, webp (100 = lossless) and avif.  [default: 95]")
 @click.option("--bit-depth", type=click.Choice(["8", "16"]), help="16 for png and tif.  [default: the input's]")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--shard", type=Shard(), default="1/1", help="2/8: only the second of eight parts of the files.")
 @click.option("--ray", help="Work on Ray: local, auto (the cluster this machine is in) or a cluster's address.")
-@click.option("--workers", type=click.IntRange(1), help="Ray's.  [default: one per GPU, or per four CPU cores]")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of Ray workers.  [default: one per GPU, or per four CPU cores]"
+)
 @click.pass_context
 @clear_errors
 def upscale(context: click.Context, **options: Any) -> None:
     """Enlarge images.
 
-    INPUTS are files, folders or patterns such as "*.png". Of folders and several files the output folder keeps a
-    report, gigasr-report.jsonl: the same command goes on where it was stopped and makes no file twice.
+    INPUTS are files, folders or patterns such as "*.png". For a folder or several files, the output folder gets a
+    report, gigasr-report.jsonl: run the same command again to resume; no file is made twice.
 
     \b
     Examples:
@@ -93,7 +101,7 @@ def upscale(context: click.Context, **options: Any) -> None:
       gigasr upscale "scans/*.tif" -o large/ --prompts sidecar
 
     \b
-    Exit codes: 0 all went well, 1 something failed, 2 wrong options, 130 interrupted.
+    Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 130 interrupted.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files have lines of their own
     if options["workers"] and not options["ray"]:
@@ -138,7 +146,9 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     left_out = list(dict.fromkeys(source.path for source in sources if source.path not in names))
     if left_out and options["shard"][0] == 1:
         shown = ", ".join(click.format_filename(path) for path in left_out[:3]) + ", ..." * (len(left_out) > 3)
-        click.echo(f"left out, as made from others, or now to be made: {len(left_out)} files ({shown})", err=True)
+        click.echo(
+            f"left out {len(left_out)} files that were, or will now be, made from other inputs ({shown})", err=True
+        )
     if options["overwrite"]:
         check_replaced(jobs, left_out)
     prompts = assign_prompts(names, options["prompts"], options["prompt"])
