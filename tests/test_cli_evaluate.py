@@ -50,7 +50,7 @@ def test_a_base_model_is_judged_over_its_truncations(
 
 def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:
     data = ["--data", photo_folder, "--skip", "lpips", "--skip", "niqe"]
-    assert_fails(evaluate("lanczos", base_weights, *data), "run them apart", code=2)
+    assert_fails(evaluate("lanczos", base_weights, *data), "evaluate them separately", code=2)
     assert_fails(evaluate("nonsense", *data), "got 'nonsense'")
     assert_fails(evaluate("lanczos", *data, "--split", "dev"), "got none of 5 listed")
     assert_fails(evaluate("lanczos", *data, "--fid", tmp_path / "absent.pth"), "absent.pth: No such file")
