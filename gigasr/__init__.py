@@ -7,12 +7,13 @@ __all__ = ["Picture", "SuperResolver", "read_image", "write_image"]
 
 if TYPE_CHECKING:
     from gigasr.files.image_writer import write_image
-    from gigasr.files.images import Picture, read_image
+    from gigasr.files.images import read_image
+    from gigasr.files.picture import Picture
     from gigasr.pipeline import SuperResolver
 
 HOMES = {
     "SuperResolver": "pipeline",
-    "Picture": "files.images",
+    "Picture": "files.picture",
     "read_image": "files.images",
     "write_image": "files.image_writer",
 }

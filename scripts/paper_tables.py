@@ -24,9 +24,10 @@ from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
 from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.image_sets import gather, list_images, load_square
+from gigasr.evaluation.report import align
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture
+from gigasr.files.picture import Picture
 from gigasr.inference.devices import choose_device
 from gigasr.metrics import Lpips
 from gigasr.models.checkpoint import open_weights
@@ -65,10 +66,7 @@ def show(table: str, name: str, figures: dict[str, float], count: int) -> None:
     for row in [*TABLES[table]["rows"], {"name": f"{name}, {count} images"} | figures]:
         shown = [f"{row[column]:.{HEADINGS[column][1]}f}" if column in row else "-" for column in columns]
         cells.append([row["name"], *shown])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    click.echo(TABLES[table]["title"])
-    for line in cells:
-        click.echo("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]))
+    click.echo("\n".join([TABLES[table]["title"], *align(cells)]))
 
 
 def choose_samples(data: Path, count: int, seed: int, min_size: int = 0) -> list[Sample]:

@@ -14,7 +14,7 @@ from gigasr.cli.ui import make_page
 from gigasr.evaluation.cases import Case
 from gigasr.evaluation.report import Report, to_html
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture
+from gigasr.files.picture import Picture
 from gigasr.ui.enlarger import Limits
 from gigasr.ui.page import launch_options
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from gigasr.cli import main
 from gigasr.cli.evaluate import is_base_model
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture
+from gigasr.files.picture import Picture
 from gigasr.models.zoo import convert
 from gigasr_base.zoo import load_base
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture
+from gigasr.files.picture import Picture
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gigasr.cli import main
-from gigasr.files.images import Picture, read_image, read_metadata
+from gigasr.files.images import read_image, read_metadata
+from gigasr.files.picture import Picture
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver

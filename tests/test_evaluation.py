@@ -23,7 +23,7 @@ from gigasr.evaluation.evaluate import (
 )
 from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture
+from gigasr.files.picture import Picture
 from gigasr.metrics import Lpips, low_res_from
 from gigasr.training.data import Sample
 

@@ -14,7 +14,8 @@ from PIL import Image
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import Picture, read_image
+from gigasr.files.images import read_image
+from gigasr.files.picture import Picture
 from gigasr.ui.enlarger import Limits
 from gigasr.ui.page import launch_options
 from gigasr.ui.parts import own_folder

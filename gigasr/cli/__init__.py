@@ -29,9 +29,10 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse freed blocks up to 64 MB: it hands those above 32 MB, or less, back and clears new ones by pages.
+    """Let glibc keep freed blocks of up to 64 MB.
 
-    A network's maps are that large, and clearing them takes longer than filling them.
+    By default it returns those above 32 MB, or fewer, to the system, which clears new ones page by page. A network's
+    maps are that large, and clearing them takes longer than filling them.
     """
     import ctypes
 

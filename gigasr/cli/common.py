@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -48,6 +49,12 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
 def is_given(name: str) -> bool:
     """Tell whether an option of the running command stands on the command line."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def check_absent(target: Path, overwrite: bool) -> None:
+    """Raise ValueError for a file or folder that must not be replaced."""
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gigasr.cli.common import SEED, clear_errors
+from gigasr.cli.common import SEED, check_absent, clear_errors
 
 
 @click.command()
@@ -34,8 +34,7 @@ def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) ->
 
     if target.suffix.lower() not in (".onnx", ".pth") or not target.absolute().parent.is_dir():
         raise ValueError(f"{target}: expected a name in .onnx or .pth, in a folder that exists; choose another one")
-    if target.exists() and not overwrite:
-        raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
+    check_absent(target, overwrite)
     check_prompts([prompt])
     save = save_onnx if target.suffix.lower() == ".onnx" else save_for_spandrel
     save(load_model(model), Path(model).name, target, prompt, seed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gigasr.cli.common import clear_errors
+from gigasr.cli.common import check_absent, clear_errors
 
 
 @click.group(invoke_without_command=True)
@@ -69,8 +69,7 @@ def convert(model: str, target: Path, overwrite: bool) -> None:
     """Save gigasr's weights as .safetensors, as .pth with params_ema, or as a folder for the Hub."""
     from gigasr.models.zoo import convert as save
 
-    if target.exists() and not overwrite:
-        raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
+    check_absent(target, overwrite)
     save(locate(model), target)
     click.echo(target)
 

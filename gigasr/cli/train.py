@@ -113,6 +113,8 @@ def game_class(settings: Any) -> "type[Game]":
 
 def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
+    from gigasr.evaluation.report import align
+
     costs, gpus, images = budget.phases, budget.gpus, budget.images
     crops = {cost.phase.crop: cost.parts for cost in costs}
     parts = [["part", "parameters", *(f"FLOP, {crop} px" for crop in crops)]]
@@ -127,7 +129,7 @@ def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     memory += [[name, *(short(cost.memory[name]) for cost in costs)] for name in costs[0].memory]
     memory.append(["sum", *(short(sum(cost.memory.values())) for cost in costs)])
     seconds = budget.flops / (gpus * tflops * 1e12)
-    lines = [*table(parts), "", *table(phases), "", *table(memory), ""]
+    lines = [*align(parts), "", *align(phases), "", *align(memory), ""]
     lines.append(
         f"{short(images)} images, {budget.flops / 1e15:,.4g} PFLOP on {gpus} x {tflops:g} TFLOP/s: "
         f"{seconds / DAY:,.3g} days, {images / seconds:,.4g} images/s"
@@ -146,15 +148,6 @@ def short(value: float) -> str:
         value /= 1000
         prefixes.pop(0)
     return f"{value:.3g}{prefixes[0]}"
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Lines of aligned columns, all but the first to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
 
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":

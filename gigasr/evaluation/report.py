@@ -79,11 +79,13 @@ def format_table(table: Table) -> str:
     names = _columns(table.values())
     cells = [["", *(FIGURES[name].label for name in names)]]
     cells += [[row, *(format_value(name, values.get(name)) for name in names)] for row, values in table.items()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in cells
-    )
+    return "\n".join(align(cells))
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of aligned columns, all but the first to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
 
 
 def format_value(name: str, value: float | None) -> str:

@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
 PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
-MOST_REGIONS = 16  # at a time, where memory decides: 256x256 px in all where they have 64, as in training
-BAND_BYTES = 64 << 20  # most that a row of the body's regions or patches reads and makes, if their least height allows
-INPUT_BYTES = 24  # that a low-res px takes in float32, with noise and without
+MOST_REGIONS = 16  # in a batch, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
+BAND_BYTES = 64 << 20  # most that a row of regions or patches reads and makes, unless their least height needs more
+INPUT_BYTES = 24  # per low-res px: three channels in float32, with noise and without
 STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
 STRIP_ROWS, LEAST_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
 SHARE = 4  # regions and patches take at most this part of the free memory
@@ -72,7 +72,7 @@ class RegionEngine:
         self.batch = place.batch or (1 if place.home.type == "cpu" else MOST_REGIONS)  # the same of regions at a time
 
     def strips(self, lr: Rows, seed: int = 0) -> Iterator[Tensor]:
-        """lr: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom; the seed has no say"""
+        """lr: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom; the seed is ignored"""
         regions = self.plan(*lr.size)
         at_once = self.count(regions[0])
 

@@ -151,7 +151,7 @@ class FoldedUpsampler(nn.Module):
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], H, W and margin multiples of `tiling.multiple` -> features [B, C, H', W']
 
-        H', W' are without the margin. What only the margin depends on is let go level by level.
+        H', W' are without the margin. Pixels that only the margin needs are cropped away level by level.
         """
         x, skips = self.network.encode(lr.to(self.dtype, memory_format=torch.channels_last))
         rate, outer = self.tiling.multiple, margin
@@ -169,7 +169,7 @@ class FoldedUpsampler(nn.Module):
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
 
-        What only the margin depends on is let go level by level.
+        Pixels that only the margin needs are cropped away level by level.
         """
         x, rgb = features, lr
         levels = self.network.levels[-len(self.network.to_rgb) :]
@@ -192,7 +192,7 @@ def crop(x: Tensor, margin: Margin) -> Tensor:
 
 
 def shrink(x: Tensor, margin: Margin, halo: int) -> tuple[Tensor, Margin]:
-    """Let go what lies farther out than the halo: the map, and what it then has of margin."""
+    """Crop the margin to the halo: the smaller map, and the margin it still has."""
     kept = Margin(*(min(side, halo) for side in margin))
     return crop(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
 

@@ -124,7 +124,7 @@ class AuraNetwork(nn.Module):
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
 
-        What only the margin depends on is let go level by level.
+        Pixels that only the margin needs are cropped away level by level.
         """
         return self.unit_tail(features.to(self.dtype), margin).float() * 2 - 1
 

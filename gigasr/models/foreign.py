@@ -47,7 +47,7 @@ class SpandrelModel:
         self.descriptor, self.scale = descriptor, descriptor.scale
 
     def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
-        """The network, in bf16 only where it supports that, one region at a time; prompt and seed have no say.
+        """The network, in bf16 only where it supports that, one region at a time; prompt and seed are ignored.
 
         One is what spandrel promises to take, and DRUNet takes no more.
         """

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gigasr.files.image_writer import to_pil
-from gigasr.files.images import Picture, read_image
+from gigasr.files.images import read_image
+from gigasr.files.picture import Picture
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
