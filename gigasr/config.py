@@ -230,7 +230,7 @@ class TrainConfig(Strict):
     clip_norm: float = Field(0.0, ge=0)  # gradient norm, 0 = off
     accumulation: int = Field(1, ge=1)  # micro-batches per step
     checkpointing: bool = False  # recompute the generator's blocks in the backward pass instead of keeping them
-    precision: Literal["fp32", "tf32", "bf16"] = "tf32"  # bf16: the trunks only; heads and R1 stay in tf32 or fp32
+    precision: Literal["fp32", "tf32", "bf16"] = "tf32"  # bf16: all but heads, losses and R1
     sharded: bool = False  # FSDP for the generator
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     log_every: int = Field(50, ge=1)  # steps

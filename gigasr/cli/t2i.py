@@ -78,12 +78,12 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
       gigasr t2i "a red apple" --to "a green pear" --frames 32 -o pear.webp
     """
     texts = [*prompts, *([] if file is None else read_prompts(file))]
-    is_animated = options["to"] is not None and output is not None and output.suffix.lower() in ANIMATED
     check_options(texts, output, options)
     from gigasr.pipeline import parse_box
-    from gigasr_base.painting import describe_set, plan_sets
+    from gigasr_base.painting import describe_set, is_file, plan_sets
 
     size = parse_box(options["size"])
+    is_animated = options["to"] is not None and is_file(output, True) and output.suffix.lower() in ANIMATED
     number = 1 if is_animated else options["count"] if options["to"] is None else options["frames"]
     suffix = "." + options["suffix"].lstrip(".").lower()
     sets = plan_sets(texts, output, suffix, number, has_sheet=options["to"] is None)
