@@ -22,7 +22,7 @@ from gigasr.models.zoo import DEFAULT, load_model
 logger = logging.getLogger(__name__)
 
 MAX_SCALE = 64
-WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged lying on its side
+WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged transposed
 PART = 64  # rows of the input taken at a time
 SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
 
@@ -96,7 +96,7 @@ class SuperResolver:
 
         The arguments are those of `upscale`. Wrong ones are an error here, before the first strip. As memory grows with
         the width, a very wide picture is enlarged as its mirror image at the diagonal, and lies in a temporary file,
-        3 or 6 bytes a pixel, before the first strip comes.
+        3 bytes a pixel (4 with alpha, twice that for 16 bit), before the first strip comes.
         """
         check_picture(picture)
         target = target_size(picture.size, scale, size, self.model.scale)
