@@ -98,6 +98,16 @@ def test_every_page_has_its_own_exif(tmp_path: Path, is_big: bool) -> None:
     assert makers == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_fourth_channel_of_a_tiff_is_alpha_only_where_it_says_so(tmp_path: Path, bits: int) -> None:
+    for kind in ("unspecified", "unassalpha"):
+        samples = random_samples(4, bits)
+        tifffile.imwrite(tmp_path / f"{kind}.tif", samples, photometric="rgb", extrasamples=[kind])
+        picture = read_image(tmp_path / f"{kind}.tif")
+        assert (picture.alpha is not None) == (kind == "unassalpha")
+        assert np.array_equal(samples_of(picture)[:, :, :3], samples[:, :, :3])
+
+
 def test_a_directory_that_leads_back_to_itself_ends(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", random_samples(3, 8), photometric="rgb", byteorder="<")
     data = bytearray((tmp_path / "a.tif").read_bytes())

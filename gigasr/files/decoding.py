@@ -79,6 +79,8 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         raise ValueError(error) from error
     if samples.dtype != np.uint16:
         raise ValueError(f"16-bit samples that decode to {samples.dtype}")
+    if not header.has_alpha and samples.ndim == 3:  # as Pillow does at 8 bit
+        samples = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
     texts: dict[str, str] = {}
     if is_page:
         dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm stands for unknown

@@ -19,6 +19,7 @@ class Header(NamedTuple):
     page: int = 0  # its number in a TIFF
     offset: int = 0  # of its directory in a TIFF, bytes
     white: int = 65_535  # the largest sample once decoded to 16 bit
+    has_alpha: bool = True  # whether samples beside the colours are alpha, as a TIFF says
 
 
 def read_headers(file: BinaryIO) -> tuple[Header, ...]:
@@ -61,18 +62,17 @@ def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
         file.seek(offset)
         tags.load(file)
         if page == 0 or not tags.get(SUBFILE_TYPE, 0) & 0b101:
-            known = (
-                {1, 2, 4} if tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == CIELAB else {1, 4}
-            )  # Lab's a and b are signed
-            is_unsigned = set(tags.get(Tiff.SAMPLEFORMAT, (1,))) <= known  # or unspecified
-            yield Header(
-                max(tags.get(Tiff.BITSPERSAMPLE, (1,))),
-                is_unsigned,
-                tags[Tiff.IMAGEWIDTH] * tags[Tiff.IMAGELENGTH],
-                page,
-                offset,
-            )
+            yield _page_header(tags, page, offset)
         offset, page = tags.next, page + 1
+
+
+def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> Header:
+    """The header of a TIFF's page from its directory."""
+    known = {1, 2, 4} if tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == CIELAB else {1, 4}  # Lab's a and b are signed
+    is_unsigned = set(tags.get(Tiff.SAMPLEFORMAT, (1,))) <= known  # or unspecified
+    pixels = tags[Tiff.IMAGEWIDTH] * tags[Tiff.IMAGELENGTH]
+    has_alpha = not {1, 2}.isdisjoint(tags.get(Tiff.EXTRASAMPLES, ()))
+    return Header(max(tags.get(Tiff.BITSPERSAMPLE, (1,))), is_unsigned, pixels, page, offset, has_alpha=has_alpha)
 
 
 def _avif_bits(file: BinaryIO) -> int:
