@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -12,6 +13,8 @@ from gigasr import __version__
 from gigasr.files.atomic import hash_file
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_metadata
+from gigasr.folders.prompts import check_prompts
+from gigasr.inference.noise import check_seed
 from gigasr.models import zoo
 from gigasr_base.zoo import find as find_base
 
@@ -49,6 +52,12 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
     return [[folder / f"{stem}_{label}{suffix}" for label in labels] for stem in stems]
 
 
+def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
+    """Raise ValueError for prompts that would be cut, and for a last seed that is too large."""
+    check_prompts([*prompts, *filter(None, (options["style_prompt"], options["to"]))])
+    check_seed(options["seed"] + options["count"] - 1)
+
+
 def base_images(painter: "TextToImage", prompt: str, options: dict[str, Any]) -> "Iterator[tuple[Tensor, str, int]]":
     """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed."""
     first, truncation, to, style = (options[key] for key in ("seed", "truncation", "to", "style_prompt"))
@@ -69,7 +78,7 @@ def describe_set(
 ) -> list[dict[str, str]]:
     """The metadata of each file of a set, in the order of `plan_sets`."""
     texts = describe(prompt, is_enlarged, options)
-    texts["Fingerprint"] = fingerprint(size, is_enlarged, options)
+    texts["Fingerprint"] = fingerprint(size, options["model"], options["upsampler"] if is_enlarged else None)
     first, count, frames = options["seed"], options["count"], options["frames"]
     if is_animated:
         return [texts | {"Frames": str(frames)}]
@@ -94,9 +103,10 @@ def describe(prompt: str, is_enlarged: bool, options: dict[str, Any]) -> dict[st
     return texts
 
 
-def fingerprint(size: tuple[int, int], is_enlarged: bool, options: dict[str, Any]) -> str:
+@lru_cache(maxsize=16)  # of all prompts of a command, and of a page
+def fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
     """The weights and the size as 16 hex digits, by which a picture is known that has been painted already."""
-    paths = [find_base(options["model"]), *([zoo.find(options["upsampler"])] if is_enlarged else [])]
+    paths = [find_base(model), *([] if upsampler is None else [zoo.find(upsampler)])]
     key = json.dumps([size, *(hash_file(path) for path in paths)])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 

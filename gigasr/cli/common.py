@@ -38,12 +38,17 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
             text = (
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             )
-            raise click.ClickException(" ".join(text.split())) from None
+            raise click.ClickException(one_line(text)) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapped
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks and runs of blanks are single blanks."""
+    return " ".join(text.split())
 
 
 def is_given(name: str) -> bool:

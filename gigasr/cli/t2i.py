@@ -80,10 +80,10 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     texts = [*prompts, *([] if file is None else read_prompts(file))]
     check_options(texts, output, options)
     from gigasr.pipeline import parse_box
-    from gigasr_base.painting import describe_set, is_file, plan_sets
+    from gigasr_base.painting import check_texts, describe_set, is_file, plan_sets
 
     size = parse_box(options["size"])
-    is_animated = options["to"] is not None and is_file(output, True) and output.suffix.lower() in ANIMATED
+    is_animated = options["to"] is not None and is_file(output, is_single=True) and output.suffix.lower() in ANIMATED
     number = 1 if is_animated else options["count"] if options["to"] is None else options["frames"]
     suffix = "." + options["suffix"].lstrip(".").lower()
     sets = plan_sets(texts, output, suffix, number, has_sheet=options["to"] is None)
@@ -133,15 +133,6 @@ def check_formats(targets: Iterable[Path]) -> None:
     for target in targets:
         check_format(target)
         check_folder(target.absolute().parent)
-
-
-def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
-    """Raise ValueError for prompts that would be cut, and for a last seed that is too large."""
-    from gigasr.folders.prompts import check_prompts
-    from gigasr.inference.noise import check_seed
-
-    check_prompts([*prompts, *filter(None, (options["style_prompt"], options["to"]))])
-    check_seed(options["seed"] + options["count"] - 1)
 
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:
@@ -212,14 +203,12 @@ def write_set(
     for target, picture, noted in zip(targets, pictures, notes, strict=False):
         if target in done:
             kept = read_image(target)
-            picture = PictureStrips(kept.size, iter([kept]))
-        strips = reduce_strips(picture, thumbnails) if len(targets) > 1 else picture.strips
-        if target in done:
+            deque(reduce_strips(PictureStrips(kept.size, iter([kept])), thumbnails), maxlen=0)
             click.echo(f"{target}  done before")
-            deque(strips, maxlen=0)
-        else:
-            write_frames(target, [PictureStrips(picture.size, strips)], None, noted)
-            report(target, picture.size)
+            continue
+        strips = reduce_strips(picture, thumbnails) if len(targets) > 1 else picture.strips
+        write_frames(target, [PictureStrips(picture.size, strips)], None, noted)
+        report(target, picture.size)
     if len(targets) > len(thumbnails) > 0:
         sheet = Picture(make_grid(thumbnails, nrow=math.ceil(math.sqrt(len(thumbnails))), pad_value=1.0))
         write_image(targets[-1], sheet, notes[-1])

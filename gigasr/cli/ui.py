@@ -75,10 +75,8 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image
-    from gigasr.folders.prompts import check_prompts
-    from gigasr.inference.noise import check_seed
     from gigasr.pipeline import parse_box
-    from gigasr_base.painting import base_images, describe_set, plan_sets
+    from gigasr_base.painting import base_images, check_texts, describe_set, plan_sets
     from gigasr_base.pipeline import TextToImage, check_size, enlarge
 
     @lru_cache(maxsize=1)
@@ -88,8 +86,7 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
     def paint(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
         prompt, upsampler = options["prompt"], enlarger.models[0]
         size = parse_box(options["size"])
-        check_seed(options["seed"] + options["count"] - 1)
-        check_prompts([prompt, *filter(None, (options["style_prompt"], options["to"]))])
+        check_texts([prompt], options)
         painter = load()
         check_size(size, painter.size)
         number = options["count"] if options["to"] is None else options["frames"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
+from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, one_line, progress_bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -245,11 +245,6 @@ class Reporter:
         """How many files went which way."""
         skipped = self.counts["skipped"] + self.counts["kept"]
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
-
-
-def one_line(text: str) -> str:
-    """A text whose line breaks and runs of blanks are single blanks."""
-    return " ".join(text.split())
 
 
 def describe(work: "Work") -> str:

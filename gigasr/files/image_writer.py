@@ -223,7 +223,7 @@ def _blocks(strips: Iterable[Picture], dtype: type[np.uint8] | type[np.uint16]) 
 
 
 def _to_samples(picture: Picture, dtype: type[np.uint8] | type[np.uint16]) -> np.ndarray:
-    """Round to [H, W, C] integers, C as in the picture; a gray picture whose colours differ gives its to_gray."""
+    """Round to [H, W, C] integers, C as in the picture; a gray picture whose colours differ gives its luma."""
     rgb = picture.rgb.detach()
     if not picture.is_gray:
         planes = [*rgb]

@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outputs:
-    """How outputs are named, and which of them are made here."""
+    """How outputs and their report are named."""
 
     folder: Path | None = None  # in which the tree is kept; a file for one named input; None = beside each input
     label: str = "8x"  # between an input's name and the suffix

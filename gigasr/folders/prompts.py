@@ -36,8 +36,12 @@ def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str)
 def check_prompts(prompts: Iterable[str]) -> None:
     """Raise ValueError for a prompt that would be cut, and for one that is no text."""
     for prompt in set(prompts):
-        if not prompt.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
-            raise ValueError(f"prompt: expected text in UTF-8, got {ascii(prompt[:30])}; check the terminal's encoding")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"prompt: expected text in UTF-8, got {ascii(prompt[:30])}; check the terminal's encoding"
+            ) from None
         if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
             raise ValueError(
                 f"prompt: expected at most {CONTEXT_LENGTH - 2} tokens, got {count - 2}; shorten '{prompt[:30]}...'"
