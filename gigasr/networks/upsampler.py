@@ -21,7 +21,7 @@ from gigasr.networks.blocks import (
 from gigasr.networks.ops import enlarge
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 
-RGB_GAIN, RGB_START = 0.1, 0.1  # of ToRGB, and of its first weights: at the start there is little but the low-res image
+RGB_GAIN = 0.1  # a shallow pyramid starts near the enlarged low-res image; the paper's deep one adds a std of about 1
 
 
 class Level(nn.Module):
@@ -96,9 +96,6 @@ class Upsampler(nn.Module):
             ToRGB(level.channels, config.w_dim, RGB_GAIN) for level in levels[config.num_down + 1 :]
         )
         scale_styles(self, config.style_std)
-        for layer in self.to_rgb:
-            assert isinstance(layer, ToRGB)
-            layer.bank.data.mul_(RGB_START)
 
     @property
     def scale(self) -> int:
