@@ -45,11 +45,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != REPORT}
 
 
+def start_upscale(folder: Path, output: Path, weights: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "gigasr", "upscale", folder, "-o", output, "-n", weights]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
 def kill_a_run(folder: Path, output: Path, weights: Path, rng: random.Random) -> None:
     """Start the command, and kill it some moments after it has begun to write."""
-    command = [sys.executable, "-m", "gigasr", "upscale", folder, "-o", output, "-n", weights]
     before = {path for path in output.glob("*") if path.suffix != ".tmp"} if output.exists() else set()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with start_upscale(folder, output, weights) as process:
         while process.poll() is None and not (output.exists() and set(output.glob("*")) - before):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
@@ -68,6 +72,18 @@ def assert_survives_kills(tmp_path: Path, weights: Path, count: int, kills: int)
     assert set(statuses) <= {"done", "skipped"}
     assert contents(output) == expected
     assert run_here(folder, output, weights) == ["skipped"] * count
+
+
+def test_a_run_that_is_told_to_terminate_leaves_nothing_half_written(tiny_weights: Path, tmp_path: Path) -> None:
+    folder, output = make_folder(tmp_path / "in", 200), tmp_path / "out"
+    with start_upscale(folder, output, tiny_weights) as process:
+        while process.poll() is None and not any(output.glob("*.tmp")):
+            time.sleep(0.001)
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.startswith(b"interrupted: ")
+    assert not any(output.glob("*.tmp"))
 
 
 def test_a_run_of_12_files_survives_2_kills(tiny_weights: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: options in, one clear line out. Heavy packages are imported by the command that needs them."""
 
+import signal
 import sys
 
 import click
@@ -24,6 +25,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def main(context: click.Context, debug: bool) -> None:
     """Enlarge images in one pass, guided by text."""
     context.obj = debug
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
     if sys.platform == "linux":
         keep_freed_memory()
 
