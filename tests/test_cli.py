@@ -147,6 +147,28 @@ def test_a_list_with_a_wrong_name_or_a_long_prompt_is_an_error_before_anything_r
     assert not (tmp_path / "out").exists()
 
 
+def test_an_error_of_a_kind_that_nobody_expects_is_one_line_with_the_files_name(
+    upscale: Callable[..., Result], photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EncoderError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise EncoderError("no such profile")
+
+    monkeypatch.setattr("gigasr.folders.worker.write_frames", fail)
+    assert_fails(upscale(photo), f"{photo}: no such profile")
+
+
+def test_a_name_that_the_terminal_cannot_show_ends_no_run(tiny_weights: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "写真.png", "z.png"):
+        (tmp_path / "in" / name).write_bytes(photo.read_bytes())
+    command = [sys.executable, "-m", "gigasr", "upscale", tmp_path / "in", "-o", tmp_path / "out", "-n", tiny_weights]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, check=True)
+    assert b"3 done, 0 skipped, 0 failed" in done.stdout
+
+
 def test_an_interrupt_before_the_work_exits_with_130_too(
     upscale: Callable[..., Result], photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +178,16 @@ def test_an_interrupt_before_the_work_exits_with_130_too(
     monkeypatch.setattr("gigasr.folders.plan.find_images", interrupt)
     result = upscale(photo)
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_results_without_words_of_their_own_are_replaced_as_the_report_knows_them(
+    upscale: Callable[..., Result], photo: Path, tmp_path: Path
+) -> None:
+    assert upscale(tmp_path, "--format", "bmp").exit_code == 0
+    result = upscale(tmp_path, "--format", "bmp", "--overwrite", "--seed", 1)
+    assert result.stdout.endswith("1 done, 0 skipped, 0 failed\n"), result.output
+    (tmp_path / "photo_8x.bmp").write_bytes(b"mine")
+    assert_fails(upscale(tmp_path, "--format", "bmp", "--overwrite"), "photo_8x.bmp: expected a result of gigasr")
 
 
 def test_an_input_is_not_replaced_by_a_result_unless_gigasr_made_it(

@@ -10,7 +10,7 @@ import pytest
 from picture_files import by_file, make_images, statuses
 
 from gigasr.folders.batch import Run
-from gigasr.folders.cluster import ATTEMPTS, ClusterRun, anywhere
+from gigasr.folders.cluster import ATTEMPTS, ClusterRun, anywhere, fraction
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, read_reports
 from gigasr.folders.worker import Settings, Work, Worker
@@ -36,6 +36,14 @@ def kill_a_worker() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize(
+    ("devices", "count", "share"), [(2, 2, 1), (4, 1, 1), (2, 3, 0.5), (1, 3, 0.3333), (0, 2, 0.5)]
+)
+def test_workers_beyond_the_devices_share_them_so_that_none_spans_two(devices: int, count: int, share: float) -> None:
+    assert fraction(devices, count) == share
+    assert devices * int(1 / share) >= count * (devices > 0)
+
+
 def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes(
     tiny_weights: Path, tmp_path: Path
 ) -> None:

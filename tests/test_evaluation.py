@@ -75,6 +75,14 @@ def test_a_folder_of_results_stands_for_the_model_that_made_them(samples: dict[s
         run([str(tmp_path / "lanczos")], samples, Judges(has_niqe=False))
 
 
+def test_a_folder_with_weights_is_a_model_though_samples_lie_beside_them(
+    samples: dict[str, Sample], tiny_weights: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tiny_weights, tmp_path / "model.safetensors")
+    write_image(tmp_path / "samples-00000100.png", Picture(torch.rand(3, 8, 8)))
+    assert len(run([str(tmp_path)], samples, Judges(has_niqe=False)).table()) == 1
+
+
 def test_a_result_is_found_by_its_whole_name_and_must_be_the_only_one(tmp_path: Path) -> None:
     right, other = torch.full((3, 8, 8), 1.0), torch.zeros(3, 8, 8)
     for name, pixels in {"a.1.png": other, "a.png": right, "a.b.png": other}.items():

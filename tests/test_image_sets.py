@@ -22,7 +22,7 @@ def test_the_middle_square_is_reduced_by_lanczos(tmp_path: Path) -> None:
 
 def test_a_folder_is_listed_with_what_lies_below_it_and_an_empty_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    for name in ("b/x.JPEG", "a.png", "notes.txt"):
+    for name in ("b/x.JPEG", "a.png", "notes.txt", "._a.png", "b/.x.png"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "x.JPEG"]
     with pytest.raises(ValueError, match="expected a folder with images, got none"):

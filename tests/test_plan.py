@@ -8,6 +8,7 @@ from picture_files import make_images
 from PIL import Image
 
 from gigasr.folders.plan import Job, Outputs, find_images, is_in_shard, plan_jobs
+from gigasr.folders.report import REPORT, append_record, name_from
 
 
 def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = None, **outputs: Any) -> list[Job]:
@@ -55,6 +56,22 @@ def test_a_pattern_stands_for_the_images_it_matches(tmp_path: Path) -> None:
     ]
     with pytest.raises(FileNotFoundError, match="does not exist"):
         found(str(tmp_path / "*.webp"))
+
+
+def test_a_pattern_leaves_out_the_output_folder_that_lies_in_its_own(tmp_path: Path) -> None:
+    a, _ = make_images(tmp_path, "in/a.png", "in/large/b_8x.png")
+    for pattern in ("*", "**/*.png"):
+        assert [job.source.path for job in plan(str(tmp_path / "in" / pattern), output=tmp_path / "in" / "large")] == [
+            a
+        ]
+    assert [job.source.path for job in plan(str(tmp_path / "in" / "a.*"), output=tmp_path)] == [a]
+
+
+def test_a_folder_that_was_moved_still_knows_its_results(tmp_path: Path) -> None:
+    a, b = make_images(tmp_path / "here", "a.png", "a_8x.png")
+    append_record(tmp_path / "here" / REPORT, {"input": name_from(a.parent, a), "output": b.name, "status": "done"})
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert [job.source.name.name for job in plan(tmp_path / "there", label="4x")] == ["a.png"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

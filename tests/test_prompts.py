@@ -1,6 +1,7 @@
 """Every file gets the prompt that the list, its sidecar or the command gives it."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,16 @@ def test_the_longest_of_all_prompts_decides(tmp_path: Path) -> None:
     check_prompts(["", "word " * 75])
     with pytest.raises(ValueError, match="prompt: expected at most 75 tokens, got 76; shorten 'word"):
         check_prompts(["", "a dog", "word " * 76])
+
+
+def test_the_file_of_a_prompt_that_is_too_long_is_named(tmp_path: Path) -> None:
+    inputs = files(tmp_path, "a.png", "b.png")
+    write(tmp_path / "b.txt", "word " * 76)
+    with pytest.raises(ValueError, match=r"b.png: prompt: expected at most 75 tokens, got 76"):
+        assign_prompts(inputs, "sidecar", "")
+
+
+def test_an_accent_may_be_a_character_of_its_own(tmp_path: Path) -> None:
+    inputs = files(tmp_path, unicodedata.normalize("NFD", "café.png"))
+    origin = write(tmp_path / "p.csv", f"file,prompt\n{unicodedata.normalize('NFC', 'café.png')},a cup\n")
+    assert [*assign_prompts(inputs, str(origin), "").values()] == ["a cup"]

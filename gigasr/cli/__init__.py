@@ -1,7 +1,9 @@
 """The command line: options in, one clear line out. Heavy packages are imported by the command that needs them."""
 
+import io
 import signal
 import sys
+import threading
 
 import click
 
@@ -25,7 +27,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def main(context: click.Context, debug: bool) -> None:
     """Enlarge images in one pass, guided by text."""
     context.obj = debug
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks ends no run
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
     if sys.platform == "linux":
         keep_freed_memory()
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
 INTERRUPTED = 130  # exit code, as of a shell's command
 SEED = click.IntRange(0, 2**63 - 1)
 DEVICE = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -32,13 +33,13 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+        except EXPECTED as error:
             if click.get_current_context().obj:
                 raise
             text = (
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             )
-            raise click.ClickException(one_line(text)) from None
+            raise click.ClickException(one_line(text) or type(error).__name__) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--base", default="base_lite", show_default=True, help="Base model of the text tab: a name or file.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
-@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--max-upload", default=64, show_default=True, type=click.IntRange(1), help="Largest upload, MB.")
 @click.option(
     "--max-result", default=268, show_default=True, type=click.IntRange(1), help="Largest result, megapixels."

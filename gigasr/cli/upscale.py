@@ -5,13 +5,14 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, one_line, progress_bar
+from gigasr.cli.common import EXPECTED, INTERRUPTED, PRECISION, SEED, clear_errors, one_line, progress_bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -158,14 +159,26 @@ def plan(options: dict[str, Any]) -> "list[Job]":
 
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
     """Raise ValueError where a result would replace an input that gigasr hasn't made."""
-    from gigasr.files.images import read_metadata
-    from gigasr.folders.report import absolute
+    from gigasr.folders.report import absolute, read_reports
 
     targets = {absolute(job.target): job.source.path for job in jobs}
+    folders = {job.report.parent for job in jobs if job.report is not None}
+    records = {output: record for folder in folders for output, record in read_reports(folder).items()}
     for path in inputs:
         source = targets.get(absolute(path))
-        if source is not None and not read_metadata(path).get("Software", "").startswith("gigasr"):
+        if source is not None and not is_result(path, records.get(absolute(path), {})):
             raise ValueError(f"{path}: expected a result of gigasr to replace, got an input; choose -o for {source}")
+
+
+def is_result(path: Path, record: dict[str, Any]) -> bool:
+    """Tell whether gigasr made a file, by its record in a report or by its own words."""
+    from gigasr.files.images import read_metadata
+
+    if record.get("bytes") == path.stat().st_size:
+        return True
+    with suppress(ValueError):  # it is no image
+        return read_metadata(path).get("Software", "").startswith("gigasr")
+    return False
 
 
 def read_settings(options: dict[str, Any]) -> "Settings":
@@ -193,7 +206,10 @@ def enlarge(
 
         ClusterRun(jobs, settings, reporter, ray, workers).start()
     if reporter.is_single and reporter.error is not None:
-        raise reporter.error
+        error = reporter.error
+        if isinstance(error, EXPECTED):
+            raise error
+        raise RuntimeError(f"{jobs[0].source.path}: {error or type(error).__name__}") from error
 
 
 class Reporter:

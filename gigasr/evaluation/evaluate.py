@@ -35,6 +35,7 @@ from gigasr.metrics import (
     spectrum_error,
     ssim_y,
 )
+from gigasr.models.hub import weights_among
 from gigasr.models.zoo import bundled
 from gigasr.pipeline import SuperResolver
 from gigasr.training.data import Sample
@@ -93,15 +94,21 @@ def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
 def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
     """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
 
-    A folder of the name of a bundled model or an interpolation is meant by ./NAME.
+    A folder of the name of a bundled model or an interpolation is meant by ./NAME; one with weights is a model.
     """
-    if model not in (*FILTERS, *bundled()) and any(is_image_file(path) for path in Path(model).rglob("*")):
+    if model not in (*FILTERS, *bundled()) and has_results(Path(model)):
         return partial(read_result, Path(model))
     if model in FILTERS:
         return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
     resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
     scale, seed = protocol.scale, protocol.seed
     return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+
+
+def has_results(folder: Path) -> bool:
+    """Tell whether a path is a folder of images, and not of a model, beside which a training leaves samples."""
+    is_model = folder.is_dir() and weights_among(path.name for path in folder.iterdir())
+    return not is_model and any(is_image_file(path) for path in folder.rglob("*"))
 
 
 def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:

@@ -8,12 +8,13 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.files.formats import visible_files
 from gigasr.training.data import SUFFIXES, load_rgb
 
 
 def list_images(folder: Path) -> list[Path]:
     """All images below a folder, by name."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = visible_files(folder, SUFFIXES)
     if not found:
         raise ValueError(f"{folder}: expected a folder with images, got none; check the path")
     return found

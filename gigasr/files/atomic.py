@@ -58,7 +58,7 @@ def _new_file(folder: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove the half-written files of processes that have died; nothing happens where locks are unknown."""
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if fcntl is not None else ():
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), path.open("rb+") as file:  # NFS locks no file open for reading
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 

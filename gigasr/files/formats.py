@@ -1,5 +1,6 @@
 """Kinds of image files, by their names and Pillow's."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
@@ -15,6 +16,12 @@ OUTPUT_FORMATS = {
     ".gif": "GIF",
     ".avif": "AVIF",
 }
+
+
+def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder that end in one of the suffixes, sorted; none is hidden or in a hidden folder."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def is_image_file(path: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from gigasr.files.atomic import remove_leftovers
 from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
-from gigasr.folders.report import absolute, append_record, read_reports
+from gigasr.folders.report import absolute, append_record, name_from, read_reports
 from gigasr.folders.worker import Settings, Strip, Work, Worker
 
 Notify = Callable[[Work], None]  # called when a file has made progress, and when it is done, skipped, kept or failed
@@ -41,7 +41,7 @@ class Ledger:
         if job.report is None or work.status == "skipped" and work.is_known:
             return
         output = job.target.relative_to(job.report.parent).as_posix()
-        record = {"input": str(job.source.path.absolute()), "output": output, **work.record}
+        record = {"input": name_from(job.report.parent, job.source.path), "output": output, **work.record}
         try:
             append_record(job.report, record | {"status": status, "error": str(work.error or "")})
         except OSError as error:

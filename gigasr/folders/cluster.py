@@ -1,7 +1,10 @@
 """A run over many files on the machines of a Ray cluster, or in several processes on this one."""
 
 import logging
+import math
 import os
+import signal
+import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +61,11 @@ class WorkerHandle:
         return len(self.jobs) < (1 if alone else AT_A_TIME)
 
 
+def fraction(devices: int, count: int) -> float:
+    """What each of several workers takes of a device: all, or such a part that all have room and none needs two."""
+    return math.floor(10_000 / math.ceil(count / max(devices, 1))) / 10_000  # down, as Ray counts in these parts
+
+
 class ClusterRun:
     """A run over files on Ray: a file whose worker dies goes to another, and the rest goes on."""
 
@@ -76,11 +84,14 @@ class ClusterRun:
         """Go through the files; the workers must see them under the same names."""
         ray = import_ray()
         options = {"log_to_driver": False, "logging_level": logging.ERROR}
+        handler = signal.getsignal(signal.SIGTERM)
         if self.address == LOCAL:
             cores = max(os.cpu_count() or 1, self.workers or 1)
             ray.init(include_dashboard=False, num_cpus=cores, **options)
         else:
             ray.init(self.address, **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's would end the process at once
         try:
             handles = self.start_workers(ray)
             while self.waiting or any(handle.jobs for handle in handles):
@@ -96,7 +107,7 @@ class ClusterRun:
         gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
         slots = gpus or sum(max(int(node.get("CPU", 0)) // CORES_PER_WORKER, 1) for node in alive)
         count = self.workers or slots
-        share = {"num_gpus": min(gpus / count, 1)} if gpus else {"num_cpus": min(cores / count, 1)}
+        share = {"num_gpus": fraction(gpus, count)} if gpus else {"num_cpus": fraction(cores, count)}
         actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(
             RemoteWorker
         )

@@ -52,7 +52,7 @@ class Outputs:
 def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output: Path | None = None) -> list[Source]:
     """Files as given; the images of a folder, or of all folders below it; what a pattern like `*.png` stands for.
 
-    Hidden files, links to folders and the output folder are left out of a folder.
+    Hidden files, links to folders and an output folder that lies in it are left out of a folder, as of a pattern's.
     """
     found: list[Source] = []
     for given in inputs:
@@ -63,7 +63,10 @@ def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) if is_pattern else path
         images: list[Path] = []
         for match in map(Path, sorted(glob.glob(str(given), recursive=True)) if is_pattern else [path]):
-            images += _walk(match, is_recursive, output) if match.is_dir() else [match] * is_image_file(match)
+            images += _walk(match, is_recursive) if match.is_dir() else [match] * is_image_file(match)
+        if output is not None and root.resolve() in output.resolve().parents:
+            skipped = output.resolve()
+            images = [image for image in images if not image.resolve().is_relative_to(skipped)]
         if not images and is_pattern:
             raise FileNotFoundError(f"{given}: does not exist; check the name")
         if not images:
@@ -72,16 +75,14 @@ def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output
     return found
 
 
-def _walk(folder: Path, is_recursive: bool, output: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, is_recursive: bool) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    skipped = None if output is None else output.resolve()
     for parent, folders, names in os.walk(folder, onerror=fail):
         paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
         yield from (path for path in paths if is_image_file(path) and path.is_file())
-        below = [name for name in sorted(folders) if is_recursive and not name.startswith(".")]
-        folders[:] = [name for name in below if Path(parent, name).resolve() != skipped]
+        folders[:] = [name for name in sorted(folders) if is_recursive and not name.startswith(".")]
 
 
 def plan_jobs(sources: list[Source], outputs: Outputs) -> list[Job]:

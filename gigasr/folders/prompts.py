@@ -5,6 +5,7 @@ import difflib
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str)
             raise ValueError("prompts: expected a .txt file beside at least one input, got none; see --prompts")
     else:
         found = _match(files, Path(origin))
+    for prompt, path in {prompt: path for path, prompt in found.items()}.items():
+        try:
+            check_prompts([prompt])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return {path: found.get(path, default) for path in files}
 
 
@@ -96,20 +102,25 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
 
 def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:
     """Find the file of every row: named below the input folder, or as seen from the list's own folder."""
-    places = {os.path.abspath(path): path for path in files}
+    places = {_key(os.path.abspath(path)): path for path in files}
     below: dict[str, list[Path]] = {}
     for path, below_input in files.items():
-        below.setdefault(below_input.as_posix(), []).append(path)
+        below.setdefault(_key(below_input.as_posix()), []).append(path)
     found: dict[Path, str] = {}
     for name, prompt in read_list(origin):
-        place = places.get(os.path.abspath(origin.parent / name))
-        matches = below.get(Path(name).as_posix(), []) if place is None else [place]
+        place = places.get(_key(os.path.abspath(origin.parent / name)))
+        matches = below.get(_key(Path(name).as_posix()), []) if place is None else [place]
         if not matches:
             raise ValueError(f"{origin}: expected names of inputs, got '{name}'{_nearest(name, below)}; correct it")
         for match in matches:
             if found.setdefault(match, prompt) != prompt:
                 raise ValueError(f"{origin}: expected one prompt per file, got two for '{name}'; keep one")
     return found
+
+
+def _key(name: str) -> str:
+    """A name by which files are told to be the same: macOS splits accents off, Windows ignores case."""
+    return unicodedata.normalize("NFC", os.path.normcase(name))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -22,6 +22,12 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normcase(os.path.abspath(path)))
 
 
+def name_from(folder: Path, path: Path) -> str:
+    """A file's name in the folder's report: below the folder relative, so that both may be moved, else absolute."""
+    folder, path = folder.absolute(), path.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
 def read_reports(folder: Path) -> dict[Path, dict[str, Any]]:
     """The latest record of each output that the folder's reports call finished; cut and foreign lines are left out."""
     found: dict[Path, dict[str, Any]] = {}
@@ -31,7 +37,7 @@ def read_reports(folder: Path) -> dict[Path, dict[str, Any]]:
                 record = json.loads(line)
                 output, known = absolute(folder / record["output"]), found.get(absolute(folder / record["output"]))
                 if record["status"] == "done" and (known is None or known["time"] <= record["time"]):
-                    found[output] = record | {"input": absolute(Path(record["input"]))}
+                    found[output] = record | {"input": absolute(folder / record["input"])}
     return found
 
 

@@ -1,5 +1,6 @@
 """Model names to weights and models: bundled with the package, a local file or folder, or on the Hugging Face Hub."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Literal
@@ -74,8 +75,13 @@ def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
 
 
 def model_scale(name: str) -> int:
-    """By how much a model enlarges; gigasr's own tell it without being built."""
+    """By how much a model enlarges; gigasr's own tell it without being built, others are built once."""
     path = find(name)
+    return _scale(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _scale(path: Path, changed: int) -> int:
     header = {} if is_onnx(path) else open_weights(path)[1]
     if header.get("kind") == "upsampler":
         return parse(UpsamplerConfig, json.loads(header["config"]), str(path)).scale
@@ -110,12 +116,13 @@ def convert(source: Path, target: Path) -> None:
     if "kind" not in header:
         raise ValueError(f"{source}: expected gigasr's own weights, got others; they run as they are")
     savers = {".safetensors": save_weights, ".pth": save_pickled, "": save_folder}
-    if target.suffix not in savers:
-        raise ValueError(f"{target}: expected .safetensors, .pth or a folder's name, got {target.suffix}; choose one")
+    suffix = "" if target.suffix[1:].isdigit() else target.suffix  # of a version
+    if suffix not in savers:
+        raise ValueError(f"{target}: expected .safetensors, .pth or a folder's name, got {suffix}; choose one")
     state = dict(tensors)
     dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     notes = {name: text for name, text in header.items() if name not in ("format", "kind", "config")}
-    savers[target.suffix](target, state, header["kind"], json.loads(header["config"]), dtype, **notes)
+    savers[suffix](target, state, header["kind"], json.loads(header["config"]), dtype, **notes)
 
 
 def read_aura_config(path: Path) -> AuraConfig:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gigasr.config import DataConfig
+from gigasr.files.formats import visible_files
 from gigasr.files.text_file import read_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
@@ -157,7 +158,7 @@ def as_captions(value: object) -> tuple[str, ...]:
 
 def sidecar_rows(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """Yield all images of a folder with the text beside each; they belong to whichever split is asked for."""
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+    for path in visible_files(folder, SUFFIXES):
         yield Sample(path, (sidecar_caption(path),)), {"split": split}
 
 

@@ -43,7 +43,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        subject, colon, rest = " ".join(str(error).split()).partition(": ")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        subject, colon, rest = " ".join(reason.split()).partition(": ")
         text = f"{Path(subject).name}: {rest}" if colon else subject
         raise gr.Error(text, print_exception=False) from error
 
