@@ -35,15 +35,13 @@ def kill_a_worker() -> None:
     pytest.fail("found no worker to kill")
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize(
-    ("devices", "count", "share"), [(2, 2, 1), (4, 1, 1), (2, 3, 0.5), (1, 3, 0.3333), (0, 2, 0.5)]
-)
+@pytest.mark.parametrize(("devices", "count", "share"), [(2, 2, 1), (4, 1, 1), (2, 3, 0.5), (1, 3, 0.3333)])
 def test_workers_beyond_the_devices_share_them_so_that_none_spans_two(devices: int, count: int, share: float) -> None:
     assert fraction(devices, count) == share
-    assert devices * int(1 / share) >= count * (devices > 0)
+    assert devices * int(1 / share) >= count
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes(
     tiny_weights: Path, tmp_path: Path
 ) -> None:

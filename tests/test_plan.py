@@ -61,9 +61,8 @@ def test_a_pattern_stands_for_the_images_it_matches(tmp_path: Path) -> None:
 def test_a_pattern_leaves_out_the_output_folder_that_lies_in_its_own(tmp_path: Path) -> None:
     a, _ = make_images(tmp_path, "in/a.png", "in/large/b_8x.png")
     for pattern in ("*", "**/*.png"):
-        assert [job.source.path for job in plan(str(tmp_path / "in" / pattern), output=tmp_path / "in" / "large")] == [
-            a
-        ]
+        jobs = plan(str(tmp_path / "in" / pattern), output=tmp_path / "in" / "large")
+        assert [job.source.path for job in jobs] == [a]
     assert [job.source.path for job in plan(str(tmp_path / "in" / "a.*"), output=tmp_path)] == [a]
 
 
