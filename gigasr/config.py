@@ -148,7 +148,7 @@ class PhaseConfig(Strict):
     generator_lr: float = Field(0.0025, gt=0)
     discriminator_lr: float = Field(0.0025, gt=0)
     betas: tuple[Beta, Beta] = (0.0, 0.99)  # of AdamW, all players
-    decay: bool = False  # learning rates fall with the square root of what is left of the phase
+    decay: bool = False  # learning rates fall with the root of what is left of the phase, to a tenth
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")

@@ -375,11 +375,12 @@ def test_training_on_a_gpu_that_is_not_there_is_one_clear_line(photo_folder: Pat
 
 
 def test_training_into_its_own_data_or_over_a_model_is_refused(photo_folder: Path, tmp_path: Path) -> None:
-    def train(output: Path) -> Result:
-        options = ["--data", str(photo_folder), "--device", "cpu", "-o", str(output)]
+    def train(output: Path, *more: str) -> Result:
+        options = ["--data", str(photo_folder), "--device", "cpu", "-o", str(output), *more]
         return CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options])
 
     assert_fails(train(photo_folder / "run"), "expected a folder outside the data")
+    assert_fails(train(photo_folder / "run", "--gpus", "4"), "Option '--gpus' needs '--dry-run'", code=2)
     (tmp_path / "model.safetensors").touch()
     assert_fails(train(tmp_path), "holds a run; choose another -o")
 

@@ -1,5 +1,6 @@
 """Crops are aligned, captioned and reproducible; filters and broken files leave the rest alone."""
 
+import io
 import json
 import logging
 import pickle
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 
 from gigasr.config import DataConfig
-from gigasr.training.data import Crops, Cutter, FolderSource, LoadedBatch, Sample, load_rgb, read_folder, sample_rng
+from gigasr.training.data import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
+from gigasr.training.readers import LoadedBatch
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)
 
@@ -180,6 +182,19 @@ def break_files(samples: list[Sample], tmp_path: Path, count: int) -> list[Sampl
     (tmp_path / "0.png").write_bytes(data[: len(data) // 2])
     (tmp_path / "1.png").write_bytes(b"<html>not found</html>")
     return [Sample(tmp_path / f"{i}.png", ("broken",)) for i in range(count)] + samples[count:]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_exif_does_not_cost_the_picture() -> None:
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x011A: 72.0, 0x010E: "a", 0x013E: (0.3, 0.3)})
+    file = io.BytesIO()
+    Image.new("RGB", (16, 8), "red").save(file, "JPEG", exif=exif)
+    start = file.getvalue().index(b"Exif") + 6
+    for offset in range(start, start + len(exif.tobytes()) - 6):
+        damaged = bytearray(file.getvalue())
+        damaged[offset] = 59
+        assert set(load_rgb(io.BytesIO(damaged)).size) == {8, 16}
 
 
 def test_the_next_readable_image_stands_in_for_a_broken_one(

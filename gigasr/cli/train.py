@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import clear_errors, progress_bar
+from gigasr.cli.common import clear_errors, is_given, progress_bar
 
 DAY = 86_400  # seconds
 
@@ -66,14 +66,18 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
 
         budget = make_budget(game_class(settings), settings, options["gpus"])
         return click.echo(describe(budget, options["tflops"], options["days"]))
+    for name in ("gpus", "tflops", "days"):
+        if is_given(name):
+            raise click.UsageError(f"Option '--{name}' needs '--dry-run'; several GPUs need torchrun or accelerate.")
     if data is None:
         raise click.UsageError("Missing option '--data': the training images.")
     if options["init"] and options["resume"]:
         raise click.UsageError("Options '--init' and '--resume' exclude each other.")
     folder = options["output"] or Path("runs") / config.stem
     check_folder(folder, options["resume"])
-    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another -o")
+    for images in filter(None, (data, options["validation"])):
+        if Path(images).is_dir() and folder.resolve().is_relative_to(Path(images).resolve()):
+            raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another")
     run(settings, data, folder, options, config.stem)
 
 

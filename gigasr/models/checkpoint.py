@@ -1,10 +1,12 @@
 """Files of weights: safetensors with the config in the header, written atomically; training state beside them."""
 
+import errno
 import json
 import pickle
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +40,17 @@ class CheckpointError(ValueError):
     """A file that cannot be used as a checkpoint."""
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """`replacing`, with an OSError that names the file for what torch and safetensors raise on a full disk."""
+    with replacing(path) as temporary:
+        try:
+            yield temporary
+        except (RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise OSError(errno.EIO, f"can't be written, is the disk full? ({reason})", str(path)) from error
+
+
 def save_weights(
     path: Path, state: dict[str, Tensor], kind: str, config: dict[str, Any], dtype: torch.dtype, **notes: str
 ) -> None:
@@ -52,7 +65,7 @@ def save_weights(
     tensors = {
         k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in state.items()
     }
-    with replacing(path) as temporary:
+    with writing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 
@@ -186,13 +199,13 @@ def save_pickled(
     """Save a model as {"params_ema": tensors} with torch.save, for tools that want that; the header is beside it."""
     header = {"format": FORMAT, "kind": kind, "config": json.dumps(config), **notes}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    with replacing(path) as temporary:
+    with writing(path) as temporary:
         torch.save({"params_ema": tensors, HEADER: header}, temporary)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save a training state (tensors, numbers, strings in dicts and lists)."""
-    with replacing(path) as temporary:
+    with writing(path) as temporary:
         torch.save(state, temporary)
 
 

@@ -5,11 +5,10 @@ import json
 import logging
 import math
 import random
-import signal
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,20 +17,32 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from gigasr.config import DataConfig
 from gigasr.files.formats import visible_files
 from gigasr.files.text_file import read_text
+from gigasr.training.readers import LoadedBatch, load
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (  # what Pillow raises on damaged images
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 BICUBIC = Image.Resampling.BICUBIC
 
 logger = logging.getLogger(__name__)
-
-LoadedBatch = tuple[Tensor, Tensor, list[str]]  # numbers [B], hr [B, 3, crop, crop] in [-1, 1], captions
 
 
 class Item(NamedTuple):
@@ -71,7 +82,11 @@ def sample_rng(seed: int, index: int | str) -> torch.Generator:
 def load_rgb(file: Path | BinaryIO) -> Image.Image:
     """Read an upright RGB image of 8 bit; what is transparent becomes white. Raises one of UNREADABLE."""
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        opened.load()
+        try:
+            image = ImageOps.exif_transpose(opened)
+        except UNREADABLE:  # damaged EXIF does not cost the picture
+            image = opened.copy()
     if image.mode.startswith("I"):  # 16 bit, which convert() would clip
         image = Image.fromarray(((np.asarray(image).clip(0, 65535).astype(np.int64) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -273,28 +288,3 @@ def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> I
     """Yield a process's part of each run of world * batch_size numbers; the last part may be short, or missing."""
     for first in range(start + rank * batch_size, end, world * batch_size):
         yield list(range(first, min(first + batch_size, end)))
-
-
-def load(
-    dataset: Dataset[Item], workers: int, batch_size: int = 1, parts: Iterable[list[int]] | None = None
-) -> Iterator[LoadedBatch]:
-    """Yield the batches of a torch DataLoader, read by so many processes.
-
-    Its generator is its own: starting the processes would else move torch's random state.
-    """
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        batch_sampler=parts,
-        num_workers=workers,
-        generator=torch.Generator(),
-        worker_init_fn=leave_signals_to_the_trainer,
-    )
-    for numbers, hr, captions in loader:
-        yield numbers, hr, list(captions)
-
-
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Terminals and schedulers send SIGINT and SIGTERM to every process; readers go on until the step is saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

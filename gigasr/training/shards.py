@@ -21,15 +21,14 @@ from gigasr.training.data import (
     Cutter,
     FolderSource,
     Item,
-    LoadedBatch,
     Skipped,
     describe,
-    load,
     load_rgb,
     own_parts,
     read_folder,
     rejecting_filter,
 )
+from gigasr.training.readers import LoadedBatch, load
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 SHUFFLED = 200  # samples; neighbours in a shard that change places at random

@@ -62,15 +62,15 @@ class Trainer:
         """
         self.log.trim(self.step)
         with stop_requests() as stop:
-            end = 0
+            end, is_stopped = 0, False  # decided by all processes together, or they would wait for each other
             for phase in self.train.phases:
                 self.phase_start, end = end, end + phase.images
                 for batch in self.steps(phase, end):
                     progress(phase.batch_size, self.train_step(batch, phase))
-                    if any_process(stop.is_set(), self.game.device):
-                        stop.set()
+                    is_stopped = any_process(stop.is_set(), self.game.device)
+                    if is_stopped:
                         break
-                if stop.is_set():
+                if is_stopped:
                     break
             self.save()  # still deaf to further requests
         self.log.close()
@@ -175,12 +175,12 @@ class Trainer:
             load_module_state(self.game.generator_ema, state["generator_ema"])
             for name in self.game.players.keys() & state["players"].keys():
                 self.game.players[name].load(state["players"][name])
-        except RuntimeError as error:
+            self.images_seen, self.step = state["images_seen"], state["step"]
+        except (RuntimeError, LookupError, TypeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(
                 f"{path}: expected a state of the same networks, got: {reason}; give the config and the --set of before"
             ) from None
-        self.images_seen, self.step = state["images_seen"], state["step"]
 
     def start_from(self, path: Path) -> None:
         """Let the generator and its average start from a file of weights; every other player starts anew.
