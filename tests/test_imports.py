@@ -15,6 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*
 
 RANKS = {  # folders and modules import from lower ranks of their package; gigasr_base may import all of gigasr but cli
     "gigasr": {
+        "errors": -1,
         "config_errors": -1,
         "config_file": -1,
         "metric_ops": -1,

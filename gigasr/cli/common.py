@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 from click.core import ParameterSource
 
+from gigasr.errors import EXPECTED, join_lines
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
 INTERRUPTED = 130  # exit code, as of a shell's command
 SEED = click.IntRange(0, 2**63 - 1)
 DEVICE = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -39,17 +40,12 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
             text = (
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             )
-            raise click.ClickException(one_line(text) or type(error).__name__) from None
+            raise click.ClickException(join_lines(text) or type(error).__name__) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapped
-
-
-def one_line(text: str) -> str:
-    """A text whose line breaks and runs of blanks are single blanks."""
-    return " ".join(text.split())
 
 
 def is_given(name: str) -> bool:

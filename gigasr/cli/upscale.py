@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import EXPECTED, INTERRUPTED, PRECISION, SEED, clear_errors, one_line, progress_bar
+from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
+from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -127,7 +128,7 @@ def upscale(context: click.Context, **options: Any) -> None:
 def plan(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
     from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
-    from gigasr.folders.prompts import assign_prompts, check_prompts
+    from gigasr.folders.prompts import assign_prompts
     from gigasr.models.zoo import model_scale
     from gigasr.pipeline import parse_box
 
@@ -153,7 +154,6 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     if options["overwrite"]:
         check_replaced(jobs, left_out)
     prompts = assign_prompts(names, options["prompts"], options["prompt"])
-    check_prompts(prompts.values())
     return [replace(job, prompt=prompts[job.source.path]) for job in jobs if is_in_shard(job.source, options["shard"])]
 
 
@@ -244,13 +244,13 @@ class Reporter:
 
     def show(self, work: "Work") -> None:
         """Print the line of a file."""
-        source, target = (one_line(click.format_filename(path)) for path in (work.job.source.path, work.job.target))
+        source, target = (join_lines(click.format_filename(path)) for path in (work.job.source.path, work.job.target))
         if work.error is not None and self.is_single:
             return
         if work.status == "failed":
             if self.is_debug:
                 click.echo("".join(traceback.format_exception(work.error)), err=True)
-            reason = one_line(str(work.error) or type(work.error).__name__).removeprefix(f"{source}: ")
+            reason = join_lines(str(work.error) or type(work.error).__name__).removeprefix(f"{source}: ")
             click.echo(f"{source}: failed: {reason}", err=True)
         elif work.status == "kept":
             click.echo(f"skipped: {work.error}", err=True)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from gigasr.errors import join_lines
 from gigasr.files.colour import cmyk_to_srgb
 from gigasr.files.exif import exif_bytes, kept_texts, portable_tags, read_exif
 from gigasr.files.formats import INPUT_FORMATS
@@ -52,7 +53,7 @@ def decoding(path: Path) -> Iterator[None]:
     except (OSError, *_DECODER_ERRORS) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = join_lines(str(error)) or type(error).__name__
         raise ValueError(f"{path}: expected an intact image, got a damaged one ({reason}); replace it") from error
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gigasr.errors import join_lines
 from gigasr.folders.batch import Ledger, Notify
 from gigasr.folders.plan import Job
 from gigasr.folders.worker import Settings, Work, Worker
@@ -164,7 +165,7 @@ class ClusterRun:
             logger.warning("%s: its worker died; once more", job.source.path)
             self.waiting.append(job)
             return
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = join_lines(f"{type(error).__name__}: {error}")[:300]
         work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
         self.ledger.add(work)
         self.notify(work)

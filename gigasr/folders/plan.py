@@ -64,8 +64,8 @@ def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output
         images: list[Path] = []
         for match in map(Path, sorted(glob.glob(str(given), recursive=True)) if is_pattern else [path]):
             images += _walk(match, is_recursive) if match.is_dir() else [match] * is_image_file(match)
-        if output is not None and root.resolve() in output.resolve().parents:
-            skipped = output.resolve()
+        skipped = None if output is None else output.resolve()
+        if skipped is not None and root.resolve() in skipped.parents:
             images = [image for image in images if not image.resolve().is_relative_to(skipped)]
         if not images and is_pattern:
             raise FileNotFoundError(f"{given}: does not exist; check the name")

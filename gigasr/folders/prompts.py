@@ -16,7 +16,7 @@ SIDECAR = "sidecar"
 
 
 def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str) -> dict[Path, str]:
-    """Give every file its prompt; those of which the origin says nothing get the default.
+    """Give every file its prompt; those of which the origin says nothing get the default; all are checked.
 
     files:  each input and its path below the input folder
     origin: a .csv or .jsonl list; "sidecar" for the .txt file beside each input; or None
@@ -36,6 +36,8 @@ def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str)
             check_prompts([prompt])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+    if len(found) < len(files):
+        check_prompts([default])
     return {path: found.get(path, default) for path in files}
 
 

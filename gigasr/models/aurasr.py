@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from gigasr.errors import join_lines
 from gigasr.inference.folding import MAPS, NO_MARGIN, crop, double, shrink
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
@@ -160,7 +161,7 @@ class AuraWeights:
         try:
             self.plan = self.check()
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = join_lines(str(error))
             raise CheckpointError(
                 f"{source}: expected the weights of AuraSR that fit its config.json, got: {reason}; fetch both again"
             ) from None

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gigasr.errors import join_lines
 from gigasr.files.atomic import replacing
 
 M = TypeVar("M", bound=nn.Module)
@@ -47,7 +48,7 @@ def writing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
         except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:100]
+            reason = join_lines(str(error))[:100]
             raise OSError(errno.EIO, f"can't be written, is the disk full? ({reason})", str(path)) from error
 
 
@@ -214,6 +215,6 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = join_lines(str(error))[:100] or type(error).__name__
         raise CheckpointError(f"{path}: expected a training state, got another or a damaged file: {reason}") from None
     return state

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gigasr.errors import join_lines
 from gigasr.inference.devices import Place, replicate
 from gigasr.inference.engine import BodyTailEngine, RegionEngine
 from gigasr.inference.noise import seeded
@@ -100,7 +101,7 @@ def load_spandrel(tensors: Mapping[str, Tensor], source: str) -> SpandrelModel:
         known = "gigasr's, AuraSR's, or an upscaler's that spandrel knows"
         raise CheckpointError(f"{source}: expected weights of a known kind ({known}), got others") from None
     except Exception as error:  # spandrel infers sizes from shapes and may stumble in any way
-        reason = " ".join(str(error).split())[:200]
+        reason = join_lines(str(error))[:200]
         raise CheckpointError(f"{source}: expected complete weights, got: {reason}; download it again") from None
     channels = found.input_channels, found.output_channels
     if not isinstance(found, ImageModelDescriptor) or channels not in ((3, 3), (1, 1)):

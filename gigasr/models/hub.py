@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from gigasr.errors import join_lines
 from gigasr.models.checkpoint import CONFIG, MODEL, ONNX, PICKLED, README
 
 logger = logging.getLogger(__name__)
@@ -126,5 +127,5 @@ def one_line(shown: str, wanted: str, advice: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("http", "huggingface_hub")):
             raise
-        reason = " ".join(str(error).split())[:160]
+        reason = join_lines(str(error))[:160]
         raise ConnectionError(f"{shown}: expected {wanted}, got: {reason}; {advice}") from None

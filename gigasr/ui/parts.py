@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gigasr.errors import EXPECTED, join_lines
 from gigasr.files.image_writer import to_pil
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
-EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # what a user can cause
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # what the page does by the way
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "network"}  # the others wait in the queue
 
@@ -44,7 +44,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except EXPECTED as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        subject, colon, rest = " ".join(reason.split()).partition(": ")
+        subject, colon, rest = join_lines(reason).partition(": ")
         text = f"{Path(subject).name}: {rest}" if colon else subject
         raise gr.Error(text, print_exception=False) from error
 
