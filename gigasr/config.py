@@ -179,6 +179,7 @@ class DataConfig(Strict):
     whole: bool = False  # images are reduced whole to the crop, and a folder's are kept in memory
     mirror: bool = True  # half the crops are mirrored
     empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
+    word_dropout: float = Field(0.0, ge=0, lt=1)  # probability with which each word of a caption is left out
     workers: int = Field(1, ge=0)  # processes that read, per process that trains
 
 

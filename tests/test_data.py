@@ -161,6 +161,15 @@ def test_a_share_of_the_crops_has_no_caption(photo_folder: Path) -> None:
     assert 25 < sum(crops[i].caption == "" for i in range(200)) < 75
 
 
+def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> None:
+    words = [f"w{i}" for i in range(50)]
+    cutter = Cutter(8, DataConfig(empty_caption=0.0, word_dropout=0.3))
+    rng = random.Random(0)
+    left = [cutter.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
+    assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
+    assert all(some == [word for word in words if word in some] for some in left)
+
+
 def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
     hr = Cutter(32, PLAIN).cut(Image.new("RGB", (20, 40)), random.Random(0))
     assert hr.shape == (3, 32, 32)

@@ -197,7 +197,14 @@ class Cutter:
     def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
         """image: RGB -> the example of that number, drawn from rng"""
         hr = self.cut(image, rng)
-        return Item(number, hr, "" if rng.random() < self.config.empty_caption else rng.choice(captions))
+        return Item(number, hr, "" if rng.random() < self.config.empty_caption else self.say(captions, rng))
+
+    def say(self, captions: tuple[str, ...], rng: random.Random) -> str:
+        """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
+        caption = rng.choice(captions)
+        if not self.config.word_dropout:
+            return caption
+        return " ".join(word for word in caption.split() if rng.random() >= self.config.word_dropout)
 
     def cut(self, image: Image.Image, rng: random.Random) -> Tensor:
         """image: RGB -> [3, crop, crop] in [-1, 1]"""
