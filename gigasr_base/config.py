@@ -4,18 +4,11 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from gigasr.config import (
-    DataConfig,
-    DiscriminatorConfig,
-    PhaseConfig,
-    Strict,
-    SynthesisConfig,
-    TrainConfig,
-    check_levels,
-    check_towers,
-    parse,
-)
-from gigasr.config_file import read_tables
+from gigasr.config.model import check_levels, check_towers
+from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig
+from gigasr.config.strict import Strict, parse
+from gigasr.config.tables import read_tables
+from gigasr.config.training import DataConfig, PhaseConfig, TrainConfig
 
 CONSTANT = 4  # px; side of the learned constant
 

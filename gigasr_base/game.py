@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.training.distributed import gather
 from gigasr.training.game import Batch, Game, reductions
 from gigasr.training.losses import per_sample

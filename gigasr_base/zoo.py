@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gigasr.config import parse
+from gigasr.config.strict import parse
 from gigasr.models.checkpoint import fill, load_weights
 from gigasr.models.hub import local_weights
 from gigasr_base.config import GeneratorConfig

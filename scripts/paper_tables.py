@@ -19,7 +19,7 @@ from tqdm import tqdm
 import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli.common import clear_errors
-from gigasr.config import DataConfig
+from gigasr.config.training import DataConfig
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
 from gigasr.evaluation.frechet import FrozenFeatures

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import gigasr.models.zoo
 import gigasr_base.zoo
-from gigasr.config import UpsamplerConfig
+from gigasr.config.networks import UpsamplerConfig
 from gigasr.models.checkpoint import load_weights, save_weights
 from gigasr_base.config import GeneratorConfig
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from gigasr.config import DegradationConfig
+from gigasr.config.training import DegradationConfig
 from gigasr.files.formats import is_image_file
 from gigasr.training.degradation import degrade
 

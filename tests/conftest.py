@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from gigasr import metrics
-from gigasr.config import Config, UpsamplerConfig, load_config
+from gigasr.config.model import Config, load_config
+from gigasr.config.networks import UpsamplerConfig
 from gigasr.models.checkpoint import save_weights
 from gigasr.models.onnx_export import export
 from gigasr.models.zoo import load_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gigasr.config import DegradationConfig, LossConfig
+from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.networks.text import TextMemory
 from gigasr.training.game import Batch
 from gigasr_base.config import load_base_config

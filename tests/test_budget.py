@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gigasr.cli import main
 from gigasr.cli.train import describe
-from gigasr.config import Config, LossConfig, PhaseConfig
+from gigasr.config.model import Config
+from gigasr.config.training import LossConfig, PhaseConfig
 from gigasr.networks.ops import conv2d_per_sample
 from gigasr.training.budget import (
     Budget,

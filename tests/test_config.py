@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gigasr.config import Config, UpsamplerConfig, load_config, parse
+from gigasr.config.model import Config, load_config
+from gigasr.config.networks import UpsamplerConfig
+from gigasr.config.strict import parse
 
 TINY = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 

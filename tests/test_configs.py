@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gigasr.cli.train import game_class, read_config
-from gigasr.config import LEAST_CROPS, Config, DegradationConfig, LossConfig
+from gigasr.config.model import Config
+from gigasr.config.training import LEAST_CROPS, DegradationConfig, LossConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.training.budget import count_parameters
 from gigasr.training.game import Game

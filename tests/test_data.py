@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gigasr.config import DataConfig
+from gigasr.config.training import DataConfig
 from gigasr.training.data import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
 from gigasr.training.readers import LoadedBatch
 

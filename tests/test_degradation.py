@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from gigasr.config import DegradationConfig
+from gigasr.config.training import DegradationConfig
 from gigasr.training import second_order as so
 from gigasr.training.degradation import bicubic, camera, degrade, round_to_8_bit
 

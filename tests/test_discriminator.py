@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr.config import Config, DiscriminatorConfig, StageConfig
+from gigasr.config.model import Config
+from gigasr.config.networks import DiscriminatorConfig, StageConfig
 from gigasr.networks.discriminator import Discriminator, Predictor, Stage, minibatch_std
 from gigasr.networks.text import TokenFeatures
 from gigasr.training import losses

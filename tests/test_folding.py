@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gigasr.config import LevelConfig, UpsamplerConfig, load_config
+from gigasr.config.model import load_config
+from gigasr.config.networks import LevelConfig, UpsamplerConfig
 from gigasr.inference.folding import fold
 from gigasr.inference.tiling import Margin
 from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, MappingNetwork

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gigasr.config import Config, DegradationConfig
+from gigasr.config.model import Config
+from gigasr.config.training import DegradationConfig
 from gigasr.training import losses
 from gigasr.training.game import Batch, Game, verdict_terms
 from gigasr.training.losses import MOST_SHIFT, moved

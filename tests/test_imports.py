@@ -16,10 +16,8 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*
 RANKS = {  # folders and modules import from lower ranks of their package; gigasr_base may import all of gigasr but cli
     "gigasr": {
         "errors": -1,
-        "config_errors": -1,
-        "config_file": -1,
         "metric_ops": -1,
-        "config": 0,
+        "config": -1,
         "files": 0,
         "metrics": 0,
         "networks": 1,

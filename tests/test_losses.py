@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from gigasr.config import LEAST_CROPS
+from gigasr.config.training import LEAST_CROPS
 from gigasr.metric_ops import SSIM_WINDOW
 from gigasr.metrics import spectrum_error, ssim_y
 from gigasr.training.losses import (

@@ -14,7 +14,8 @@ from test_folding import CONFIGS
 from torch import Tensor, nn
 
 from gigasr.cli import main
-from gigasr.config import LevelConfig, UpsamplerConfig, load_config
+from gigasr.config.model import load_config
+from gigasr.config.networks import LevelConfig, UpsamplerConfig
 from gigasr.inference.devices import Place
 from gigasr.inference.engine import BodyTailEngine, Model, PromptedUpsampler
 from gigasr.models.aurasr import AuraConfig, AuraWeights

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gigasr.config import DataConfig
+from gigasr.config.training import DataConfig
 from gigasr.training.data import Cutter, FolderSource
 from gigasr.training.readers import LoadedBatch
 from gigasr.training.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from test_shards import broken_samples, write_shard
 
-from gigasr.config import Config
+from gigasr.config.model import Config
 from gigasr.models import checkpoint
 from gigasr.models.zoo import load_upsampler
 from gigasr.training.game import Game

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gigasr.config import Config, UpsamplerConfig, load_config
+from gigasr.config.model import Config, load_config
+from gigasr.config.networks import UpsamplerConfig
 from gigasr.networks.ops import enlarge
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.upsampler import Upsampler

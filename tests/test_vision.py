@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gigasr.config import TextConfig, VisionConfig
+from gigasr.config.networks import TextConfig
+from gigasr.config.training import VisionConfig
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.vision import ImageTower, VisionDiscriminator, create_vit
 from gigasr.training.losses import adversarial

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gigasr.config import Config
+from gigasr.config.model import Config
 from gigasr.models.checkpoint import CheckpointError, save_weights
 from gigasr.models.zoo import DEFAULT, bundled, find, load_model, load_upsampler, model_scale
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from gigasr.config import load_config
+from gigasr.config.model import load_config
 from gigasr.models import checkpoint
 from gigasr.training.game import Game
 from gigasr.training.shards import open_source

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from gigasr.config import load_config
+from gigasr.config.model import load_config
 from gigasr.training.game import Game
 from gigasr.training.shards import open_source
 from gigasr.training.trainer import Trainer

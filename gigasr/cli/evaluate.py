@@ -154,7 +154,7 @@ def check_options(useless: tuple[str, ...]) -> None:
 
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     """The images of the data folder by their names below it."""
-    from gigasr.config import DataConfig
+    from gigasr.config.training import DataConfig
     from gigasr.training.data import read_folder
 
     if options["split"] and not (options["data"] / "captions.jsonl").is_file():

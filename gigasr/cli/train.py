@@ -92,8 +92,8 @@ def check_folder(folder: Path, is_resumed: bool) -> None:
 
 def read_config(path: Path, overrides: tuple[str, ...]) -> Any:
     """A config of an upsampler, or of a base generator where it has a table [generator]."""
-    from gigasr.config import load_config
-    from gigasr.config_file import read_tables
+    from gigasr.config.model import load_config
+    from gigasr.config.tables import read_tables
 
     if "generator" in read_tables(path):
         from gigasr_base.config import load_base_config

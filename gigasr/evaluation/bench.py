@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gigasr.config import load_config
+from gigasr.config.model import load_config
 from gigasr.evaluation.meter import Meter
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place, choose_device, choose_dtype

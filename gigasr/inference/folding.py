@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gigasr.config import LevelConfig, UpsamplerConfig
+from gigasr.config.networks import LevelConfig, UpsamplerConfig
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock

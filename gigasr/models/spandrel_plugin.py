@@ -13,7 +13,7 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchSupport, ImageModelDescrip
 from spandrel.util import KeyCondition
 from torch import Tensor, nn
 
-from gigasr.config import UpsamplerConfig
+from gigasr.config.networks import UpsamplerConfig
 from gigasr.files.atomic import replacing
 from gigasr.inference.engine import Model, folded_network
 from gigasr.inference.folding import FoldedUpsampler, fold

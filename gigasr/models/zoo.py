@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from gigasr.config import UpsamplerConfig, parse
+from gigasr.config.networks import UpsamplerConfig
+from gigasr.config.strict import parse
 from gigasr.inference.engine import Model, PromptedUpsampler
 from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraWeights
 from gigasr.models.aurasr_tiles import TileModel

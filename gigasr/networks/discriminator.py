@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.config import DiscriminatorConfig, StageConfig
+from gigasr.config.networks import DiscriminatorConfig, StageConfig
 from gigasr.networks.attention import ChannelNorm, FeedForward, SelfAttention
 from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
 from gigasr.networks.text import TextTransformer, TokenFeatures

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gigasr.config import LevelConfig, SynthesisConfig, UpsamplerConfig
+from gigasr.config.networks import LevelConfig, SynthesisConfig, UpsamplerConfig
 from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import (
     DownBlock,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.config import VisionConfig
+from gigasr.config.training import VisionConfig
 from gigasr.networks.blocks import AdaptiveConv2d, EqualizedConv2d, scale_styles
 from gigasr.networks.ops import resize
 from gigasr.networks.text import TextTransformer, TokenFeatures, create_clip, reads_clip_tokens, tokenize

@@ -29,7 +29,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gigasr.config import PhaseConfig, UpsamplerConfig
+from gigasr.config.networks import UpsamplerConfig
+from gigasr.config.training import PhaseConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level

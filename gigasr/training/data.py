@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gigasr.config import DataConfig
+from gigasr.config.training import DataConfig
 from gigasr.files.formats import visible_files
 from gigasr.files.text_file import read_text
 from gigasr.training.readers import LoadedBatch, load

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gigasr.config import DegradationConfig
+from gigasr.config.training import DegradationConfig
 from gigasr.networks.ops import reduce
 from gigasr.training.second_order import field_rng, jpeg, second_order, uniform
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.ops import reduce

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from gigasr.config import TrainConfig
+from gigasr.config.training import TrainConfig
 from gigasr.training.distributed import (
     load_module_state,
     load_optimizer_state,

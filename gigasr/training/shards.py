@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gigasr.config import DataConfig
+from gigasr.config.training import DataConfig
 from gigasr.training.data import (
     UNREADABLE,
     Cutter,

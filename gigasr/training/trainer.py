@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.config import DegradationConfig, PhaseConfig
+from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
 from gigasr.training.distributed import any_process, load_module_state, mean_over_processes, module_state

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gigasr.config import load_config
+from gigasr.config.model import load_config
 
 TINY = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 

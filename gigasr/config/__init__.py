@@ -1,0 +1,1 @@
+"""Settings as TOML: frozen models, strict about every key."""

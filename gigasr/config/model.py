@@ -1,0 +1,55 @@
+"""A whole file of configs/: the upsampler, its discriminator and its training; checks across their tables."""
+
+from pathlib import Path
+
+from pydantic import model_validator
+
+from gigasr.config.networks import DiscriminatorConfig, TextConfig, UpsamplerConfig
+from gigasr.config.strict import Strict, parse
+from gigasr.config.tables import read_tables
+from gigasr.config.training import TrainConfig
+
+
+def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:
+    """Raise ValueError unless all players read the one frozen text tower that a run has."""
+    texts = {"discriminator.text": discriminator.text}
+    if any(phase.loss.vision for phase in train.phases):
+        texts["train.vision.text"] = train.vision.text
+    expected = (generator.tower, generator.pretrained, generator.tower_width)
+    for name, text in texts.items():
+        if (found := (text.tower, text.pretrained, text.tower_width)) != expected:
+            raise ValueError(
+                f"{name}: expected the generator's tower, pretrained and tower_width {expected}, got {found}"
+            )
+
+
+def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
+    """Raise ValueError where the discriminator reads more pyramid levels than the generator makes."""
+    if discriminator.num_levels > made:
+        raise ValueError(
+            f"discriminator.num_levels: expected at most the {made} that the generator makes, "
+            f"got {discriminator.num_levels}"
+        )
+
+
+class Config(Strict):
+    """A whole file of configs/: a model, its discriminator and its training."""
+
+    upsampler: UpsamplerConfig
+    discriminator: DiscriminatorConfig
+    train: TrainConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "Config":
+        check_towers(self.upsampler.text, self.discriminator, self.train)
+        check_levels(self.discriminator, self.upsampler.num_up)
+        multiple = self.upsampler.scale * 2**self.upsampler.num_down
+        for phase in self.train.phases:
+            if phase.crop % multiple:
+                raise ValueError(f"train.phases.crop: expected a multiple of {multiple} px, got {phase.crop}")
+        return self
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a TOML file; overrides are "dotted.key=value" with TOML values. Raises ValueError naming the dotted key."""
+    return parse(Config, read_tables(path, overrides), str(path))
