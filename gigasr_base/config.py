@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from gigasr.config.model import check_levels, check_towers
+from gigasr.config.model import check_levels, check_stages, check_towers
 from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig
 from gigasr.config.strict import Strict, parse
 from gigasr.config.tables import read_tables
@@ -52,13 +52,13 @@ class BaseConfig(Strict):
         check_levels(self.discriminator, len(self.generator.levels))
         for phase in self.train.phases:
             check_crop(phase, self.generator)
+        check_stages(self.discriminator, self.train.phases)
         return self
 
 
 def check_crop(phase: PhaseConfig, generator: GeneratorConfig) -> None:
     """Raise ValueError unless a phase trains whole levels, and all of them where the discriminator plays."""
-    loss = phase.loss
-    plays = loss.adversarial or loss.matching or loss.generator_matching or loss.vision
+    plays = phase.plays or phase.loss.vision
     sizes = generator.sizes[-1:] if plays else generator.sizes
     if phase.crop not in sizes:
         reason = "; with less only regression terms may have a weight" if plays else ""

@@ -68,6 +68,11 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
             "discriminator.num_levels: expected at most the 3 that the generator makes, got 4",
         ),
         ("train.phases.0.crop=60", r"train\.phases\.crop: expected a multiple of 32 px, got 60"),
+        (
+            "discriminator.stages=[" + 7 * "{channels=8}," + "]",
+            r"train\.phases\.crop: expected a multiple of 128 px for the discriminator's stages, got 64",
+        ),
+        ("discriminator.flatten=6", r"train\.phases\.crop: expected 48 px for the discriminator's stages, got 64"),
         ("train.phases=[]", r"train\.phases: expected at least one, got none"),
         ("discriminator.stages=[]", r"discriminator\.stages: expected at least one, got none"),
         ("train.phases.0.betas=[0.9, 1.0]", r"train\.phases\.0\.betas\.1: input should be less than 1, got 1\.0"),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from gigasr.config.model import Config
-from gigasr.config.training import DegradationConfig
+from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.training import losses
 from gigasr.training.game import Batch, Game, verdict_terms
 from gigasr.training.losses import MOST_SHIFT, moved
@@ -148,6 +148,15 @@ def test_a_generator_is_to_raise_all_logits_of_its_pictures(game: Game, monkeypa
         values.append(game.adversarial_terms(batch, phase, pyramid))
     assert set(values[0]) == {"adversarial", "generator_matching"}
     assert all(values[1][name] < values[0][name] for name in values[0])
+
+
+def test_the_discriminator_learns_whenever_the_generator_plays_against_it(game: Game) -> None:
+    loss = LossConfig(lpips=0.0, adversarial=0.0, matching=0.0, generator_matching=1.0, r1=0.0)
+    phase = game.train.phases[1].model_copy(update={"loss": loss})
+    before = [p.clone() for p in game.discriminator.parameters()]
+    log = game.step([make_batch(game, ["a dog", "a cat"])], phase, 0)
+    assert set(log) == {"d/adversarial", "g/generator_matching"}
+    assert any(not torch.equal(p, q) for p, q in zip(game.discriminator.parameters(), before, strict=True))
 
 
 def test_the_lazy_penalty_counts_for_the_steps_without_it(game: Game) -> None:

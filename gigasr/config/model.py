@@ -1,5 +1,6 @@
 """A whole file of configs/: the upsampler, its discriminator and its training; checks across their tables."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import model_validator
@@ -7,7 +8,7 @@ from pydantic import model_validator
 from gigasr.config.networks import DiscriminatorConfig, TextConfig, UpsamplerConfig
 from gigasr.config.strict import Strict, parse
 from gigasr.config.tables import read_tables
-from gigasr.config.training import TrainConfig
+from gigasr.config.training import PhaseConfig, TrainConfig
 
 
 def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:
@@ -32,6 +33,16 @@ def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
         )
 
 
+def check_stages(discriminator: DiscriminatorConfig, phases: Iterable[PhaseConfig]) -> None:
+    """Raise ValueError unless the stages halve, and the last one flattens, the crops of the phases with a game."""
+    flatten = discriminator.flatten
+    factor = 2 ** (len(discriminator.stages) - bool(flatten))
+    for phase in phases:
+        if phase.plays and (phase.crop % factor or (flatten and phase.crop != flatten * factor)):
+            expected = f"{flatten * factor} px" if flatten else f"a multiple of {factor} px"
+            raise ValueError(f"train.phases.crop: expected {expected} for the discriminator's stages, got {phase.crop}")
+
+
 class Config(Strict):
     """A whole file of configs/: a model, its discriminator and its training."""
 
@@ -43,6 +54,7 @@ class Config(Strict):
     def check(self) -> "Config":
         check_towers(self.upsampler.text, self.discriminator, self.train)
         check_levels(self.discriminator, self.upsampler.num_up)
+        check_stages(self.discriminator, self.train.phases)
         multiple = self.upsampler.scale * 2**self.upsampler.num_down
         for phase in self.train.phases:
             if phase.crop % multiple:

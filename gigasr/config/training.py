@@ -48,6 +48,11 @@ class PhaseConfig(Strict):
             raise ValueError("train.phases.loss: expected a term for the generator, got none; give l1 a weight")
         return self
 
+    @property
+    def plays(self) -> bool:
+        """Whether the discriminator plays, and learns."""
+        return bool(self.loss.adversarial or self.loss.matching or self.loss.generator_matching)
+
     def micro_batch_size(self, parts: int) -> int:
         """Images of one micro-batch; parts: processes times accumulation steps, ValueError where they don't divide."""
         if self.batch_size % parts:

@@ -173,7 +173,7 @@ def play(game: Game, phase: PhaseConfig, size: int) -> Measure:
     with torch.no_grad(), Meter() as meter, watching(game.discriminator, meter) as judged:
         game.discriminator(pyramid, [batch.tokens], batch.lr)
     parts |= sum_parts("discriminator", meter, judged)
-    if phase.loss.adversarial or phase.loss.matching:
+    if phase.plays:
         meters["d"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=False))
         if phase.loss.r1:
             meters["r1"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=True))

@@ -152,7 +152,7 @@ class Game:
         penalised = bool(phase.loss.r1) and number % self.train.r1_every == 0
         rate = decay * phase.discriminator_lr
         log: dict[str, float] = {}
-        if phase.loss.adversarial or phase.loss.matching:
+        if phase.plays:
             log |= self.players["d"].update(
                 batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), theirs, rate, phase.betas
             )
