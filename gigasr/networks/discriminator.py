@@ -86,10 +86,11 @@ class Predictor(nn.Module):
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     """Append a map of the standard deviation within groups of samples (StyleGAN2).
 
-    x:       [B, C, H, W]
-    returns: [B, C + 1, H, W]
+    x:          [B, C, H, W]
+    group_size: the largest divisor of B from 2 to this is taken; where there is none, as of 5 and 7 to 4, all B
+    returns:    [B, C + 1, H, W]
     """
-    group = next(g for g in range(min(group_size, len(x)), 0, -1) if len(x) % g == 0)
+    group = next((g for g in range(min(group_size, len(x)), 1, -1) if len(x) % g == 0), len(x))
     grouped = x.view(group, -1, *x.shape[1:])
     std = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3), keepdim=True)
     return torch.cat([x, std.repeat(group, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1)
