@@ -58,7 +58,11 @@ def noise_field(seed: int, region: Region, channels: int) -> Tensor:
 
 
 def _splitmix64(bits: np.ndarray) -> np.ndarray:
-    """Mix 64-bit integers (in place): every input bit changes every output bit with probability 1/2."""
+    """Mix 64-bit integers (in place): every input bit changes every output bit with probability 1/2.
+
+    The increment comes first, as 0 would remain 0.
+    """
+    bits += _GOLDEN
     bits ^= bits >> np.uint64(30)
     bits *= np.uint64(0xBF58476D1CE4E5B9)
     bits ^= bits >> np.uint64(27)
