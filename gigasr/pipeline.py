@@ -193,6 +193,8 @@ def target_size(
         if not 1 <= scale <= MAX_SCALE:
             raise ValueError(f"scale: expected 1..{MAX_SCALE}, got {scale:g}; enlarge twice for more")
         return round(height * scale), round(width * scale)
+    if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise ValueError(f"size: expected (height, width) in whole px, got {size!r}; scale takes a factor")
     if size[0] < height or size[1] < width:
         raise ValueError(f"size: expected at least {width}x{height} px, got {size[1]}x{size[0]}; gigasr only enlarges")
     if max(size[0] / height, size[1] / width) > MAX_SCALE:
@@ -203,15 +205,18 @@ def target_size(
 def plan_passes(size: tuple[int, int], target: tuple[int, int], scale: int) -> list[tuple[int, int]]:
     """Input sizes of the passes that lead to at least the target; each pass enlarges by `scale`, one of 1 only cleans.
 
-    The first pass takes the picture itself. A later one takes what an exact last pass would need, so that no pass
-    works on pixels that are thrown away.
+    The first pass takes the picture itself. A later one takes what an exact last pass would need, so that no pass works
+    on pixels that are thrown away, but at least twice the picture: closer to its own size, detail would be lost between
+    the two, and the result would no longer be the picture when reduced.
     """
     factor = max(target[0] / size[0], target[1] / size[1])
     count = 1
     while 1 < scale**count < factor:
         count += 1
     later = [scale ** (count - i) for i in range(1, count)]
-    return [size] + [(math.ceil(target[0] / rest), math.ceil(target[1] / rest)) for rest in later]
+    return [size] + [
+        (max(math.ceil(target[0] / rest), 2 * size[0]), max(math.ceil(target[1] / rest), 2 * size[1])) for rest in later
+    ]
 
 
 def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Rows:

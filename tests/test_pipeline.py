@@ -182,6 +182,15 @@ def test_passes_reach_the_target_without_waste(size: tuple[int, int], scale: flo
     assert all(n * network >= t for n, t in zip(passes[-1], target, strict=True))
     for before, after in zip(passes[:-1], passes[1:], strict=True):
         assert all(b <= a * network for a, b in zip(before, after, strict=True))
+        assert all(b >= 2 * n for n, b in zip(size, after, strict=True))
+
+
+@pytest.mark.parametrize("scale", [8.5, 9, 12])
+def test_a_result_of_two_passes_is_the_picture_when_reduced(resolver: SuperResolver, scale: float) -> None:
+    source = picture(40, 32)
+    result = resolver.upscale(source, scale=scale).rgb
+    reduced = resize(result[None], (40, 32))[0].clamp(0, 1)
+    assert 10 * torch.log10(1 / (reduced - source.rgb).square().mean()) > 50
 
 
 @pytest.mark.parametrize(
