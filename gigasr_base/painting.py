@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from gigasr import __version__
 from gigasr.files.atomic import hash_file
-from gigasr.files.formats import OUTPUT_FORMATS
+from gigasr.files.formats import OUTPUT_FORMATS, suffix_of
 from gigasr.files.images import read_metadata
 from gigasr.folders.prompts import check_prompts
 from gigasr.inference.noise import check_seed
@@ -28,7 +28,7 @@ def is_file(output: Path | None, is_single: bool) -> TypeGuard[Path]:
     """Tell whether an output names a file rather than a folder; that of a single picture does so with any suffix."""
     if output is None or output.is_dir():
         return False
-    return output.suffix.lower() in OUTPUT_FORMATS or (is_single and output.suffix != "")
+    return output.suffix.lower() in OUTPUT_FORMATS or (is_single and suffix_of(output) != "")
 
 
 def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int, has_sheet: bool) -> list[list[Path]]:

@@ -259,7 +259,9 @@ def test_a_stage_roughly_keeps_the_mean_square_and_halves_the_size() -> None:
     assert 0.3 < y.square().mean() < 2
 
 
-@pytest.mark.parametrize(("batch", "group_size", "group"), [(4, 2, 2), (6, 4, 3), (5, 4, 5), (9, 4, 3), (8, 8, 8), (2, 4, 2)])
+@pytest.mark.parametrize(
+    ("batch", "group_size", "group"), [(4, 2, 2), (6, 4, 3), (5, 4, 5), (9, 4, 3), (8, 8, 8), (2, 4, 2)]
+)
 def test_minibatch_std_is_the_mean_deviation_within_each_group(batch: int, group_size: int, group: int) -> None:
     x = torch.randn(batch, 3, 4, 5)
     y = minibatch_std(x, group_size)

@@ -101,6 +101,11 @@ def test_several_inputs_do_not_go_into_one_file(tmp_path: Path) -> None:
         plan(*make_images(tmp_path, "a.png", "b.png"), output=tmp_path / "out.png")
 
 
+def test_a_version_in_a_name_makes_it_no_file(tmp_path: Path) -> None:
+    (a,) = make_images(tmp_path, "a.png")
+    assert plan(a, output=tmp_path / "out-v1.0")[0].target == tmp_path / "out-v1.0" / "a_8x.png"
+
+
 def test_a_format_and_the_name_of_the_file_may_not_contradict_each_other(tmp_path: Path) -> None:
     (a,) = make_images(tmp_path, "a.png")
     with pytest.raises(ValueError, match=r"b\.jpg: expected a name that ends in \.png, as --format says"):

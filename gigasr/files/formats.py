@@ -24,6 +24,11 @@ def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
+def suffix_of(name: Path) -> str:
+    """The ending of a file's name; that of a version, as in out-v1.0, is none."""
+    return "" if name.suffix[1:].isdigit() else name.suffix
+
+
 def is_image_file(path: Path) -> bool:
     """Tell by its suffix whether a file is an image that read_image knows."""
     return path.suffix.lower() in OUTPUT_FORMATS

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gigasr.files.formats import OUTPUT_FORMATS, is_image_file
+from gigasr.files.formats import OUTPUT_FORMATS, is_image_file, suffix_of
 from gigasr.files.image_writer import check_format
 from gigasr.files.images import own_suffix
 from gigasr.folders.report import absolute, read_reports, report_name
@@ -110,7 +110,7 @@ def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
     if output is not None and not output.is_dir() and (output.suffix.lower() in OUTPUT_FORMATS or is_single):
         if not is_single:
             raise ValueError(f"{output}: expected a folder for several inputs, got a file's name; choose another -o")
-        if output.suffix:
+        if suffix_of(output):
             if outputs.suffix and OUTPUT_FORMATS.get(outputs.suffix) != OUTPUT_FORMATS.get(output.suffix.lower()):
                 raise ValueError(
                     f"{output}: expected a name that ends in {outputs.suffix}, as --format says; give one of the two"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.config.strict import parse
+from gigasr.files.formats import suffix_of
 from gigasr.inference.engine import Model, PromptedUpsampler
 from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraWeights
 from gigasr.models.aurasr_tiles import TileModel
@@ -117,7 +118,7 @@ def convert(source: Path, target: Path) -> None:
     if "kind" not in header:
         raise ValueError(f"{source}: expected gigasr's own weights, got others; they run as they are")
     savers = {".safetensors": save_weights, ".pth": save_pickled, "": save_folder}
-    suffix = "" if target.suffix[1:].isdigit() else target.suffix  # of a version
+    suffix = suffix_of(target)
     if suffix not in savers:
         raise ValueError(f"{target}: expected .safetensors, .pth or a folder's name, got {suffix}; choose one")
     state = dict(tensors)
