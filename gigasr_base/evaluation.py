@@ -11,6 +11,7 @@ from torchvision.utils import make_grid
 
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.inference.noise import check_seed
 from gigasr.networks.ops import resize
 from gigasr.training.data import Sample, load_rgb
 from gigasr_base.figures import hit_rate, nearest
@@ -41,6 +42,7 @@ def evaluate_base(
 
     samples: real images with captions, by name; FID is taken to them, made square and reduced to the model's size
     """
+    check_seed(seed + len(samples) - 1)
     found = BaseEvaluation()
     for name, painter in painters.items():
         real = FeatureSet(features)

@@ -1,8 +1,11 @@
 """gigasr eval: the table, the files it writes, and the errors it ends in before any work."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner, Result
 
@@ -60,6 +63,9 @@ def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weight
     assert_fails(evaluate(base_weights, *data[:2], "--save", tmp_path), "Option '--save' does not apply", code=2)
     assert_fails(evaluate("lanczos", *data, "--truncations", "1"), "Option '--truncations' does not apply", code=2)
     assert_fails(evaluate(base_weights, *data[:2], "--truncations", "1,5"), "expected numbers of 0 to 1", code=2)
+    assert_fails(evaluate(base_weights, *data[:2], "--square", 64), "Option '--square' does not apply", code=2)
+    assert_fails(evaluate("lanczos", *data, "--lpips", "vgg"), "Option '--lpips' contradicts '--skip lpips'", code=2)
+    assert_fails(evaluate("lanczos", *data, "--cases", 3), "Option '--cases' needs '--report'", code=2)
     (tmp_path / "junk.safetensors").write_bytes(b"no weights")
     assert_fails(evaluate(tmp_path / "junk.safetensors", *data), "expected a safetensors file")
     (tmp_path / "photos").mkdir()
@@ -67,6 +73,29 @@ def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weight
     assert_fails(
         evaluate("lanczos", "--data", tmp_path / "photos", *data[2:], "--split", "val"), "expected captions.jsonl"
     )
+
+
+def test_images_elsewhere_are_refused_as_results_would_take_their_place(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Picture(torch.rand(3, 64, 64)))
+    original = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "data").mkdir()
+    for name in ("../a.png", (tmp_path / "a.png").as_posix()):
+        (tmp_path / "data" / "captions.jsonl").write_text(json.dumps({"file": name, "captions": ["a"]}))
+        result = evaluate("lanczos", "--data", tmp_path / "data", "--skip", "lpips", "--save", tmp_path / "out" / "in")
+        assert_fails(result, "got one elsewhere; move captions.jsonl")
+    assert (tmp_path / "a.png").read_bytes() == original
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+def test_a_name_that_is_no_text_costs_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_image(tmp_path / "data" / "a.png", Picture(torch.rand(3, 64, 64)))
+    os.rename(tmp_path / "data" / "a.png", os.fsencode(tmp_path / "data") + b"/\xff.png")
+    files = ["--json", tmp_path / "f.json", "--report", tmp_path / "r.html"]
+    result = evaluate("lanczos", "--data", tmp_path / "data", "-s", 2, "--skip", "lpips", "--skip", "niqe", *files)
+    assert result.exit_code == 0, result.output
+    assert list(json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["images"]["lanczos"]) == ["\udcff.png"]
+    assert "\\udcff.png" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_a_base_model_is_known_in_every_kind_of_file(base_weights: Path, tmp_path: Path) -> None:

@@ -8,20 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from gigasr.evaluation.evaluate import (
-    Evaluation,
-    Judges,
-    Protocol,
-    choose_prompts,
-    evaluate_models,
-    evaluate_pair,
-    interpolate,
-    load_truth,
-    read_result,
-    short_names,
-    summarise,
-)
+from gigasr.evaluation.enlargers import interpolate, read_result, short_names
+from gigasr.evaluation.evaluate import Evaluation, Judges, evaluate_models, evaluate_pair, summarise
 from gigasr.evaluation.frechet import FrozenFeatures
+from gigasr.evaluation.protocol import Protocol, choose_prompts, load_truth
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.metrics import Lpips, low_res_from
@@ -143,15 +133,40 @@ def test_names_that_would_clash_are_refused_before_any_work(samples: dict[str, S
 
 
 def test_what_is_transparent_is_judged_as_white(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", Picture(torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)))
-    assert torch.equal(load_truth(tmp_path / "a.png", Protocol(2)), torch.ones(3, 8, 8))
-    assert torch.equal(read_result(tmp_path, "a.png", torch.zeros(()), ""), torch.ones(3, 8, 8))
+    write_image(tmp_path / "a.png", Picture(torch.zeros(3, 32, 32), torch.zeros(1, 32, 32)))
+    assert torch.equal(load_truth(tmp_path / "a.png", Protocol(2)), torch.ones(3, 32, 32))
+    assert torch.equal(read_result(tmp_path, "a.png", torch.zeros(()), ""), torch.ones(3, 32, 32))
 
 
-def test_what_is_wrong_with_an_image_is_told_with_its_name(tmp_path: Path) -> None:
+def test_images_that_cannot_be_judged_are_left_out_and_told_by_their_names(
+    samples: dict[str, Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "tiny.png", Picture(torch.rand(3, 31, 48)))
+    (tmp_path / "broken.png").write_bytes(samples["0.png"].path.read_bytes()[:300])
+    unusable = {name: Sample(tmp_path / name, ("",)) for name in ("tiny.png", "broken.png", "absent.png")}
+    found = run(["lanczos"], samples | unusable, Judges(has_niqe=False))
+    assert list(found.images["lanczos"]) == list(samples)
+    assert "tiny.png: expected sides of at least 32 px, got 48x30" in caplog.messages[0]
+    assert all(name in message for name, message in zip(unusable, caplog.messages, strict=True))
+    with pytest.raises(ValueError, match="expected images that can be judged, got none"):
+        run(["lanczos"], unusable, Judges(has_niqe=False))
+
+
+def test_a_figure_for_which_an_image_is_too_small_is_left_out(tmp_path: Path) -> None:
     write_image(tmp_path / "small.png", Picture(torch.rand(3, 48, 48)))
-    with pytest.raises(ValueError, match=r"small.png: metrics.spectrum_error: expected at least 64x64 px"):
-        run(["lanczos"], {"small.png": Sample(tmp_path / "small.png", ("",))}, Judges(has_niqe=False))
+    found = run(["lanczos"], {"small.png": Sample(tmp_path / "small.png", ("",))}, Judges())
+    assert list(found.images["lanczos"]["small.png"]) == ["psnr_y", "ssim_y", "lr_psnr", *COSTS]
+
+
+def test_a_model_or_result_that_is_not_there_is_told_before_the_first_one_runs(
+    samples: dict[str, Sample], tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    shutil.copy(samples["0.png"].path, tmp_path / "0.png")
+    for wrong, message in (("nonsense", "got 'nonsense'"), (str(tmp_path), "expected one result for 1.png, got none")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_models(["lanczos", wrong], samples, {"": Protocol(2)}, Judges(has_niqe=False), seen.append)
+    assert seen == []
 
 
 def test_the_table_holds_means_the_median_time_and_the_peak_of_memory() -> None:

@@ -20,7 +20,7 @@ from gigasr.cli.common import DEVICE, PRECISION, clear_errors
     "configs",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also time the network of this config, with random weights; may be repeated.",
+    help="Also time the upsampler of this config, with random weights; may be repeated.",
 )
 @click.option("-n", "--model", "models", multiple=True, help="Also time this model; may be repeated.")
 @click.option(

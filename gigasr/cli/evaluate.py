@@ -1,5 +1,6 @@
 """gigasr eval: what the models are worth."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,8 @@ import click
 from gigasr.cli.common import DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
-    from gigasr.evaluation.evaluate import Judges, Protocol
+    from gigasr.evaluation.evaluate import Judges
+    from gigasr.evaluation.protocol import Protocol
     from gigasr.evaluation.report import Report
     from gigasr.training.data import Sample
 
@@ -18,7 +20,7 @@ Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
-OF_UPSAMPLERS = ("scale", "low_res", "prompts", "net", "lpips_features", "skip", "cases", "save")
+OF_UPSAMPLERS = ("scale", "low_res", "prompts", "square", "net", "lpips_features", "skip", "cases", "save")
 PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"}  # word -> in a row's name
 
 
@@ -120,12 +122,15 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
     from gigasr.evaluation.report import format_table, to_html, to_json
+    from gigasr.files.text_file import write_text
 
     samples = list_samples(options)
     is_base = [is_base_model(model) for model in models]
     if any(is_base) and not all(is_base):
         raise click.UsageError("MODELS: base models and upsamplers share no metrics; evaluate them separately.")
-    check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS)
+    check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS, "does not apply to these models")
+    check_options(("net", "lpips_features") if "lpips" in options["skip"] else (), "contradicts '--skip lpips'")
+    check_options(() if options["report"] else ("cases",), "needs '--report'")
     for file in filter(None, (options["report"], options["json_file"])):
         if not file.absolute().parent.is_dir():
             raise ValueError(f"{file}: expected a file in a folder that exists; create it first")
@@ -138,18 +143,18 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         judge = judge_base_models if all(is_base) else judge_upsamplers
         report = judge(models, samples, options, progress)
     click.echo(format_table(report.table))
-    if options["json_file"] is not None:
-        options["json_file"].write_text(to_json(report), encoding="utf-8")
+    for file, make in ((options["json_file"], to_json), (options["report"], to_html)):
+        if file is not None:
+            write_text(file, make(report))
     if options["report"] is not None:
-        options["report"].write_text(to_html(report), encoding="utf-8")
         click.echo(f"{options['report']}  {options['report'].stat().st_size / 1e6:.1f} MB")
 
 
-def check_options(useless: tuple[str, ...]) -> None:
+def check_options(useless: tuple[str, ...], reason: str) -> None:
     """Refuse options that are given and would change nothing."""
     for parameter in click.get_current_context().command.params:
         if parameter.name in useless and is_given(parameter.name):
-            raise click.UsageError(f"Option '{parameter.opts[-1]}' does not apply to these models.")
+            raise click.UsageError(f"Option '{parameter.opts[-1]}' {reason}.")
 
 
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
@@ -161,7 +166,15 @@ def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
         raise ValueError(f"{options['data']}: expected captions.jsonl, which tells splits, got none; leave out --split")
     config = DataConfig(min_size=options["square"] or 0)
     samples = read_folder(options["data"], config, options["split"])[:: options["every"]]
-    return {sample.path.relative_to(options["data"]).as_posix(): sample for sample in samples}
+    return {name_below(options["data"], sample.path): sample for sample in samples}
+
+
+def name_below(folder: Path, path: Path) -> str:
+    """The name of an image of a folder, by which results are saved; ValueError where captions.jsonl leads elsewhere."""
+    absolute, root = (Path(os.path.abspath(each)) for each in (path, folder))
+    if not absolute.is_relative_to(root):
+        raise ValueError(f"{path}: expected an image below {folder}, got one elsewhere; move captions.jsonl above both")
+    return absolute.relative_to(root).as_posix()
 
 
 def is_base_model(name: str) -> bool:
@@ -205,7 +218,7 @@ def judge_upsamplers(
     judges = load_judges(options, is_base=False)
     found = evaluate_models(models, samples, protocols, judges, progress, num_cases, options["save"])
     table = found.table()
-    facts = describe(options, len(samples)) | {"scale": str(options["scale"])}
+    facts = describe(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
     facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
     if judges.lpips is not None:
         facts["LPIPS"] = options["net"]
@@ -220,7 +233,7 @@ def judge_upsamplers(
 
 def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
     """What each row is measured with, by the words of --lr and --prompts that tell the rows apart."""
-    from gigasr.evaluation.evaluate import Protocol
+    from gigasr.evaluation.protocol import Protocol
 
     shared = {name: options[name] for name in ("scale", "square", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]

@@ -68,7 +68,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     """Paint images from prompts.
 
     A size that is not square is cut from the middle of a square one. Pictures that are there already, as the same
-    command has made them, are left alone: it resumes where it was stopped.
+    command has made them, are left alone: it resumes where it was stopped (BMP holds no notes and can't tell).
 
     \b
     Examples:

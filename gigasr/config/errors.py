@@ -11,6 +11,8 @@ def explain(model: type[BaseModel], error: ErrorDetails) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":  # of our own checks, which name key and value
         return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{path}: expected a value or a table, got none"
     if error["type"] != "extra_forbidden":
         return f"{path}: {error['msg'].lower()}, got {error['input']!r}"
     known = fields_at(model, error["loc"][:-1])

@@ -5,6 +5,7 @@ import pickle
 import torch
 from torch import Tensor
 
+from gigasr.errors import join_lines
 from gigasr.networks.text import create_clip
 
 PREFIX = "A photo depicts "
@@ -30,8 +31,9 @@ class ClipScore:
         try:
             model = create_clip(name, pretrained)
         except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+            reason = join_lines(str(error))[:200]
             raise ValueError(
-                f"clip: expected the weights {source}, got '{error}'; go online, or give a file of them, {name}:FILE"
+                f"clip: expected the weights {source}, got '{reason}'; go online, or give a file of them, {name}:FILE"
             ) from None
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenize = open_clip.get_tokenizer(name)

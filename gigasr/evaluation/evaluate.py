@@ -1,33 +1,27 @@
 """Compare models on a folder of high-res images: figures per image, per set and per model."""
 
-import glob
-import itertools
 import math
-import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from gigasr.evaluation.cases import INPUT, TRUTH, Case, Worst
 from gigasr.evaluation.clip_score import ClipScore
+from gigasr.evaluation.enlargers import Enlarge, check_models, load_enlarger, short_names
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
-from gigasr.evaluation.image_sets import load_square
-from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
+from gigasr.evaluation.low_res import GROUPS, make_low_res, reduce_matlab
 from gigasr.evaluation.meter import Meter
-from gigasr.files.formats import is_image_file
+from gigasr.evaluation.protocol import Protocol, choose_prompts, find_usable, load_truth
 from gigasr.files.image_writer import write_image
-from gigasr.files.images import read_image
-from gigasr.files.picture import Picture, on_white
+from gigasr.files.picture import Picture
+from gigasr.metric_ops import NUM_RINGS
 from gigasr.metrics import (
     NIQE_BLOCK,
     Lpips,
-    crop_to_multiple,
     lpips_distance,
     lr_psnr,
     niqe,
@@ -35,28 +29,7 @@ from gigasr.metrics import (
     spectrum_error,
     ssim_y,
 )
-from gigasr.models.hub import weights_among
-from gigasr.models.zoo import bundled
-from gigasr.pipeline import SuperResolver
 from gigasr.training.data import Sample
-from gigasr.training.losses import derangement
-
-FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
-Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
-Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What all models get, and where they run."""
-
-    scale: int = 8
-    low_res: Kind = "bicubic"
-    prompts: Prompts = "right"
-    square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
-    seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
-    device: str = "auto"
-    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,66 +64,6 @@ def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: kinds.get(name, statistics.fmean)(values) for name, values in columns.items()}
 
 
-def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
-    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
-
-    A folder of the name of a bundled model or an interpolation is meant by ./NAME; one with weights is a model.
-    """
-    if model not in (*FILTERS, *bundled()) and has_results(Path(model)):
-        return partial(read_result, Path(model))
-    if model in FILTERS:
-        return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
-    resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
-    scale, seed = protocol.scale, protocol.seed
-    return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
-
-
-def has_results(folder: Path) -> bool:
-    """Tell whether a path is a folder of images, and not of a model, beside which a training leaves samples."""
-    is_model = folder.is_dir() and weights_among(path.name for path in folder.iterdir())
-    return not is_model and any(is_image_file(path) for path in folder.rglob("*"))
-
-
-def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
-    """Read a result of the same name as the high-res image, or else of another format: [3, H, W] in [0, 1]."""
-    exact = folder / name
-    alike = (path for path in sorted(exact.parent.glob(f"{glob.escape(exact.stem)}.*")) if path.stem == exact.stem)
-    found = [exact] if exact.is_file() else [path for path in alike if is_image_file(path)]
-    if len(found) != 1:
-        names = " and ".join(path.name for path in found) or "none"
-        raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
-    return on_white(read_image(found[0])).rgb
-
-
-def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
-    """low_res: [3, h, w] in [0, 1] -> [3, h * scale, w * scale], by one of PIL's filters"""
-    import numpy as np
-    from PIL import Image
-
-    image = Image.fromarray((low_res * 255).round().byte().permute(1, 2, 0).numpy())
-    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
-    return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
-
-
-def load_truth(path: Path, protocol: Protocol) -> Tensor:
-    """The high-res image, a multiple of the scale, what is transparent white: [3, H, W] in [0, 1]"""
-    image = on_white(read_image(path)).rgb if protocol.square is None else load_square(path, protocol.square)
-    return crop_to_multiple(image, protocol.scale)
-
-
-def choose_prompts(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, str]:
-    """The prompt of every image."""
-    captions = [sample.captions[0] for sample in samples.values()]
-    if protocol.prompts == "none":
-        captions = [""] * len(captions)
-    elif protocol.prompts == "wrong":
-        order = derangement(captions, torch.Generator().manual_seed(protocol.seed)).tolist()
-        if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
-            raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
-        captions = [captions[i] for i in order]
-    return dict(zip(samples, captions, strict=True))
-
-
 def evaluate_pair(
     result: Tensor, truth: Tensor, low_res: Tensor, protocol: Protocol, judges: Judges, caption: str = ""
 ) -> dict[str, float]:
@@ -159,8 +72,8 @@ def evaluate_pair(
     result:  [3, H, W]  the super-resolved image, in [0, 1]
     truth:   [3, H, W]  the high-res image, in [0, 1]
     low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
-    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error,
-             lr_psnr (unless the input was degraded), clip (where there is a caption)
+    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error
+             (from 64 px a side), lr_psnr (unless the input was degraded), clip (where there is a caption)
     """
     scale = protocol.scale
     figures = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
@@ -168,7 +81,8 @@ def evaluate_pair(
         figures["lpips"] = lpips_distance(result, truth, judges.lpips)
     if judges.has_niqe and (result.shape[1] // NIQE_BLOCK) * (result.shape[2] // NIQE_BLOCK) >= 2:
         figures["niqe"] = niqe(result)
-    figures["spectrum_error"] = spectrum_error(result, truth)
+    if min(truth.shape[1:]) >= 2 * NUM_RINGS:
+        figures["spectrum_error"] = spectrum_error(result, truth)
     if protocol.low_res not in GROUPS:
         figures["lr_psnr"] = lr_psnr(result, low_res, scale, reduce_matlab if protocol.low_res == "matlab" else None)
     if judges.clip is not None and caption:
@@ -193,7 +107,8 @@ def evaluate_models(
     save:      folder for the results, as MODEL/NAME.png or MODEL/PROTOCOL/NAME.png, with MODEL as of `short_names`
     """
     check_names(models, samples, has_files=save is not None)
-    models = list(dict.fromkeys(models))
+    check_models(models, samples)
+    models, samples = list(dict.fromkeys(models)), find_usable(samples, next(iter(protocols.values())))
     found, worst = Evaluation(), Worst(num_cases)
     truths, results = FeatureSet(judges.features), FeatureSet(judges.features)
     total, folders = len(models) * len(protocols) * len(samples), short_names(models)
@@ -232,21 +147,6 @@ def check_names(models: Sequence[str], samples: Mapping[str, Sample], has_files:
         other = stems.setdefault(Path(name).with_suffix(""), name)
         if other != name:
             raise ValueError(f"save: expected images that differ in more than their endings, got {other} and {name}")
-
-
-def short_names(models: Sequence[str]) -> dict[str, str]:
-    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart.
-
-    Its ending is part of it where that alone does.
-    """
-    paths = {model: Path(model) for model in models}
-    parts = {model: (path if path.name.strip(".") else path.resolve()).parts for model, path in paths.items()}
-    depths = range(1, max(map(len, parts.values())) + 1)
-    for cut, depth in itertools.product((lambda path: path.with_suffix(""), Path), depths):
-        names = {model: "-".join(cut(Path(*each[-depth:])).parts).strip(os.sep) for model, each in parts.items()}
-        if len(set(names.values())) == len(names):
-            break
-    return names
 
 
 def label(name: str, which: str) -> str:

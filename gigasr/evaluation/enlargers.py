@@ -1,0 +1,96 @@
+"""What is compared: models, interpolations, and folders of another tool's results."""
+
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gigasr.evaluation.protocol import Protocol
+from gigasr.files.formats import is_image_file
+from gigasr.files.images import read_image
+from gigasr.files.picture import Picture, on_white
+from gigasr.models.hub import weights_among
+from gigasr.models.zoo import bundled, find
+from gigasr.pipeline import SuperResolver
+
+FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
+Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
+
+
+def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
+    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
+
+    A folder of the name of a bundled model or an interpolation is meant by ./NAME; one with weights is a model.
+    """
+    if is_results(model):
+        return partial(read_result, Path(model))
+    if model in FILTERS:
+        return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
+    resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
+    scale, seed = protocol.scale, protocol.seed
+    return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+
+
+def is_results(model: str) -> bool:
+    """Tell whether a name means a folder of results, and not of a model, beside which a training leaves samples."""
+    folder = Path(model)
+    if model in (*FILTERS, *bundled()):
+        return False
+    is_model = folder.is_dir() and weights_among(path.name for path in folder.iterdir())
+    return not is_model and any(is_image_file(path) for path in folder.rglob("*"))
+
+
+def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
+    """Read the result of a name, [3, H, W] in [0, 1]."""
+    return on_white(read_image(find_result(folder, name))).rgb
+
+
+def find_result(folder: Path, name: str) -> Path:
+    """The result of the same name as the high-res image, or else of another format."""
+    exact = folder / name
+    alike = (path for path in sorted(exact.parent.glob(f"{glob.escape(exact.stem)}.*")) if path.stem == exact.stem)
+    found = [exact] if exact.is_file() else [path for path in alike if is_image_file(path)]
+    if len(found) != 1:
+        names = " and ".join(path.name for path in found) or "none"
+        raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
+    return found[0]
+
+
+def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
+    """low_res: [3, h, w] in [0, 1] -> [3, h * scale, w * scale], by one of PIL's filters"""
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray((low_res * 255).round().byte().permute(1, 2, 0).numpy())
+    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
+    return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
+
+
+def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
+    """Raise ValueError for a model or a result that is not there, before the first model has taken its time."""
+    for model in models:
+        if is_results(model):
+            for name in samples:
+                find_result(Path(model), name)
+        elif model not in FILTERS:
+            find(model)
+
+
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart.
+
+    Its ending is part of it where that alone does.
+    """
+    paths = {model: Path(model) for model in models}
+    parts = {model: (path if path.name.strip(".") else path.resolve()).parts for model, path in paths.items()}
+    depths = range(1, max(map(len, parts.values())) + 1)
+    for cut, depth in itertools.product((lambda path: path.with_suffix(""), Path), depths):
+        names = {model: "-".join(cut(Path(*each[-depth:])).parts).strip(os.sep) for model, each in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names

@@ -1,0 +1,77 @@
+"""What all models of an evaluation get: images, how they are reduced, prompts."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gigasr.evaluation.image_sets import load_square
+from gigasr.evaluation.low_res import Kind
+from gigasr.files.images import read_image
+from gigasr.files.picture import on_white
+from gigasr.metric_ops import SSIM_WINDOW
+from gigasr.metrics import crop_to_multiple
+from gigasr.training.data import Sample
+from gigasr.training.losses import derangement
+
+logger = logging.getLogger(__name__)
+
+LEAST_SIDE = 32  # px; of LPIPS
+Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all models get, and where they run."""
+
+    scale: int = 8
+    low_res: Kind = "bicubic"
+    prompts: Prompts = "right"
+    square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
+    seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def find_usable(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, Sample]:
+    """The samples whose images can be judged; each of the others is warned about, and none left is a ValueError."""
+    usable = {}
+    for name, sample in samples.items():
+        try:
+            load_truth(sample.path, protocol)
+        except (ValueError, OSError) as error:
+            logger.warning("left out: %s", error)
+        else:
+            usable[name] = sample
+    if not usable:
+        raise ValueError("data: expected images that can be judged, got none; see the reasons above")
+    return usable
+
+
+def load_truth(path: Path, protocol: Protocol) -> Tensor:
+    """The high-res image, a multiple of the scale, what is transparent white: [3, H, W] in [0, 1]
+
+    Raises ValueError where it can't be read or is too small for the figures.
+    """
+    image = on_white(read_image(path)).rgb if protocol.square is None else load_square(path, protocol.square)
+    truth, least = crop_to_multiple(image, protocol.scale), max(LEAST_SIDE, SSIM_WINDOW + 2 * protocol.scale)
+    if min(truth.shape[1:]) < least:
+        raise ValueError(f"{path}: expected sides of at least {least} px, got {truth.shape[2]}x{truth.shape[1]}")
+    return truth
+
+
+def choose_prompts(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, str]:
+    """The prompt of every image."""
+    captions = [sample.captions[0] for sample in samples.values()]
+    if protocol.prompts == "none":
+        captions = [""] * len(captions)
+    elif protocol.prompts == "wrong":
+        order = derangement(captions, torch.Generator().manual_seed(protocol.seed)).tolist()
+        if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
+            raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
+        captions = [captions[i] for i in order]
+    return dict(zip(samples, captions, strict=True))
