@@ -136,7 +136,8 @@ class SuperResolver:
             lr = resize_rows(rows, pass_size)
             size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
             if fidelity and engine.scale > 1:  # a result of the same size would be corrected back to the input
-                made = correct_strips(engine.strips(lr.fork(), seed), lr, engine.scale, fidelity)
+                visible = (strip.clamp_(-1, 1) for strip in engine.strips(lr.fork(), seed))
+                made = correct_strips(visible, lr, engine.scale, fidelity)
             else:
                 made = engine.strips(lr, seed)
             rows = Rows(size, made)

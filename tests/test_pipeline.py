@@ -156,6 +156,21 @@ def test_a_model_without_text_enlarges_to_any_scale(scale: float, caplog: pytest
     assert [record.getMessage() for record in caplog.records] == ["prompt: ignored, as this model takes no text"]
 
 
+def test_what_a_network_gives_beyond_white_counts_as_the_white_that_is_seen() -> None:
+    class Rough(Interpolation):
+        def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+            pattern = torch.tensor([0.6, -0.3, -0.3]).tile(8)  # in the mean 0
+
+            def network(x: torch.Tensor) -> torch.Tensor:
+                return interpolate(x, scale_factor=3) + pattern
+
+            return RegionEngine(dict.fromkeys(place.devices, network), 3, Tiling(overlap=0, side=8), place)
+
+    source = Picture(torch.full((3, 8, 8), 0.8))
+    result = SuperResolver(Rough(), "cpu", "fp32").upscale(source, scale=3).rgb
+    assert (result.mean() - 0.8).abs() < 0.015  # if more than white counted, the mean would be 0.767
+
+
 def test_regions_join_without_a_step(tiny_weights: Path) -> None:
     """On a smooth slope the largest step between pixels at a border of regions is no larger than elsewhere."""
     network = load_model(str(tiny_weights))
