@@ -1,5 +1,6 @@
 """Files of text."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from gigasr.files.atomic import replacing
@@ -14,6 +15,10 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whole or not at all; of a file name what is no UTF-8 stands as in Python, such as \\udcff."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    """Write UTF-8, whole or not at all; of a file name what is no UTF-8 stands as in Python, such as \\udcff.
+
+    A link or a device, such as /dev/stdout, is written through.
+    """
+    is_plain = not path.is_symlink() and (path.is_file() or not path.exists())
+    with replacing(path) if is_plain else nullcontext(path) as target:
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")
