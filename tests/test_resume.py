@@ -77,7 +77,7 @@ def assert_survives_kills(tmp_path: Path, weights: Path, count: int, kills: int)
 def test_a_run_that_is_told_to_terminate_leaves_nothing_half_written(tiny_weights: Path, tmp_path: Path) -> None:
     folder, output = make_folder(tmp_path / "in", 200), tmp_path / "out"
     with start_upscale(folder, output, tiny_weights) as process:
-        while process.poll() is None and not any(output.glob("*.tmp")):
+        while process.poll() is None and not any(output.glob("*.png")):
             time.sleep(0.001)
         process.terminate()
         _, said = process.communicate(timeout=120)
