@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gigasr.metric_ops import NUM_RINGS, SSIM_WINDOW, luma, radial_spectrum, structural_similarity
 
+LPIPS_SIDE = 32  # px; the least side of an image
 NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
 Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
 
@@ -94,7 +95,7 @@ def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:
     result, truth: [3, H, W]  in [0, 1]
     returns: 0 for equal images
     """
-    _check_pair("metrics.lpips_distance", result, truth, least=32)
+    _check_pair("metrics.lpips_distance", result, truth, least=LPIPS_SIDE)
     device = next(lpips.parameters()).device
     x, y = (_to_8bit(image).to(device, torch.float32).unsqueeze(0) / 127.5 - 1 for image in (result, truth))
     with torch.no_grad():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from gigasr.config.model import check_levels, check_stages, check_towers
+from gigasr.config.model import check_players
 from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig
 from gigasr.config.strict import Strict, parse
 from gigasr.config.tables import read_tables
@@ -48,11 +48,9 @@ class BaseConfig(Strict):
 
     @model_validator(mode="after")
     def check(self) -> "BaseConfig":
-        check_towers(self.generator.text, self.discriminator, self.train)
-        check_levels(self.discriminator, len(self.generator.levels))
         for phase in self.train.phases:
             check_crop(phase, self.generator)
-        check_stages(self.discriminator, self.train.phases)
+        check_players(self.generator, len(self.generator.levels), self.discriminator, self.train)
         return self
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from gigasr.config.networks import DiscriminatorConfig, TextConfig, UpsamplerConfig
+from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig, TextConfig, UpsamplerConfig
 from gigasr.config.strict import Strict, parse
 from gigasr.config.tables import read_tables
 from gigasr.config.training import PhaseConfig, TrainConfig
@@ -43,6 +43,15 @@ def check_stages(discriminator: DiscriminatorConfig, phases: Iterable[PhaseConfi
             raise ValueError(f"train.phases.crop: expected {expected} for the discriminator's stages, got {phase.crop}")
 
 
+def check_players(
+    generator: SynthesisConfig, made: int, discriminator: DiscriminatorConfig, train: TrainConfig
+) -> None:
+    """Raise ValueError unless a generator that makes so many pyramid levels can train with its opponents."""
+    check_towers(generator.text, discriminator, train)
+    check_levels(discriminator, made)
+    check_stages(discriminator, train.phases)
+
+
 class Config(Strict):
     """A whole file of configs/: a model, its discriminator and its training."""
 
@@ -52,9 +61,7 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def check(self) -> "Config":
-        check_towers(self.upsampler.text, self.discriminator, self.train)
-        check_levels(self.discriminator, self.upsampler.num_up)
-        check_stages(self.discriminator, self.train.phases)
+        check_players(self.upsampler, self.upsampler.num_up, self.discriminator, self.train)
         multiple = self.upsampler.scale * 2**self.upsampler.num_down
         for phase in self.train.phases:
             if phase.crop % multiple:

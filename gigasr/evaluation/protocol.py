@@ -14,13 +14,12 @@ from gigasr.evaluation.low_res import Kind
 from gigasr.files.images import read_image
 from gigasr.files.picture import on_white
 from gigasr.metric_ops import SSIM_WINDOW
-from gigasr.metrics import crop_to_multiple
+from gigasr.metrics import LPIPS_SIDE, crop_to_multiple
 from gigasr.training.data import Sample
 from gigasr.training.losses import derangement
 
 logger = logging.getLogger(__name__)
 
-LEAST_SIDE = 32  # px; of LPIPS
 Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
 
 
@@ -58,7 +57,7 @@ def load_truth(path: Path, protocol: Protocol) -> Tensor:
     Raises ValueError where it can't be read or is too small for the figures.
     """
     image = on_white(read_image(path)).rgb if protocol.square is None else load_square(path, protocol.square)
-    truth, least = crop_to_multiple(image, protocol.scale), max(LEAST_SIDE, SSIM_WINDOW + 2 * protocol.scale)
+    truth, least = crop_to_multiple(image, protocol.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * protocol.scale)
     if min(truth.shape[1:]) < least:
         raise ValueError(f"{path}: expected sides of at least {least} px, got {truth.shape[2]}x{truth.shape[1]}")
     return truth
