@@ -76,6 +76,14 @@ def test_formats_without_alpha_lay_the_picture_on_white(tmp_path: Path, suffix: 
     assert again.rgb[:, :, 8:].max() < 0.02
 
 
+def test_a_gray_gif_keeps_what_is_transparent(tmp_path: Path) -> None:
+    picture = random_picture(8, is_gray=True, has_alpha=True)
+    write_image(tmp_path / "a.gif", picture)
+    alpha = np.asarray(Image.open(tmp_path / "a.gif").convert("RGBA"))[:, :, 3]
+    assert picture.alpha is not None
+    assert np.array_equal(alpha == 255, (picture.alpha[0] * 255).round().numpy() >= 128)
+
+
 def test_values_are_rounded_and_clamped(tmp_path: Path) -> None:
     values = torch.tensor([-1.0, 0.4 / 255, 0.6 / 255, 99.51 / 255, 254.6 / 255, 2.0])
     write_image(tmp_path / "a.png", Picture(values.expand(3, 1, -1)))

@@ -90,6 +90,24 @@ def test_sizes_are_those_of_the_result() -> None:
     assert renew_xmp(None, (1, 1)) is None
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        ' GPano:FullPanoWidthPixels="10"',
+        ' hdrgm:Version="1.0"',
+        " GCamera:MotionPhoto='1'",
+        "<GPano:CroppedAreaImageWidthPixels>10</GPano:CroppedAreaImageWidthPixels>",
+        "<Container:Directory><rdf:Seq><rdf:li>10</rdf:li></rdf:Seq></Container:Directory>",
+    ],
+)
+def test_what_is_true_of_the_old_file_alone_is_left_out(claim: str) -> None:
+    assert renew_xmp(f"<a{claim}/>".encode(), (1, 1)) in (b"<a/>", None)
+    assert (
+        renew_xmp(b'<a GPano:ProjectionType="equirectangular"/>', (1, 1))
+        == b'<a GPano:ProjectionType="equirectangular"/>'
+    )
+
+
 def test_what_no_file_can_hold_is_told_and_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     long = OLD.replace("old", "o" * 10).replace("Ölbäume", "Ö" * 40_000)
@@ -101,6 +119,12 @@ def test_what_no_file_can_hold_is_told_and_costs_nothing_else(tmp_path: Path, ca
 
 
 def test_a_hostile_packet_takes_no_time() -> None:
-    for hostile in ("<xmp:Thumbnails>", ' tiff:Orientation="', "<exif:PixelXDimension>", "</xmp:Thumbnails>"):
+    for hostile in (
+        "<xmp:Thumbnails>",
+        ' tiff:Orientation="',
+        "<exif:PixelXDimension>",
+        "<hdrgm:Version>",
+        "</xmp:Thumbnails>",
+    ):
         text = hostile.encode() * 50_000
         assert len(renew_xmp(text, (1, 1)) or b"") > 0

@@ -19,19 +19,21 @@ _PREFIX, _SUFFIX = ".gigasr-", ".tmp"
 def replacing(path: Path) -> Iterator[Path]:
     """Make an empty file in the target's folder to be written; when all went well, sync it and move it over the target.
 
-    On an error, or when the process dies, the target is as it was.
+    On an error, or when the process dies, the target is as it was. A link stays and leads to the new file; the mode
+    of a file that was there stays too.
     """
+    path = path.resolve() if path.is_symlink() else path
     with _new_file(path.parent) as temporary:
-        mode = temporary.stat().st_mode
+        mode = (path if path.exists() else temporary).stat().st_mode
         try:
             yield temporary
         except OSError as error:
             if error.filename is None and error.errno is not None:  # of the disk, as a rule a full one
                 raise type(error)(error.errno, error.strerror, str(path)) from error
             raise
-        temporary.chmod(mode)  # some libraries put a private file in its place
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)  # some libraries put a private file in its place
         os.replace(temporary, path)
 
 

@@ -1,5 +1,6 @@
 """One decoded picture: from PIL images, from 16-bit files, and what decoders raise for damaged ones."""
 
+import logging
 import os
 import struct
 import zlib
@@ -21,6 +22,8 @@ from gigasr.files.formats import INPUT_FORMATS
 from gigasr.files.headers import Header, is_tiff
 from gigasr.files.picture import Picture
 from gigasr.files.xmp import IPTC_TAG, read_iptc, read_xmp
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970  # px; a file whose header claims more is refused as a decompression bomb (Pillow's own limit)
 
@@ -62,16 +65,17 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
     import pyvips
 
     file.seek(0)
-    is_page = is_tiff(file.read(4))
+    details = None if is_tiff(file.read(4)) else _details(file)
+    tags = portable_tags(details.getexif if details else lambda: read_exif(file, header.offset))
+    turn = tags.get(Base.Orientation)
     try:
-        source = pyvips.Source.new_from_file(os.fspath(path))
-        options = {"page": header.page} if is_page else {}
+        source = pyvips.Source.new_from_file(os.fsencode(path))
+        options = {} if details else {"page": header.page}
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
-        if image.interpretation == "cmyk":
-            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16, intent="relative")
-        elif image.interpretation in ("lab", "labs"):
-            image = image.colourspace("rgb16")
-        image = image.copy_memory().autorot()
+        image = _to_rgb(image).copy_memory()
+        if details and details.format == "PNG":  # whose orientation libvips doesn't find everywhere
+            image.set_type(pyvips.GValue.gint_type, "orientation", turn or 1)
+        image = image.autorot()
         samples = image.numpy()
         icc_profile, xmp = (
             image.get(name) if image.get_typeof(name) else None for name in ("icc-profile-data", "xmp-data")
@@ -82,16 +86,39 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         raise ValueError(f"16-bit samples that decode to {samples.dtype}")
     if not header.has_alpha and samples.ndim == 3:  # as Pillow does at 8 bit
         samples = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
-    texts: dict[str, str] = {}
-    if is_page:
-        dpi = None if image.xres == 1 else (image.xres * 25.4, image.yres * 25.4)  # 1 px/mm stands for unknown
+    picture = _to_picture(samples, header.white, icc_profile, tags)
+    dpi, texts = (details.info.get("dpi"), kept_texts(details.info)) if details else (header.dpi, {})
+    xmp = xmp or (read_xmp(details) if details else None)
+    return replace(picture, dpi=_upright(_clean_dpi(dpi), turn), xmp=xmp, texts=texts)
+
+
+def _details(file: BinaryIO) -> Image.Image:
+    """What Pillow knows of a PNG or AVIF of more than 8 bit; of a PNG what stands behind the pixels too."""
+    file.seek(0)
+    image = Image.open(file, formats=INPUT_FORMATS)
+    if image.format == "PNG":
+        image.load()
+        _warn_of_gamma(image)
+    return image
+
+
+def _to_rgb(image: Any) -> Any:
+    """A libvips image of 16 bit whose CMYK or Lab, if it is that, has become RGB; its alpha as it was."""
+    if image.interpretation == "cmyk":
+        colours, bands = image.extract_band(0, n=4), 4
+        colours = colours.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16, intent="relative")
+    elif image.interpretation in ("lab", "labs"):
+        colours, bands = image.extract_band(0, n=3).colourspace("rgb16"), 3
     else:
-        file.seek(0)
-        info = Image.open(file, formats=INPUT_FORMATS).info
-        dpi, texts = info.get("dpi"), kept_texts(info)  # pyvips gives 72 dpi for unknown ones
-    tags = portable_tags(lambda: read_exif(file, header.offset))
-    dpi = _upright(_clean_dpi(dpi), tags.get(Base.Orientation))
-    return replace(_to_picture(samples, header.white, icc_profile, tags), dpi=dpi, xmp=xmp, texts=texts)
+        return image
+    return colours.bandjoin(image[bands].copy(format="ushort")) if image.bands > bands else colours
+
+
+def _warn_of_gamma(image: Image.Image) -> None:
+    """Tell of a PNG whose values aren't sRGB's, by its gAMA chunk alone, which results don't have."""
+    gamma = image.info.get("gamma")
+    if gamma and abs(gamma - 1 / 2.2) > 0.01 and not {"icc_profile", "srgb"} & image.info.keys():
+        logger.warning("gamma %.3g left out: the values are taken for sRGB; give the file an ICC profile", gamma)
 
 
 def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture:
@@ -106,6 +133,7 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     image.load()
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
     texts = kept_texts(image.info) if image.format == "PNG" else {}
+    _warn_of_gamma(image)
     dpi = _upright(_clean_dpi(image.info.get("dpi")), of_tiff or tags.get(Base.Orientation))
     if tags.get(Base.Orientation) in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[tags[Base.Orientation]])

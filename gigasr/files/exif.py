@@ -21,6 +21,7 @@ KEPT_TAGS = {
     *(Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
 }
 FALSE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
+JPEG_LIMIT = 65_533  # bytes of EXIF that a segment holds
 DESCRIPTIONS = {"Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source", "Comment"}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
 
@@ -46,18 +47,26 @@ def portable_tags(load: Callable[[], Image.Exif]) -> dict[int, Any]:
     """Return the tags worth keeping in another file, orientation and IPTC; {} for a damaged EXIF block."""
     try:
         exif = load()
-        tags = {tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == Base.Orientation}
+        tags = _as_read({tag: exif[tag] for tag in exif if tag in KEPT_TAGS or tag == Base.Orientation})
         if iptc := iptc_of_tiff(exif):
             tags[IPTC_TAG] = iptc
         for ifd in (IFD.Exif, IFD.GPSInfo):
             if nested := dict(exif.get_ifd(ifd)):
                 nested.pop(IFD.Interop, None)  # an offset into the old file
-                tags[ifd] = nested
+                tags[ifd] = _as_read(nested)
         exif_bytes(tags)
     except Exception as error:  # a damaged EXIF block raises anything, and must not cost the picture
         logger.warning("EXIF ignored as it is damaged: %s", error)
         return {}
     return tags
+
+
+def _as_read(tags: dict[int, Any]) -> dict[int, Any]:
+    """Tags with the bytes of their texts where these are more than ASCII, which Pillow reads but doesn't write."""
+    return {
+        tag: value.encode("latin-1") if isinstance(value, str) and not value.isascii() else value
+        for tag, value in tags.items()
+    }
 
 
 def kept_texts(info: Mapping[Any, Any]) -> dict[str, str]:
@@ -91,16 +100,33 @@ def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]
     if tags or texts:
         nested = tags.setdefault(IFD.Exif, {})
         nested[Base.ExifImageHeight], nested[Base.ExifImageWidth] = size
+        if comment_texts(nested.get(Base.UserComment)).get("Software", "").startswith("gigasr"):
+            del nested[Base.UserComment]  # of the run that made the input
     if texts:
+        others = _plain_comment(nested.get(Base.UserComment))
+        texts = texts | ({"Comment": others} if others else {})
         nested[Base.UserComment] = COMMENT_PREFIX + comment_of(texts)
     return tags
 
 
+def _plain_comment(comment: object) -> str:
+    """A UserComment's text; "" for none or one in another encoding than ASCII."""
+    kinds = (COMMENT_PREFIX, bytes(len(COMMENT_PREFIX)))
+    if not isinstance(comment, bytes) or not comment.startswith(kinds):
+        return ""
+    return comment[len(COMMENT_PREFIX) :].decode("ascii", "replace").strip("\0 ")
+
+
 def jpeg_exif(tags: dict[int, Any]) -> bytes:
-    """Return EXIF that fits a JPEG segment of 64 KiB, if need be without the camera maker's private block."""
+    """Return EXIF that fits a JPEG segment of 64 KiB: if need be without the longest blocks, with a warning."""
     exif = exif_bytes(tags) or b""
-    if len(exif) > 65_533:
-        tags[IFD.Exif].pop(Base.MakerNote, None)
+    blocks = [(ifd, tag) for ifd in (tags, *tags.values()) if isinstance(ifd, dict) for tag in ifd]
+    blocks = [(ifd, tag) for ifd, tag in blocks if isinstance(ifd[tag], str | bytes | tuple)]
+    for ifd, tag in sorted(blocks, key=lambda block: len(block[0][block[1]]), reverse=True):
+        if len(exif) <= JPEG_LIMIT:
+            break
+        logger.warning("EXIF tag %d left out: expected at most %d bytes for JPEG in all", tag, JPEG_LIMIT)
+        del ifd[tag]
         exif = exif_bytes(tags) or b""
     return exif
 

@@ -7,7 +7,10 @@ from typing import BinaryIO, NamedTuple
 from PIL import TiffImagePlugin as Tiff
 
 SUBFILE_TYPE = 254  # a tag of TIFF
-CIELAB = 8  # PHOTOMETRIC_INTERPRETATION
+SUB_DIRECTORIES, DNG_VERSION = 330, 50706  # tags, in the first page of a camera's raw file
+PALETTE, CIELAB = 3, 8  # PHOTOMETRIC_INTERPRETATION
+_UNKNOWN = {9: "ICC Lab", 10: "ITU Lab", 32803: "a sensor's mosaic", 34892: "a sensor's values"}  # likewise
+_INCHES = {2: 1.0, 3: 2.54}  # RESOLUTION_UNIT: per inch, per centimetre
 
 
 class Header(NamedTuple):
@@ -20,6 +23,8 @@ class Header(NamedTuple):
     offset: int = 0  # of its directory in a TIFF, bytes
     white: int = 65_535  # the largest sample once decoded to 16 bit
     has_alpha: bool = True  # whether samples beside the colours are alpha, as a TIFF says
+    dpi: tuple[float, float] | None = None  # of a TIFF
+    unknown: str = ""  # the kind of samples that nobody here can read
 
 
 def read_headers(file: BinaryIO) -> tuple[Header, ...]:
@@ -72,7 +77,24 @@ def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> He
     is_unsigned = set(tags.get(Tiff.SAMPLEFORMAT, (1,))) <= known  # or unspecified
     pixels = tags[Tiff.IMAGEWIDTH] * tags[Tiff.IMAGELENGTH]
     has_alpha = not {1, 2}.isdisjoint(tags.get(Tiff.EXTRASAMPLES, ()))
-    return Header(max(tags.get(Tiff.BITSPERSAMPLE, (1,))), is_unsigned, pixels, page, offset, has_alpha=has_alpha)
+    bits = max(tags.get(Tiff.BITSPERSAMPLE, (1,)))
+    dpi, unknown = _page_dpi(tags), _unknown_kind(tags, bits)
+    return Header(bits, is_unsigned, pixels, page, offset, has_alpha=has_alpha, dpi=dpi, unknown=unknown)
+
+
+def _page_dpi(tags: Tiff.ImageFileDirectory_v2) -> tuple[float, float] | None:
+    """The resolution that a page has, where its unit is a length."""
+    x, y = tags.get(Tiff.X_RESOLUTION), tags.get(Tiff.Y_RESOLUTION)
+    inches = _INCHES.get(tags.get(Tiff.RESOLUTION_UNIT, 2))
+    return (float(x) * inches, float(y) * inches) if x and y and inches else None
+
+
+def _unknown_kind(tags: Tiff.ImageFileDirectory_v2, bits: int) -> str:
+    """What a page holds that can't be read, or would be read as something else; "" for all others."""
+    if tags.get(SUBFILE_TYPE, 0) & 1 and (SUB_DIRECTORIES in tags or DNG_VERSION in tags):
+        return "a camera's raw file"  # whose first page is a preview
+    kind = tags.get(Tiff.PHOTOMETRIC_INTERPRETATION, 1)
+    return "a palette of 16 bit" if kind == PALETTE and bits == 16 else _UNKNOWN.get(kind, "")
 
 
 def _avif_bits(file: BinaryIO) -> int:

@@ -185,7 +185,8 @@ def _to_image(raster: Raster, file_format: str) -> Image.Image:
     if file_format == "GIF" and raster.channels in (2, 4):
         samples[:, :, -1] = np.where(samples[:, :, -1] < 128, 0, 255)
     image = _samples_to_pil(samples)
-    return image.convert(f"RGB{image.mode[1:]}") if file_format in _WITHOUT_GRAY and image.mode[0] == "L" else image
+    needs_rgb = file_format in _WITHOUT_GRAY or file_format == "GIF" and image.mode == "LA"  # Pillow's GIFs lose that A
+    return image.convert(f"RGB{image.mode[1:]}") if needs_rgb and image.mode[0] == "L" else image
 
 
 class Film(Image.Image):

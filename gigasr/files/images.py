@@ -117,6 +117,8 @@ def read_image(path: Path) -> Picture:
 
 
 def _check(header: Header, path: Path) -> None:
+    if header.unknown:
+        raise ValueError(f"{path}: expected gray, RGB, CMYK or CIE Lab, got {header.unknown}; convert it to RGB")
     if not header.is_unsigned or header.bits not in (1, 2, 4, 8, 16):
         raise ValueError(
             f"{path}: expected unsigned integers of 1 to 8 or of 16 bit, got {header.bits} bit "

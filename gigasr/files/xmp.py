@@ -14,11 +14,17 @@ IPTC_RESOURCE = 0x0404  # of Photoshop's blocks
 PNG_KEY = "XML:com.adobe.xmp"
 IPTC_MARK = b"\x1c"  # with which every entry of a block begins
 JPEG_LIMIT = 65_502  # bytes of XMP, or of IPTC, that a segment holds
-_FALSE = ("tiff:XResolution", "tiff:YResolution", "tiff:ResolutionUnit", "xmp:Thumbnails", "xap:Thumbnails")
+_FALSE = (
+    *("tiff:XResolution", "tiff:YResolution", "tiff:ResolutionUnit", "xmp:Thumbnails", "xap:Thumbnails"),
+    *("xmpNote:HasExtendedXMP", "Container:Directory", "GContainer:Directory"),
+)
+_FALSE_KINDS = r"GPano:\w+Pixels|hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*"  # of panoramas, of what is appended
 
 
 def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
-    """An XMP packet with a picture's present (height, width) and upright; what says its resolution is left out.
+    """An XMP packet with a picture's present (height, width) and upright; what is no longer true is left out.
+
+    That is its resolution, thumbnails, a panorama's sizes, and gain maps and videos appended to the old file.
 
     None, with a warning, for one that is no UTF-8, as all but TIFF demand.
     """
@@ -35,6 +41,8 @@ def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     for name in _FALSE:
         text = re.sub(rf"\s{name}\s?=\s?([\"'])[^\"']*\1", "", text)
         text = _without_element(text, name)
+    text = re.sub(rf"\s(?:{_FALSE_KINDS})\s?=\s?([\"'])[^\"']*\1", "", text)
+    text = re.sub(rf"<({_FALSE_KINDS})>[^<]*</\1>", "", text)
     return text.encode("utf-8") or None
 
 
