@@ -21,7 +21,14 @@ from gigasr_base.zoo import find as find_base
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gigasr.files.picture import Progress
     from gigasr_base.pipeline import TextToImage
+
+# Everything that describe_set may say: what a picture says more than the one that would be made is another one's.
+NOTED = {
+    *("Software", "Prompt", "Seed", "Model", "Upsampler", "Truncation", "Style prompt", "Mix at", "To"),
+    *("Frame", "Frames", "Fingerprint"),
+}
 
 
 def is_file(output: Path | None, is_single: bool) -> TypeGuard[Path]:
@@ -58,11 +65,16 @@ def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
     check_seed(options["seed"] + options["count"] - 1)
 
 
-def base_images(painter: "TextToImage", prompt: str, options: dict[str, Any]) -> "Iterator[tuple[Tensor, str, int]]":
-    """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed."""
+def base_images(
+    painter: "TextToImage", prompt: str, options: dict[str, Any], progress: "Progress | None" = None
+) -> "Iterator[tuple[Tensor, str, int]]":
+    """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed.
+
+    progress: of the frames that lead to another prompt, which are all painted before the first one comes
+    """
     first, truncation, to, style = (options[key] for key in ("seed", "truncation", "to", "style_prompt"))
     if to is not None:
-        frames = painter.interpolate(prompt, to, options["frames"], first, truncation=truncation)
+        frames = painter.interpolate(prompt, to, options["frames"], first, None, truncation, progress)
         for i, frame in enumerate(frames):
             yield frame, prompt if 2 * i < len(frames) else to, first
         return
@@ -114,5 +126,5 @@ def fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str
 def is_made(target: Path, texts: dict[str, str]) -> bool:
     """Tell by its own words whether a file is the picture that would be made."""
     with suppress(ValueError, OSError):  # it is no image, or isn't there
-        return texts.items() <= read_metadata(target).items()
+        return texts == {name: text for name, text in read_metadata(target).items() if name in NOTED}
     return False

@@ -82,29 +82,33 @@ class TextToImage:
         seed: int = 0,
         to_seed: int | None = None,
         truncation: float = 1.0,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Paint frames that lead from one prompt to another, and on the arc from one seed's z to another's.
 
         From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap. Where
         the picture changes fast the frames lie closer: the way is painted twice, the first time to measure it.
 
-        to_seed: None = the same seed. With the same prompt twice and two seeds, only z changes.
+        to_seed:  None = the same seed. With the same prompt twice and two seeds, only z changes.
+        progress: called with (paintings done, paintings in all: twice the frames) after each
         """
         if num_frames < 2:
             raise ValueError(f"num_frames: expected at least 2, got {num_frames}; the prompts themselves are two")
         a, b = self.text(prompt), self.text(to_prompt)
         z, to_z = self.z(seed), self.z(seed if to_seed is None else to_seed)
 
-        def paint(shares: Sequence[float]) -> Tensor:
+        def paint(shares: Sequence[float], painted: int) -> Tensor:
             frames = []
-            for share in shares:
+            for i, share in enumerate(shares, start=painted + 1):
                 between = slerp(z, to_z, share)
                 w = torch.lerp(self.w(between, a, truncation), self.w(between, b, truncation), share)
                 frames.append(self.paint(self.everywhere(Condition(w, interpolate_text(a, b, share)))))
+                if progress is not None:
+                    progress(i, 2 * num_frames)
             return torch.cat(frames)
 
-        steps = frame_steps(paint([i / (num_frames - 1) for i in range(num_frames)]))
-        return paint(even_shares(steps, num_frames))
+        steps = frame_steps(paint([i / (num_frames - 1) for i in range(num_frames)], painted=0))
+        return paint(even_shares(steps, num_frames), painted=num_frames)
 
     @torch.no_grad()
     def shift(

@@ -136,7 +136,9 @@ def test_styles_of_one_prompt_are_mixed_by_seeds(painter: TextToImage) -> None:
 
 @pytest.mark.parametrize("truncation", [1.0, 0.4])
 def test_an_interpolation_starts_and_ends_with_the_two_prompts(painter: TextToImage, truncation: float) -> None:
-    frames = painter.interpolate(A, B, 5, seed=1, to_seed=2, truncation=truncation)
+    told: list[tuple[int, int]] = []
+    frames = painter.interpolate(A, B, 5, 1, 2, truncation, progress=lambda done, total: told.append((done, total)))
+    assert told == [(i, 10) for i in range(1, 11)]
     ends = painter.generate([A, B], [1, 2], truncation)
     torch.testing.assert_close(frames[[0, -1]], ends, atol=1e-5, rtol=0)
     assert all(differ(a, b) for a, b in zip(frames[:-1], frames[1:], strict=True))

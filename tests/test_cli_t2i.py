@@ -146,6 +146,21 @@ def test_a_set_that_was_stopped_is_made_to_its_end(t2i: Run, tmp_path: Path) -> 
     assert_fails(t2i("an apple", "-c", 4, "--size", 24, "--truncation", 0.5), "exists already")
 
 
+@pytest.mark.parametrize(
+    ("special", "plain"),
+    [
+        (["--truncation", 0.5], []),
+        (["--style-prompt", "a pear"], []),
+        (["--to", "a pear", "--frames", 3], []),
+        (["--to", "a pear", "--frames", 3], ["--truncation", 0.5]),
+    ],
+)
+def test_a_picture_made_with_more_options_is_another_one(t2i: Run, special: list[object], plain: list[object]) -> None:
+    assert t2i("an apple", *special, "--size", 24, "-o", "a.webp").exit_code == 0
+    assert t2i("an apple", *special, "--size", 24, "-o", "a.webp").output == "a.webp  done before\n"
+    assert_fails(t2i("an apple", *plain, "--size", 24, "-o", "a.webp"), "exists already")
+
+
 def test_an_animation_and_its_frames_say_what_they_are(t2i: Run, tmp_path: Path) -> None:
     assert t2i("an apple", "--to", "a pear", "--frames", 3, "-o", "film.webp").exit_code == 0
     assert read_metadata(tmp_path / "film.webp")["Frames"] == "3"

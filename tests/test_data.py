@@ -6,6 +6,7 @@ import logging
 import pickle
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
 from gigasr.training.data import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
 from gigasr.training.readers import LoadedBatch
@@ -168,6 +170,13 @@ def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> Non
     left = [cutter.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
     assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
     assert all(some == [word for word in words if word in some] for some in left)
+
+
+def test_validation_has_whole_captions(photo_folder: Path) -> None:
+    data = DataConfig(workers=0, empty_caption=0.5, word_dropout=0.5)
+    source = open_validation(str(photo_folder), None, SimpleNamespace(train=SimpleNamespace(data=data)))
+    assert source is not None
+    assert [batch[2] for batch in source.batches(32, 1, 0, 20, seed=0)] == [["picture 4"]] * 20
 
 
 def test_an_image_smaller_than_the_crop_is_enlarged() -> None:

@@ -175,7 +175,11 @@ def paint(
     from gigasr_base.painting import base_images
     from gigasr_base.pipeline import enlarge_strips
 
-    for image, text, seed in base_images(painter, prompt, options):
+    with progress_bar(2 * options["frames"], f"{label}, frames", "painting") as bar:
+        bar.disable |= options["to"] is None
+        images = base_images(painter, prompt, options, lambda done, total: bar.update(1))
+        first = next(images)  # for which all frames are painted
+    for image, text, seed in itertools.chain([first], images):
         yield PictureStrips(size, show_progress(enlarge_strips(image, size, resolver, text, seed), label))
 
 

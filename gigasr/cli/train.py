@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--validation", help="The same for validation.  [default: the validation split of --data]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
-@click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name or a file.")
+@click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name, a file or a folder.")
 @click.option("--resume", is_flag=True, help="Resume from the folder's last state.")
 @click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
 @click.option(
@@ -155,10 +155,10 @@ def short(value: float) -> str:
 
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":
-    """The source of validation crops; none, and a line that says so, where a folder has no such split."""
+    """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
     from gigasr.training.shards import open_source
 
-    config = settings.train.data
+    config = settings.train.data.model_copy(update={"empty_caption": 0.0, "word_dropout": 0.0})
     if validation is not None:
         return open_source(validation, config, None)
     if config.validation_split in splits(Path(data)):
@@ -172,7 +172,7 @@ def splits(folder: Path) -> set[str]:
     from gigasr.training.data import indexed_rows
 
     index = folder / "captions.jsonl"
-    return {fields.get("split", "train") for _, fields in indexed_rows(index)} if index.exists() else set()
+    return {str(fields.get("split", "train")) for _, fields in indexed_rows(index)} if index.exists() else set()
 
 
 def find_weights(kind: str, name: str) -> Path:

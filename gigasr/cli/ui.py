@@ -95,7 +95,11 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
         (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
         options |= {"model": base, "upsampler": upsampler}
         notes = describe_set(prompt, size, resolver is not None, options)
-        for i, (image, text, seed) in enumerate(base_images(painter, prompt, options)):
+
+        def lead(done: int, total: int) -> None:
+            notify(0.0, f"frames: {done} of {total} paintings")
+
+        for i, (image, text, seed) in enumerate(base_images(painter, prompt, options, lead)):
 
             def progress(done: int, total: int) -> None:
                 notify((i + done / total) / number, f"picture {i + 1} of {number}")  # noqa: B023
