@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
 from gigasr.inference.columns import mirror, mirror_strips
-from gigasr.inference.consistency import correct_strips
+from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
 from gigasr.inference.engine import Engine, Model
 from gigasr.inference.noise import check_seed
@@ -22,6 +22,7 @@ from gigasr.models.zoo import DEFAULT, load_model
 logger = logging.getLogger(__name__)
 
 MAX_SCALE = 64
+MOST_DETAIL = 2
 WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged transposed
 PART = 64  # rows of the input taken at a time
 SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
@@ -70,6 +71,7 @@ class SuperResolver:
         size: tuple[int, int] | None = None,
         seed: int = 0,
         fidelity: float = 1.0,
+        detail: float = 1.0,
         progress: Progress | None = None,
     ) -> Picture:
         """Enlarge a picture and give the result as a whole.
@@ -79,9 +81,10 @@ class SuperResolver:
         size:     (height, width) of the result instead, px; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
         fidelity: 0..1, how far the result is corrected to give the input back when reduced
+        detail:   0..2, how much of the network's detail is added: 0 = none, which leaves the bicubic enlargement
         progress: called after every strip
         """
-        return self.strips(picture, prompt, scale, size, seed, fidelity).join(progress)
+        return self.strips(picture, prompt, scale, size, seed, fidelity, detail).join(progress)
 
     def strips(
         self,
@@ -91,6 +94,7 @@ class SuperResolver:
         size: tuple[int, int] | None = None,
         seed: int = 0,
         fidelity: float = 1.0,
+        detail: float = 1.0,
     ) -> PictureStrips:
         """Enlarge a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
@@ -102,11 +106,13 @@ class SuperResolver:
         target = target_size(picture.size, scale, size, self.model.scale)
         if not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
+        if not 0 <= detail <= MOST_DETAIL:
+            raise ValueError(f"detail: expected 0..{MOST_DETAIL}, got {detail}; 1 is what the network was trained for")
         seed = check_seed(seed)
         engine = self.engine(prompt, seed)
         if picture.size[1] <= max(picture.size[0], WIDEST):
-            return PictureStrips(target, self._strips(picture, target, engine, seed, fidelity))
-        mirrored = self._strips(mirror(picture), target[::-1], engine, seed, fidelity)
+            return PictureStrips(target, self._strips(picture, target, engine, seed, fidelity, detail))
+        mirrored = self._strips(mirror(picture), target[::-1], engine, seed, fidelity, detail)
         return PictureStrips(target, mirror_strips(PictureStrips(target[::-1], mirrored)))
 
     @torch.inference_mode()
@@ -125,7 +131,13 @@ class SuperResolver:
 
     @torch.inference_mode()
     def _strips(
-        self, picture: Picture, target: tuple[int, int], engine: Engine, seed: int, fidelity: float
+        self,
+        picture: Picture,
+        target: tuple[int, int],
+        engine: Engine,
+        seed: int,
+        fidelity: float,
+        detail: float,
     ) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
         parts = (part[None].to(self.place.home) * 2 - 1 for part in opaque.split(PART, dim=1))
@@ -135,11 +147,12 @@ class SuperResolver:
         for pass_size in plan_passes(picture.size, target, engine.scale):
             lr = resize_rows(rows, pass_size)
             size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
-            if fidelity and engine.scale > 1:  # a result of the same size would be corrected back to the input
-                visible = (strip.clamp_(-1, 1) for strip in engine.strips(lr.fork(), seed))
-                made = correct_strips(visible, lr, engine.scale, fidelity)
-            else:
-                made = engine.strips(lr, seed)
+            is_corrected = fidelity > 0 and engine.scale > 1  # one of the same size would be made the input again
+            made = engine.strips(lr.fork() if is_corrected or detail != 1 else lr, seed)
+            if detail != 1:
+                made = scale_detail(made, lr.fork() if is_corrected else lr, engine.scale, detail)
+            if is_corrected:
+                made = correct_strips((strip.clamp_(-1, 1) for strip in made), lr, engine.scale, fidelity)
             rows = Rows(size, made)
         top = 0
         for strip in resize_rows(rows, target):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.inference.consistency import correct_strips, invert
+from gigasr.inference.consistency import correct_strips, invert, scale_detail
 from gigasr.inference.rows import Rows
 from gigasr.networks.ops import enlarge, reduce
 
@@ -100,6 +100,16 @@ def test_an_image_lower_than_the_halo_is_corrected_like_the_whole() -> None:
     lr, y = random(5, 6), random(20, 24)
     strips = list(correct_strips(cut(y, [2, 2, 1], 4), Rows.of(lr), 4, fidelity=0.5))
     torch.testing.assert_close(torch.cat(strips, dim=2), correct(y, lr, 4, 0.5), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1, *SCALES])
+@pytest.mark.parametrize("heights", HEIGHTS)
+@pytest.mark.parametrize("detail", [0.0, 0.5, 2.0])
+def test_detail_is_what_strips_add_to_the_enlargement(heights: str, scale: int, detail: float) -> None:
+    lr, y = random(70, 6), random(70 * scale, 6 * scale)
+    strips = list(scale_detail(cut(y, HEIGHTS[heights], scale), Rows.of(lr), scale, detail))
+    base = enlarge(lr, scale)
+    torch.testing.assert_close(torch.cat(strips, dim=2), base + detail * (y - base), atol=1e-5, rtol=0)
 
 
 def test_strips_are_given_out_before_all_have_come() -> None:

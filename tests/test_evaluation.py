@@ -8,13 +8,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from gigasr.evaluation.enlargers import interpolate, read_result, short_names
+from gigasr.evaluation.enlargers import interpolate, load_enlarger, read_result, short_names
 from gigasr.evaluation.evaluate import Evaluation, Judges, evaluate_models, evaluate_pair, summarise
 from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.protocol import Protocol, choose_prompts, load_truth
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.metrics import Lpips, low_res_from
+from gigasr.pipeline import SuperResolver
 from gigasr.training.data import Sample
 
 COSTS = ["seconds", "peak_mb"]
@@ -30,6 +31,18 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
 
 def run(models: list[str], samples: dict[str, Sample], judges: Judges, **more: object) -> Evaluation:
     return evaluate_models(models, samples, {"": Protocol(2, device="cpu")}, judges, lambda total: None, **more)  # type: ignore[arg-type]
+
+
+def test_a_model_adds_as_much_detail_as_the_protocol_says(tiny_weights: Path) -> None:
+    low_res = torch.rand(3, 12, 16)
+    none, whole = (
+        load_enlarger(str(tiny_weights), Protocol(8, detail=detail, device="cpu"))("a", low_res, "")
+        for detail in (0.0, 1.0)
+    )
+    resolver = SuperResolver.from_pretrained(str(tiny_weights), "cpu")
+    torch.testing.assert_close(none, resolver.upscale(Picture(low_res), scale=8, detail=0).rgb)
+    torch.testing.assert_close(whole, resolver.upscale(Picture(low_res), scale=8).rgb)
+    assert not none.allclose(whole, atol=0.01)
 
 
 def test_interpolation_is_pils() -> None:

@@ -19,7 +19,7 @@ from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
-from gigasr.networks.ops import resize
+from gigasr.networks.ops import enlarge, resize
 from gigasr.pipeline import SuperResolver, fit_size, plan_passes, target_size
 
 
@@ -55,6 +55,16 @@ def test_the_result_reduced_gives_the_input_back(resolver: SuperResolver) -> Non
     source = Picture((source.rgb * 255).round() / 255)
     assert lr_psnr(resolver.upscale(source).rgb, source.rgb, 8) > 45
     assert lr_psnr(resolver.upscale(source, fidelity=0).rgb, source.rgb, 8) < 40
+
+
+def test_the_network_adds_as_much_detail_as_is_asked_for(resolver: SuperResolver) -> None:
+    source = picture(24, 32)
+    none, half, whole = (resolver.upscale(source, fidelity=0, detail=detail).rgb for detail in (0.0, 0.5, 1.0))
+    bicubic = enlarge(source.rgb[None] * 2 - 1, 8)[0].add(1).div(2).clamp(0, 1)
+    torch.testing.assert_close(none, bicubic, atol=1e-5, rtol=0)
+    inside = (whole > 0) & (whole < 1) & (bicubic > 0) & (bicubic < 1)
+    torch.testing.assert_close(half[inside], ((whole + bicubic) / 2)[inside], atol=1e-5, rtol=0)
+    assert lr_psnr(resolver.upscale(source, detail=2).rgb, source.rgb, 8) > 40
 
 
 @pytest.mark.parametrize("fidelity", [0.0, 1.0])
@@ -217,6 +227,7 @@ def test_a_result_of_two_passes_is_the_picture_when_reduced(resolver: SuperResol
         ({"size": (4, 400)}, "size: expected at most 64 times 4x4 px, got 400x4"),
         ({"size": (8, 8), "scale": 2}, "size: expected a scale or a size, got both"),
         ({"fidelity": 1.5}, r"fidelity: expected 0\.\.1, got 1\.5"),
+        ({"detail": 2.5}, r"detail: expected 0\.\.2, got 2\.5"),
         ({"seed": -1}, r"seed: expected 0\.\."),
         ({"prompt": None}, "prompt: expected a text, got NoneType"),
     ],

@@ -23,6 +23,14 @@ SEED = click.IntRange(0, 2**63 - 1)
 DEVICE = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 
+DETAIL = click.option(
+    "--detail",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 2),
+    help="How much detail is added: 0 = none, as bicubic; 1 = as trained; above = crisper, less exact.",
+)
+
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn the errors a user can cause into one line and exit code 1, an interrupt into one and 130.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
+from gigasr.cli.common import DETAIL, DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
     from gigasr.evaluation.evaluate import Judges
@@ -20,7 +20,7 @@ Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
-OF_UPSAMPLERS = ("scale", "low_res", "prompts", "square", "net", "lpips_features", "skip", "cases", "save")
+OF_UPSAMPLERS = ("scale", "low_res", "prompts", "square", "net", "lpips_features", "skip", "cases", "save", "detail")
 PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"}  # word -> in a row's name
 
 
@@ -86,6 +86,7 @@ class Truncations(click.ParamType):
     help="Take the middle squares, reduced to this side in px; smaller images are left out.",
 )
 @click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of models, degradations and wrong prompts.")
+@DETAIL
 @click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
 @click.option("--lpips-features", type=FILE, help="File of its backbone, torchvision's weights.  [default: downloaded]")
 @click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a metric out.")
@@ -235,7 +236,7 @@ def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
     """What each row is measured with, by the words of --lr and --prompts that tell the rows apart."""
     from gigasr.evaluation.protocol import Protocol
 
-    shared = {name: options[name] for name in ("scale", "square", "seed", "device", "precision")}
+    shared = {name: options[name] for name in ("scale", "square", "detail", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]
     return {
         ", ".join([kind] * (len(low_res) > 1) + [PROMPTS[choice]] * (len(prompts) > 1)): Protocol(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
+from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
 from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Shard(click.ParamType):
     type=click.FloatRange(0, 1),
     help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
+@DETAIL
 @click.option(
     "--aurasr-compatible",
     "aurasr",
@@ -185,7 +186,7 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     """The settings of the run from the options."""
     from gigasr.folders.worker import Settings
 
-    names = ("model", "scale", "size", "seed", "fidelity", "tile", "batch", "quality", "device", "overwrite")
+    names = ("model", "scale", "size", "seed", "fidelity", "detail", "tile", "batch", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
     depth = options["bit_depth"] and int(options["bit_depth"])
     aurasr: AuraMode = options["aurasr"] or "gigasr"

@@ -32,8 +32,9 @@ def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
     if model in FILTERS:
         return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
     resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
-    scale, seed = protocol.scale, protocol.seed
-    return lambda name, low_res, prompt: resolver.upscale(Picture(low_res), prompt, scale=scale, seed=seed).rgb
+    scale, seed, detail = protocol.scale, protocol.seed, protocol.detail
+    upscale = partial(resolver.upscale, scale=scale, seed=seed, detail=detail)
+    return lambda name, low_res, prompt: upscale(Picture(low_res), prompt).rgb
 
 
 def is_results(model: str) -> bool:

@@ -31,6 +31,7 @@ class Protocol:
     low_res: Kind = "bicubic"
     prompts: Prompts = "right"
     square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
+    detail: float = 1.0  # of the networks
     seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
     device: str = "auto"
     precision: str = "auto"

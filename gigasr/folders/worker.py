@@ -34,6 +34,7 @@ class Settings:
     size: str | None = None  # in words, instead of a scale
     seed: int = 0
     fidelity: float = 1.0
+    detail: float = 1.0
     tile: int = 0  # px; 0 = auto
     aurasr: AuraMode = "gigasr"  # how AuraSR's weights are run
     precision: str = "auto"
@@ -174,7 +175,9 @@ class Worker:
         for number, picture in enumerate(work.pictures):
             picture = replace(picture, bit_depth=settings.bit_depth or picture.bit_depth)
             size = None if settings.size is None else fit_size(settings.size, picture.size)
-            made = resolver.strips(picture, work.job.prompt, settings.scale, size, settings.seed, settings.fidelity)
+            made = resolver.strips(
+                picture, work.job.prompt, settings.scale, size, settings.seed, settings.fidelity, settings.detail
+            )
             check_size(work.job.target, made.size)
             yield from map(partial(Strip, number, made.size), made.strips)
 
@@ -187,6 +190,7 @@ class Worker:
             prompt = job.prompt if self.load().model.takes_text else ""
             texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(settings.seed)}
             texts |= {"Model": Path(settings.model).name, "Fingerprint": fingerprint(work)}
+            texts |= {"Detail": str(settings.detail)} if settings.detail != 1 else {}
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_frames(job.target, itertools.chain([first], results), work.timing, texts, settings.quality)
             work.record["bytes"] = job.target.stat().st_size

@@ -1,4 +1,4 @@
-"""The low-res image is the truth: correct a result so that its reduction gives the input back.
+"""The low-res image is the truth: what a result adds to it can be scaled, and its reduction gives the input back.
 
 The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U enlarges (bicubic),
 and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
@@ -51,21 +51,44 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
     returns:  the strips, corrected
     """
     height, width = lr.size
-    block = block_rows(width)
     y = Rows((height * scale, width * scale), strips)
     reduced = resize_rows(y.fork(), lr.size)
     residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
     top = 0
     for strip in y:
-        for start in range(0, strip.shape[2] // scale, block):
-            stop = min(start + block, strip.shape[2] // scale)
-            first, last = top + start - 2, top + stop + 2
-            rows = residual.read(max(first, 0), min(last, height))
-            rows = F.pad(rows, (0, 0, max(-first, 0), max(last - height, 0)), mode="replicate")
-            add_enlarged(strip[:, :, start * scale : stop * scale], rows, scale, fidelity)
+        _add_rows(strip, residual, top, scale, fidelity)
         top += strip.shape[2] // scale
         yield strip
         del strip
+
+
+def scale_detail(strips: Iterable[Tensor], lr: Rows, scale: int, detail: float) -> Iterator[Tensor]:
+    """Scale what a result that arrives as consecutive strips of rows adds to the bicubic enlargement.
+
+    strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
+    lr:      [B, C, H, W]  the low-res image, in their range
+    detail:  0 = the enlargement alone, 1 = the result as it is, above 1 = more than that
+    returns: the strips, scaled
+    """
+    top = 0
+    for strip in strips:
+        strip.mul_(detail)
+        _add_rows(strip, lr, top, scale, 1 - detail)
+        top += strip.shape[2] // scale
+        yield strip
+        del strip
+
+
+def _add_rows(strip: Tensor, image: Rows, top: int, scale: int, factor: float) -> None:
+    """Add an image's enlarged rows from `top` on, times a factor, to the strip that lies there."""
+    height, width = image.size
+    block = block_rows(width)
+    for start in range(0, strip.shape[2] // scale, block):
+        stop = min(start + block, strip.shape[2] // scale)
+        first, last = top + start - 2, top + stop + 2
+        rows = image.read(max(first, 0), min(last, height))
+        rows = F.pad(rows, (0, 0, max(-first, 0), max(last - height, 0)), mode="replicate")
+        add_enlarged(strip[:, :, start * scale : stop * scale], rows, scale, factor)
 
 
 def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:

@@ -64,11 +64,12 @@ def add_controls(models: list[str]) -> list[Any]:
         model = gr.Dropdown(models, value=models[0], label="Model")
         seed = gr.Number(0, label="Seed", info="another one, other details", precision=0, minimum=0)
         fidelity = gr.Slider(0, 1, 1, step=0.05, label="Fidelity to the input's colours")
+        detail = gr.Slider(0, 2, 1, step=0.05, label="Detail", info="0 is none, 1 as trained, more is crisper")
         suffix = gr.Dropdown(list(FORMATS), value="png", label="Format")
     upload.change(show_thumbnail, upload, [thumbnail, before], **PRIVATE)
     preset.input(PRESETS.get, preset, [scale, size], **PRIVATE)
     gr.on([before.change, scale.change, size.change], tell_outlook, [before, scale, size], outlook, **PRIVATE)
-    return [upload, prompt, scale, size, model, seed, fidelity, suffix]
+    return [upload, prompt, scale, size, model, seed, fidelity, suffix, detail]
 
 
 def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
@@ -85,6 +86,7 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
         seed: int = 0,
         fidelity: float = 1.0,
         suffix: str = "png",
+        detail: float = 1.0,
         progress: Any = gr.Progress(),  # noqa: B008 (gradio looks for this default)
     ) -> Answer:
         """Enlarge a picture by a factor or, where one is given, to a size such as 4k or 3840x2160.
@@ -95,7 +97,8 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
             if image is None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
             size = (size or "").strip()
-            given = Settings(model, None if size else float(scale), size or None, int(seed or 0), float(fidelity))
+            factor = None if size else float(scale)
+            given = Settings(model, factor, size or None, int(seed or 0), float(fidelity), float(detail))
             source = Path(image)
 
             def work(notify: Notify) -> Answer:
