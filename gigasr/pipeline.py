@@ -81,7 +81,7 @@ class SuperResolver:
         size:     (height, width) of the result instead, px; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
         fidelity: 0..1, how far the result is corrected to give the input back when reduced
-        detail:   0..2, how much of the network's detail is added: 0 = none, which leaves the bicubic enlargement
+        detail:   0..2, how much of what the network adds to bicubic interpolation, before that correction; 0 = none
         progress: called after every strip
         """
         return self.strips(picture, prompt, scale, size, seed, fidelity, detail).join(progress)

@@ -20,7 +20,7 @@ from gigasr.files.images import Frames, read_frames, read_image, read_metadata
 from gigasr.folders.batch import Run
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, append_record
-from gigasr.folders.worker import Settings, Work
+from gigasr.folders.worker import Settings, Work, Worker
 from gigasr.inference.devices import Place
 from gigasr.inference.engine import BodyTailEngine, PromptedUpsampler
 from gigasr.models.zoo import load_model
@@ -94,6 +94,11 @@ def test_what_has_no_say_in_a_result_makes_no_file_anew(enlarge, tmp_path: Path)
     make_images(tmp_path / "in", "a.png")
     enlarge(tmp_path / "in", output=tmp_path / "out")
     assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
+
+
+def test_files_made_before_detail_could_be_chosen_stay_known(tiny_weights: Path) -> None:
+    options = [Worker(Settings(model=str(tiny_weights), detail=detail)).options for detail in (1.0, 1.5)]
+    assert ["detail" in each for each in options] == [False, True]
 
 
 def test_to_name_the_scale_of_the_model_changes_nothing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001

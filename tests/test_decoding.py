@@ -108,6 +108,20 @@ def test_a_camera_s_raw_file_is_refused_rather_than_its_preview_read(
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tags_of_a_wrong_type_do_not_cost_the_picture(tmp_path: Path, bits: int) -> None:
+    tags = [(254, 2, 0, "page", True), (282, 2, 0, "many", True), (283, 2, 0, "more", True)]
+    tifffile.imwrite(tmp_path / "a.tif", random_samples(3, bits), photometric="rgb", extratags=tags)
+    picture = read_image(tmp_path / "a.tif")
+    assert np.array_equal(samples_of(picture), random_samples(3, bits))
+    assert picture.dpi is None
+
+
+def test_a_damaged_chunk_behind_the_pixels_does_not_cost_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(with_chunk(b"pHYs", b"\0"))
+    assert np.array_equal(samples_of(read_image(tmp_path / "a.png")), random_samples(3, 16))
+
+
 def test_a_thumbnail_that_is_all_a_tiff_has_is_read(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", random_samples(3, 16), photometric="rgb", subfiletype=1)
     assert np.array_equal(samples_of(read_image(tmp_path / "a.tif")), random_samples(3, 16))

@@ -14,6 +14,7 @@ from gigasr.files.image_writer import write_image
 from gigasr.files.images import read_image, read_metadata
 from gigasr.files.picture import Picture
 
+OWN = {"Prompt": "old", "Software": "gigasr 0.1"}
 ARTIST, COPYRIGHT, DESCRIPTION, PHOTO, LENS, COMMENT = 0x013B, 0x8298, 0x010E, 0x8769, 0xA434, 0x9286
 
 
@@ -52,8 +53,23 @@ def test_somebody_elses_comment_stays_beside_the_own_texts(tmp_path: Path) -> No
 
 
 def test_the_comment_of_an_earlier_run_goes(tmp_path: Path) -> None:
-    earlier = b"ASCII\0\0\0" + json.dumps({"Prompt": "old", "Software": "gigasr 0.1"}).encode()
+    earlier = b"ASCII\0\0\0" + json.dumps(OWN).encode()
     write_image(tmp_path / "a.png", with_exif({ARTIST: "Ada", PHOTO: {COMMENT: earlier}}), {"Prompt": "new"})
     exif = parse_exif(read_image(tmp_path / "a.png").exif)
     assert exif[ARTIST] == "Ada"
     assert COMMENT not in exif.get_ifd(PHOTO)
+
+
+def test_somebody_elses_comment_outlives_several_runs(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.jpg", with_exif({PHOTO: {COMMENT: b"ASCII\0\0\0on the beach"}}), OWN)
+    write_image(tmp_path / "2.jpg", read_image(tmp_path / "1.jpg"), OWN)
+    assert read_metadata(tmp_path / "2.jpg") == OWN | {"Comment": "on the beach"}
+    write_image(tmp_path / "3.png", read_image(tmp_path / "2.jpg"), OWN)
+    assert parse_exif(read_image(tmp_path / "3.png").exif).get_ifd(PHOTO)[COMMENT] == b"ASCII\0\0\0on the beach"
+
+
+def test_a_hostile_block_of_many_tags_takes_no_time(caplog: pytest.LogCaptureFixture) -> None:
+    tags = {PHOTO: dict.fromkeys(range(52_000, 65_000), "x" * 20)}
+    kept = parse_exif(jpeg_exif(tags))
+    assert 1000 < len(kept.get_ifd(PHOTO)) < 3000
+    assert caplog.text.count("left out") == 1

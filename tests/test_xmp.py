@@ -90,13 +90,18 @@ def test_sizes_are_those_of_the_result() -> None:
     assert renew_xmp(None, (1, 1)) is None
 
 
+def test_the_sizes_of_a_panorama_grow_with_it() -> None:
+    packet = "<a GPano:CroppedAreaImageWidthPixels='40' GPano:FullPanoWidthPixels=\"100\">\
+<GPano:CroppedAreaTopPixels>7</GPano:CroppedAreaTopPixels></a>"
+    renewed = packet.replace("40", "160").replace("100", "400").replace(">7<", ">28<")
+    assert renew_xmp(packet.encode(), (80, 160)) == renewed.encode()
+
+
 @pytest.mark.parametrize(
     "claim",
     [
-        ' GPano:FullPanoWidthPixels="10"',
         ' hdrgm:Version="1.0"',
         " GCamera:MotionPhoto='1'",
-        "<GPano:CroppedAreaImageWidthPixels>10</GPano:CroppedAreaImageWidthPixels>",
         "<Container:Directory><rdf:Seq><rdf:li>10</rdf:li></rdf:Seq></Container:Directory>",
     ],
 )

@@ -28,7 +28,7 @@ DETAIL = click.option(
     default=1.0,
     show_default=True,
     type=click.FloatRange(0, 2),
-    help="How much detail is added: 0 = none, as bicubic; 1 = as trained; above = crisper, less exact.",
+    help="How much detail is added: 0 = none, only bicubic; 1 = as trained; above = crisper, less exact.",
 )
 
 
@@ -68,9 +68,9 @@ def check_absent(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, label: str, unit: str) -> Iterator["tqdm[Any]"]:
+def progress_bar(total: int, label: str, unit: str, is_shown: bool = True) -> Iterator["tqdm[Any]"]:
     """A bar on a terminal, nothing elsewhere."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=total, desc=label, unit=unit, disable=not (is_shown and sys.stderr.isatty()), leave=False) as bar:
         yield bar

@@ -220,6 +220,7 @@ def judge_upsamplers(
     found = evaluate_models(models, samples, protocols, judges, progress, num_cases, options["save"])
     table = found.table()
     facts = describe(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
+    facts |= {"detail": str(options["detail"])} if options["detail"] != 1 else {}
     facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
     if judges.lpips is not None:
         facts["LPIPS"] = options["net"]

@@ -175,8 +175,7 @@ def paint(
     from gigasr_base.painting import base_images
     from gigasr_base.pipeline import enlarge_strips
 
-    with progress_bar(2 * options["frames"], f"{label}, frames", "painting") as bar:
-        bar.disable |= options["to"] is None
+    with progress_bar(2 * options["frames"], f"{label}, frames", "painting", options["to"] is not None) as bar:
         images = base_images(painter, prompt, options, lambda done, total: bar.update(1))
         first = next(images)  # for which all frames are painted
     for image, text, seed in itertools.chain([first], images):

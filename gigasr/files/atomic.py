@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +20,11 @@ _PREFIX, _SUFFIX = ".gigasr-", ".tmp"
 def replacing(path: Path) -> Iterator[Path]:
     """Make an empty file in the target's folder to be written; when all went well, sync it and move it over the target.
 
-    On an error, or when the process dies, the target is as it was. A link stays and leads to the new file; the mode
-    of a file that was there stays too.
+    On an error, or when the process dies, the target is as it was. The new file has its mode, and takes the place of a
+    link, which may lead to an input.
     """
-    path = path.resolve() if path.is_symlink() else path
     with _new_file(path.parent) as temporary:
-        mode = (path if path.exists() else temporary).stat().st_mode
+        mode = (path if path.is_file() and not path.is_symlink() else temporary).stat().st_mode | stat.S_IWUSR
         try:
             yield temporary
         except OSError as error:

@@ -5,10 +5,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -60,21 +60,29 @@ def decoding(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: expected an intact image, got a damaged one ({reason}); replace it") from error
 
 
+class _Details(NamedTuple):
+    """What a file of more than 8 bit says beside its samples."""
+
+    is_tiff: bool
+    tags: dict[int, Any]
+    dpi: Any  # as Pillow gives it
+    texts: dict[str, str]
+    xmp: bytes | None
+    turn: int | None  # the orientation, where libvips may not find it
+
+
 def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
     """Read a picture of more than 8 bit with pyvips, as Pillow has no 16-bit colour."""
     import pyvips
 
-    file.seek(0)
-    details = None if is_tiff(file.read(4)) else _details(file)
-    tags = portable_tags(details.getexif if details else lambda: read_exif(file, header.offset))
-    turn = tags.get(Base.Orientation)
+    details = _read_details(file, header)
     try:
         source = pyvips.Source.new_from_file(os.fsencode(path))
-        options = {} if details else {"page": header.page}
+        options = {"page": header.page} if details.is_tiff else {}
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
         image = _to_rgb(image).copy_memory()
-        if details and details.format == "PNG":  # whose orientation libvips doesn't find everywhere
-            image.set_type(pyvips.GValue.gint_type, "orientation", turn or 1)
+        if details.turn is not None:
+            image.set_type(pyvips.GValue.gint_type, "orientation", details.turn)
         image = image.autorot()
         samples = image.numpy()
         icc_profile, xmp = (
@@ -86,20 +94,27 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
         raise ValueError(f"16-bit samples that decode to {samples.dtype}")
     if not header.has_alpha and samples.ndim == 3:  # as Pillow does at 8 bit
         samples = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
-    picture = _to_picture(samples, header.white, icc_profile, tags)
-    dpi, texts = (details.info.get("dpi"), kept_texts(details.info)) if details else (header.dpi, {})
-    xmp = xmp or (read_xmp(details) if details else None)
-    return replace(picture, dpi=_upright(_clean_dpi(dpi), turn), xmp=xmp, texts=texts)
+    picture = _to_picture(samples, header.white, icc_profile, details.tags)
+    dpi = _upright(_clean_dpi(details.dpi), details.tags.get(Base.Orientation))
+    return replace(picture, dpi=dpi, xmp=xmp or details.xmp, texts=details.texts)
 
 
-def _details(file: BinaryIO) -> Image.Image:
-    """What Pillow knows of a PNG or AVIF of more than 8 bit; of a PNG what stands behind the pixels too."""
+def _read_details(file: BinaryIO, header: Header) -> _Details:
+    """What Pillow finds; in a PNG behind the pixels too, where libvips doesn't look."""
+    file.seek(0)
+    if is_tiff(file.read(4)):
+        tags = portable_tags(lambda: read_exif(file, header.offset))
+        return _Details(True, tags, header.dpi, {}, None, None)
     file.seek(0)
     image = Image.open(file, formats=INPUT_FORMATS)
-    if image.format == "PNG":
-        image.load()
+    is_png = image.format == "PNG"
+    if is_png:
+        with suppress(OSError, *_DECODER_ERRORS):  # the pixels are libvips' to judge
+            image.load()
         _warn_of_gamma(image)
-    return image
+    tags = portable_tags(image.getexif)
+    turn = tags.get(Base.Orientation, 1) if is_png else None
+    return _Details(False, tags, image.info.get("dpi"), kept_texts(image.info), read_xmp(image), turn)
 
 
 def _to_rgb(image: Any) -> Any:

@@ -100,13 +100,22 @@ def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]
     if tags or texts:
         nested = tags.setdefault(IFD.Exif, {})
         nested[Base.ExifImageHeight], nested[Base.ExifImageWidth] = size
-        if comment_texts(nested.get(Base.UserComment)).get("Software", "").startswith("gigasr"):
-            del nested[Base.UserComment]  # of the run that made the input
-    if texts:
-        others = _plain_comment(nested.get(Base.UserComment))
-        texts = texts | ({"Comment": others} if others else {})
-        nested[Base.UserComment] = COMMENT_PREFIX + comment_of(texts)
+        _renew_comment(nested, texts)
     return tags
+
+
+def _renew_comment(tags: dict[int, Any], texts: dict[str, str]) -> None:
+    """Put texts into the comment, beside what others wrote there; of an earlier run nothing else stays."""
+    comment = tags.get(Base.UserComment)
+    earlier = comment_texts(comment)
+    is_own = earlier.get("Software", "").startswith("gigasr")
+    others = earlier.get("Comment", "") if is_own else _plain_comment(comment)
+    if texts:
+        tags[Base.UserComment] = COMMENT_PREFIX + comment_of(texts | ({"Comment": others} if others else {}))
+    elif is_own and others:
+        tags[Base.UserComment] = COMMENT_PREFIX + others.encode("ascii", "replace")
+    elif is_own:
+        del tags[Base.UserComment]
 
 
 def _plain_comment(comment: object) -> str:
@@ -122,12 +131,17 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     exif = exif_bytes(tags) or b""
     blocks = [(ifd, tag) for ifd in (tags, *tags.values()) if isinstance(ifd, dict) for tag in ifd]
     blocks = [(ifd, tag) for ifd, tag in blocks if isinstance(ifd[tag], str | bytes | tuple)]
-    for ifd, tag in sorted(blocks, key=lambda block: len(block[0][block[1]]), reverse=True):
-        if len(exif) <= JPEG_LIMIT:
-            break
-        logger.warning("EXIF tag %d left out: expected at most %d bytes for JPEG in all", tag, JPEG_LIMIT)
-        del ifd[tag]
+    blocks.sort(key=lambda block: len(block[0][block[1]]))
+    left_out = []
+    while (excess := len(exif) - JPEG_LIMIT) > 0 and blocks:
+        while excess > 0 and blocks:
+            ifd, tag = blocks.pop()
+            excess -= len(ifd.pop(tag))
+            left_out.append(tag)
         exif = exif_bytes(tags) or b""
+    if left_out:
+        some = ", ".join(map(str, left_out[:5])) + ", …" * (len(left_out) > 5)
+        logger.warning("EXIF left out: expected at most %d bytes for JPEG, got more; tags %s", JPEG_LIMIT, some)
     return exif
 
 

@@ -66,7 +66,8 @@ def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
         seen.add(offset)
         file.seek(offset)
         tags.load(file)
-        if page == 0 or not tags.get(SUBFILE_TYPE, 0) & 0b101:
+        subfile = tags.get(SUBFILE_TYPE)
+        if page == 0 or not (isinstance(subfile, int) and subfile & 0b101):
             yield _page_header(tags, page, offset)
         offset, page = tags.next, page + 1
 
@@ -86,12 +87,16 @@ def _page_dpi(tags: Tiff.ImageFileDirectory_v2) -> tuple[float, float] | None:
     """The resolution that a page has, where its unit is a length."""
     x, y = tags.get(Tiff.X_RESOLUTION), tags.get(Tiff.Y_RESOLUTION)
     inches = _INCHES.get(tags.get(Tiff.RESOLUTION_UNIT, 2))
-    return (float(x) * inches, float(y) * inches) if x and y and inches else None
+    try:
+        return (float(x) * inches, float(y) * inches) if x and y and inches else None
+    except (TypeError, ValueError, ArithmeticError):  # of another type than it should have
+        return None
 
 
 def _unknown_kind(tags: Tiff.ImageFileDirectory_v2, bits: int) -> str:
     """What a page holds that can't be read, or would be read as something else; "" for all others."""
-    if tags.get(SUBFILE_TYPE, 0) & 1 and (SUB_DIRECTORIES in tags or DNG_VERSION in tags):
+    subfile = tags.get(SUBFILE_TYPE)
+    if isinstance(subfile, int) and subfile & 1 and (SUB_DIRECTORIES in tags or DNG_VERSION in tags):
         return "a camera's raw file"  # whose first page is a preview
     kind = tags.get(Tiff.PHOTOMETRIC_INTERPRETATION, 1)
     return "a palette of 16 bit" if kind == PALETTE and bits == 16 else _UNKNOWN.get(kind, "")

@@ -18,14 +18,14 @@ _FALSE = (
     *("tiff:XResolution", "tiff:YResolution", "tiff:ResolutionUnit", "xmp:Thumbnails", "xap:Thumbnails"),
     *("xmpNote:HasExtendedXMP", "Container:Directory", "GContainer:Directory"),
 )
-_FALSE_KINDS = r"GPano:\w+Pixels|hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*"  # of panoramas, of what is appended
+_FALSE_KINDS = r"hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*"  # of what is appended to a file
+_PANORAMA = r"(GPano:{}Pixels(?:\s?=\s?[\"']|>))(\d{{1,9}})"
 
 
 def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     """An XMP packet with a picture's present (height, width) and upright; what is no longer true is left out.
 
-    That is its resolution, thumbnails, a panorama's sizes, and gain maps and videos appended to the old file.
-
+    That is its resolution, thumbnails, and gain maps and videos appended to the old file. A panorama's sizes grow.
     None, with a warning, for one that is no UTF-8, as all but TIFF demand.
     """
     try:
@@ -38,6 +38,9 @@ def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     for name, value in (facts | {"exif:PixelXDimension": width, "exif:PixelYDimension": height}).items():
         text = re.sub(rf"(\s{name}\s?=\s?)([\"'])[^\"']*\2", rf"\g<1>\g<2>{value}\g<2>", text)
         text = re.sub(rf"(<{name}>)[^<]*(</{name}>)", rf"\g<1>{value}\g<2>", text)
+    if old_width := re.search(_PANORAMA.format("CroppedAreaImageWidth"), text):
+        factor = width / max(int(old_width[2]), 1)
+        text = re.sub(_PANORAMA.format(r"\w{1,40}"), lambda found: f"{found[1]}{round(int(found[2]) * factor)}", text)
     for name in _FALSE:
         text = re.sub(rf"\s{name}\s?=\s?([\"'])[^\"']*\1", "", text)
         text = _without_element(text, name)

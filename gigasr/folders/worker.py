@@ -89,6 +89,8 @@ class Worker:
         settings = replace(settings, scale=scale, device="", overwrite=False)
         self.options = asdict(settings) | {"model": hash_file(find(settings.model))}
         del self.options["batch"]  # which has no effect; files made before there was one keep their fingerprint
+        if settings.detail == 1:  # likewise
+            del self.options["detail"]
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
