@@ -22,6 +22,7 @@ KEPT_TAGS = {
 }
 FALSE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
 JPEG_LIMIT = 65_533  # bytes of EXIF that a segment holds
+ENTRY = 12  # bytes of a tag in its directory, beside a longer value
 DESCRIPTIONS = {"Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source", "Comment"}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
 
@@ -136,7 +137,7 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     while (excess := len(exif) - JPEG_LIMIT) > 0 and blocks:
         while excess > 0 and blocks:
             ifd, tag = blocks.pop()
-            excess -= len(ifd.pop(tag))
+            excess -= ENTRY + len(ifd.pop(tag))
             left_out.append(tag)
         exif = exif_bytes(tags) or b""
     if left_out:
