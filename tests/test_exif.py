@@ -15,7 +15,7 @@ from gigasr.files.images import read_image, read_metadata
 from gigasr.files.picture import Picture
 
 OWN = {"Prompt": "old", "Software": "gigasr 0.1"}
-ARTIST, COPYRIGHT, DESCRIPTION, PHOTO, LENS, COMMENT = 0x013B, 0x8298, 0x010E, 0x8769, 0xA434, 0x9286
+ARTIST, DESCRIPTION, PHOTO, LENS, COMMENT = 0x013B, 0x010E, 0x8769, 0xA434, 0x9286
 
 
 def with_exif(tags: dict[int, object]) -> Picture:

@@ -58,21 +58,8 @@ def test_the_result_is_the_command_lines_file(
 ) -> None:
     (before, after), facts, result = upscale(user, deep_photo, prompt="a leaf", scale=3, seed=5, fidelity=0, detail=1.5)
     expected = tmp_path / "leaf.png"
-    options = [
-        "-n",
-        str(tiny_weights),
-        "-p",
-        "a leaf",
-        "-s",
-        "3",
-        "--seed",
-        "5",
-        "--fidelity",
-        "0",
-        "--fp32",
-        "--detail",
-        "1.5",
-    ]
+    options = ["-n", str(tiny_weights), "-p", "a leaf", "-s", "3", "--seed", "5", "--fp32"]
+    options += ["--fidelity", "0", "--detail", "1.5"]
     assert CliRunner().invoke(main, ["upscale", str(deep_photo), "-o", str(expected), *options]).exit_code == 0
     assert Path(result).read_bytes() == expected.read_bytes()
     assert Path(result).name == "leaf_3x.png" and facts.startswith("72×60 px")

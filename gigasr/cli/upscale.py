@@ -173,12 +173,13 @@ def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
 
 def is_result(path: Path, record: dict[str, Any]) -> bool:
     """Tell whether gigasr made a file, by its record in a report or by its own words."""
+    from gigasr.files.exif import is_own
     from gigasr.files.images import read_metadata
 
     if record.get("bytes") == path.stat().st_size:
         return True
     with suppress(ValueError):  # it is no image
-        return read_metadata(path).get("Software", "").startswith("gigasr")
+        return is_own(read_metadata(path))
     return False
 
 

@@ -63,12 +63,11 @@ def decoding(path: Path) -> Iterator[None]:
 class _Details(NamedTuple):
     """What a file of more than 8 bit says beside its samples."""
 
-    is_tiff: bool
+    format: str
     tags: dict[int, Any]
     dpi: Any  # as Pillow gives it
     texts: dict[str, str]
     xmp: bytes | None
-    turn: int | None  # the orientation, where libvips may not find it
 
 
 def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
@@ -78,11 +77,11 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
     details = _read_details(file, header)
     try:
         source = pyvips.Source.new_from_file(os.fsencode(path))
-        options = {"page": header.page} if details.is_tiff else {}
+        options = {"page": header.page} if details.format == "TIFF" else {}
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
         image = _to_rgb(image).copy_memory()
-        if details.turn is not None:
-            image.set_type(pyvips.GValue.gint_type, "orientation", details.turn)
+        if details.format == "PNG":  # where libvips doesn't find every orientation
+            image.set_type(pyvips.GValue.gint_type, "orientation", details.tags.get(Base.Orientation, 1))
         image = image.autorot()
         samples = image.numpy()
         icc_profile, xmp = (
@@ -104,17 +103,15 @@ def _read_details(file: BinaryIO, header: Header) -> _Details:
     file.seek(0)
     if is_tiff(file.read(4)):
         tags = portable_tags(lambda: read_exif(file, header.offset))
-        return _Details(True, tags, header.dpi, {}, None, None)
+        return _Details("TIFF", tags, header.dpi, {}, None)
     file.seek(0)
     image = Image.open(file, formats=INPUT_FORMATS)
-    is_png = image.format == "PNG"
-    if is_png:
+    if image.format == "PNG":
         with suppress(OSError, *_DECODER_ERRORS):  # the pixels are libvips' to judge
             image.load()
         _warn_of_gamma(image)
     tags = portable_tags(image.getexif)
-    turn = tags.get(Base.Orientation, 1) if is_png else None
-    return _Details(False, tags, image.info.get("dpi"), kept_texts(image.info), read_xmp(image), turn)
+    return _Details(image.format or "", tags, image.info.get("dpi"), kept_texts(image.info), read_xmp(image))
 
 
 def _to_rgb(image: Any) -> Any:

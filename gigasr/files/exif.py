@@ -76,9 +76,14 @@ def kept_texts(info: Mapping[Any, Any]) -> dict[str, str]:
     info: of an opened PNG
     """
     texts = {key: text for key, text in info.items() if isinstance(text, str) and not str(key).startswith(FALSE_TEXTS)}
-    if texts.get("Software", "").startswith("gigasr"):
+    if is_own(texts):
         return {key: text for key, text in texts.items() if key in DESCRIPTIONS}
     return texts
+
+
+def is_own(texts: Mapping[str, str]) -> bool:
+    """Tell by the texts of a file whether gigasr has written it."""
+    return texts.get("Software", "").startswith("gigasr")
 
 
 def exif_bytes(tags: dict[int, Any]) -> bytes | None:
@@ -109,13 +114,12 @@ def _renew_comment(tags: dict[int, Any], texts: dict[str, str]) -> None:
     """Put texts into the comment, beside what others wrote there; of an earlier run nothing else stays."""
     comment = tags.get(Base.UserComment)
     earlier = comment_texts(comment)
-    is_own = earlier.get("Software", "").startswith("gigasr")
-    others = earlier.get("Comment", "") if is_own else _plain_comment(comment)
+    others = earlier.get("Comment", "") if is_own(earlier) else _plain_comment(comment)
     if texts:
         tags[Base.UserComment] = COMMENT_PREFIX + comment_of(texts | ({"Comment": others} if others else {}))
-    elif is_own and others:
+    elif is_own(earlier) and others:
         tags[Base.UserComment] = COMMENT_PREFIX + others.encode("ascii", "replace")
-    elif is_own:
+    elif is_own(earlier):
         del tags[Base.UserComment]
 
 
@@ -135,7 +139,7 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     blocks.sort(key=lambda block: len(block[0][block[1]]))
     left_out = []
     while (excess := len(exif) - JPEG_LIMIT) > 0 and blocks:
-        while excess > 0 and blocks:
+        while excess > 0 and blocks:  # many at a time, by about what each takes: to encode them all takes long
             ifd, tag = blocks.pop()
             excess -= ENTRY + len(ifd.pop(tag))
             left_out.append(tag)

@@ -66,10 +66,15 @@ def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
         seen.add(offset)
         file.seek(offset)
         tags.load(file)
-        subfile = tags.get(SUBFILE_TYPE)
-        if page == 0 or not (isinstance(subfile, int) and subfile & 0b101):
+        if page == 0 or not _subfile_type(tags) & 0b101:
             yield _page_header(tags, page, offset)
         offset, page = tags.next, page + 1
+
+
+def _subfile_type(tags: Tiff.ImageFileDirectory_v2) -> int:
+    """What a page is to the others, in bits: 1 a smaller version, 4 a mask; 0 where it isn't said in a number."""
+    kind = tags.get(SUBFILE_TYPE)
+    return kind if isinstance(kind, int) else 0
 
 
 def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> Header:
@@ -95,8 +100,7 @@ def _page_dpi(tags: Tiff.ImageFileDirectory_v2) -> tuple[float, float] | None:
 
 def _unknown_kind(tags: Tiff.ImageFileDirectory_v2, bits: int) -> str:
     """What a page holds that can't be read, or would be read as something else; "" for all others."""
-    subfile = tags.get(SUBFILE_TYPE)
-    if isinstance(subfile, int) and subfile & 1 and (SUB_DIRECTORIES in tags or DNG_VERSION in tags):
+    if _subfile_type(tags) & 1 and (SUB_DIRECTORIES in tags or DNG_VERSION in tags):
         return "a camera's raw file"  # whose first page is a preview
     kind = tags.get(Tiff.PHOTOMETRIC_INTERPRETATION, 1)
     return "a palette of 16 bit" if kind == PALETTE and bits == 16 else _UNKNOWN.get(kind, "")

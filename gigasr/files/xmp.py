@@ -19,6 +19,7 @@ _FALSE = (
     *("xmpNote:HasExtendedXMP", "Container:Directory", "GContainer:Directory"),
 )
 _FALSE_KINDS = r"hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*"  # of what is appended to a file
+# Of the sizes of a panorama: the name and all before the number, then the number; for format(), which names the size.
 _PANORAMA = r"(GPano:{}Pixels(?:\s?=\s?[\"']|>))(\d{{1,9}})"
 
 
