@@ -20,8 +20,8 @@ _PREFIX, _SUFFIX = ".gigasr-", ".tmp"
 def replacing(path: Path) -> Iterator[Path]:
     """Make an empty file in the target's folder to be written; when all went well, sync it and move it over the target.
 
-    On an error, or when the process dies, the target is as it was. The new file has its mode, but can be written, as Windows
-    moves no other, and takes the place of a link, which may lead to an input.
+    On an error, or when the process dies, the target is as it was. The new file has its mode, but is
+    writable, as Windows moves no other, and takes the place of a link, which may lead to an input.
     """
     with _new_file(path.parent) as temporary:
         mode = (path if path.is_file() and not path.is_symlink() else temporary).stat().st_mode | stat.S_IWUSR
