@@ -14,7 +14,7 @@ from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transpar
 from gigasr.inference.columns import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
-from gigasr.inference.engine import Engine, Model
+from gigasr.inference.engine import BodyTailEngine, Engine, Model
 from gigasr.inference.noise import check_seed
 from gigasr.inference.rows import Rows, resize_rows
 from gigasr.models.zoo import DEFAULT, load_model
@@ -56,7 +56,8 @@ class SuperResolver:
         devices = choose_devices(str(device))
         self.model = model
         self.place = Place(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
-        self.latest: tuple[tuple[str, int], Engine] | None = None
+        self.latest: tuple[str, int] = "", 0  # the prompt and seed of the engines
+        self.engines: dict[int, Engine] = {}  # by scale
 
     @classmethod
     def from_pretrained(cls, name: str = DEFAULT, device: str = "auto", precision: str = "auto") -> "SuperResolver":
@@ -72,6 +73,7 @@ class SuperResolver:
         seed: int = 0,
         fidelity: float = 1.0,
         detail: float = 1.0,
+        restore: float = 1.0,
         progress: Progress | None = None,
     ) -> Picture:
         """Enlarge a picture and give the result as a whole.
@@ -80,11 +82,12 @@ class SuperResolver:
         scale:    1..64, any number; the network's own scale where neither scale nor size is given
         size:     (height, width) of the result instead, px; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
-        fidelity: 0..1, how far the result is corrected to give the input back when reduced
+        fidelity: 0..1, how far the result is corrected to give the restored input back when reduced
         detail:   0..2, how much of what the network adds to bicubic interpolation, before that correction; 0 = none
+        restore:  0..1, how much of the damage that the network finds in the picture is removed; 0 = none
         progress: called after every strip
         """
-        return self.strips(picture, prompt, scale, size, seed, fidelity, detail).join(progress)
+        return self.strips(picture, prompt, scale, size, seed, fidelity, detail, restore).join(progress)
 
     def strips(
         self,
@@ -95,6 +98,7 @@ class SuperResolver:
         seed: int = 0,
         fidelity: float = 1.0,
         detail: float = 1.0,
+        restore: float = 1.0,
     ) -> PictureStrips:
         """Enlarge a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
@@ -108,52 +112,51 @@ class SuperResolver:
             raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
         if not 0 <= detail <= MOST_DETAIL:
             raise ValueError(f"detail: expected 0..{MOST_DETAIL}, got {detail}; 1 is what the network was trained for")
+        if not 0 <= restore <= 1:
+            raise ValueError(f"restore: expected 0..1, got {restore}; 0 keeps the input's noise and damage")
         seed = check_seed(seed)
-        engine = self.engine(prompt, seed)
+        self.engine(prompt, seed)  # what is wrong with the prompt is an error now
         if picture.size[1] <= max(picture.size[0], WIDEST):
-            return PictureStrips(target, self._strips(picture, target, engine, seed, fidelity, detail))
-        mirrored = self._strips(mirror(picture), target[::-1], engine, seed, fidelity, detail)
+            return PictureStrips(target, self._strips(picture, target, prompt, seed, fidelity, detail, restore))
+        mirrored = self._strips(mirror(picture), target[::-1], prompt, seed, fidelity, detail, restore)
         return PictureStrips(target, mirror_strips(PictureStrips(target[::-1], mirrored)))
 
     @torch.inference_mode()
-    def engine(self, prompt: str, seed: int) -> Engine:
-        """The model's engine for one prompt and seed; the latest is kept."""
+    def engine(self, prompt: str, seed: int, scale: int | None = None) -> Engine:
+        """The model's engine for one prompt, seed and scale; those of the latest prompt and seed are kept."""
         if not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         key = (prompt if self.model.takes_text else "", seed)
         if prompt and not self.model.takes_text:
             logger.warning("prompt: ignored, as this model takes no text")
-        latest = self.latest
-        if latest is None or latest[0] != key:
-            self.latest = latest = None  # before the next one is made
-            self.latest = latest = key, self.model.engine(*key, self.place)
-        return latest[1]
+        scale = self.model.scale if scale is None else scale
+        if key != self.latest:
+            self.latest, self.engines = key, {}
+        if scale not in self.engines:
+            self.engines[scale] = self.model.engine(*key, self.place, scale)
+        return self.engines[scale]
 
     @torch.inference_mode()
     def _strips(
         self,
         picture: Picture,
         target: tuple[int, int],
-        engine: Engine,
+        prompt: str,
         seed: int,
         fidelity: float,
         detail: float,
+        restore: float,
     ) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
         parts = (part[None].to(self.place.home) * 2 - 1 for part in opaque.split(PART, dim=1))
         rows = Rows(picture.size, parts)
         alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, target)
         dpi = scale_dpi(picture, target)
-        for pass_size in plan_passes(picture.size, target, engine.scale):
-            lr = resize_rows(rows, pass_size)
-            size = pass_size[0] * engine.scale, pass_size[1] * engine.scale
-            is_corrected = fidelity > 0 and engine.scale > 1  # one of the same size would be made the input again
-            made = engine.strips(lr.fork() if is_corrected or detail != 1 else lr, seed)
-            if detail != 1:
-                made = scale_detail(made, lr.fork() if is_corrected else lr, engine.scale, detail)
-            if is_corrected:
-                made = correct_strips((strip.clamp_(-1, 1) for strip in made), lr, engine.scale, fidelity)
-            rows = Rows(size, made)
+        inputs = plan_passes(picture.size, target, self.model.scale)
+        for pass_size, next_size in zip(inputs, [*inputs[1:], target], strict=True):
+            engine = self.engine(prompt, seed, choose_scale(self.model.scales, pass_size, next_size))
+            rows = one_pass(engine, resize_rows(rows, pass_size), seed, fidelity, detail, restore)
+            restore = 0.0  # what a pass has made is not damaged
         top = 0
         for strip in resize_rows(rows, target):
             bottom = top + strip.shape[2]
@@ -164,6 +167,28 @@ class SuperResolver:
             yield dataclasses.replace(picture, rgb=rgb, alpha=mask, dpi=dpi)
             del strip, rgb  # or they live while the next strip is made
             top = bottom
+
+
+def one_pass(engine: Engine, lr: Rows, seed: int, fidelity: float, detail: float, restore: float) -> Rows:
+    """Enlarge an image once. lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]"""
+    scale = engine.scale
+    size = lr.size[0] * scale, lr.size[1] * scale
+    is_corrected = fidelity > 0 and scale > 1  # one of the same size would be made the input again
+    if isinstance(engine, BodyTailEngine):
+        root, made = engine.restored(lr, seed, restore)
+    else:
+        root, made = lr, engine.strips(lr.fork() if is_corrected or detail != 1 else lr, seed)
+    if detail != 1:
+        made = scale_detail(made, root.fork() if is_corrected else root, scale, detail)
+    if is_corrected:
+        made = correct_strips((strip.clamp_(-1, 1) for strip in made), root, scale, fidelity)
+    return Rows(size, made)
+
+
+def choose_scale(scales: list[int], size: tuple[int, int], target: tuple[int, int]) -> int:
+    """The smallest scale that leads from a size to at least the target; the largest where none does."""
+    factor = max(target[0] / size[0], target[1] / size[1])
+    return next((scale for scale in scales if scale >= factor), scales[-1])
 
 
 def check_picture(picture: Picture) -> None:

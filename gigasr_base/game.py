@@ -8,8 +8,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.training.distributed import gather
-from gigasr.training.game import Batch, Game, reductions
+from gigasr.training.game import Batch, Game, Rngs, reductions
 from gigasr.training.losses import per_sample
+from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 
@@ -35,9 +36,16 @@ class BaseGame(Game):
         """The network to train, untrained."""
         return Generator(config.generator)
 
-    def low_res(self, hr: Tensor, degradation: DegradationConfig, rngs: Sequence[torch.Generator]) -> tuple[None, None]:
+    @property
+    def scale(self) -> int:
+        """HR / LR: 1, as there is no low-res image."""
+        return 1
+
+    def low_res(
+        self, loaded: LoadedBatch, hr: Tensor, scale: int, degradation: DegradationConfig, rngs: Rngs
+    ) -> tuple[None, None, None]:
         """There is none."""
-        return None, None
+        return None, None, None
 
     def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
         """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""

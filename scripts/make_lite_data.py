@@ -1,6 +1,6 @@
 """The training data of upsampler_lite: sharp photographs, sheets of icons, drawn graphics with letters.
 
-python scripts/make_lite_data.py photos512 emoji128 runs/lite_data
+python scripts/make_lite_data.py photos512 photos512b emoji128 runs/lite_data
 gigasr train configs/upsampler_lite.toml --data runs/lite_data --lpips-features FILE -o runs/upsampler_lite
 """
 
@@ -88,20 +88,24 @@ def draw_graphic(rng: random.Random) -> tuple[Image.Image, str]:
 
 
 @click.command()
-@click.argument("photos", type=click.Path(exists=True, path_type=Path))
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("icons", type=click.Path(exists=True, path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--sharpness", default=0.3, show_default=True, help="Least of the photographs'.")
 @click.option("--sheets", default=60, show_default=True)
 @click.option("--graphics", default=80, show_default=True)
-def main(photos: Path, icons: Path, output: Path, sharpness: float, sheets: int, graphics: int) -> None:
+def main(photos: tuple[Path, ...], icons: Path, output: Path, sharpness: float, sheets: int, graphics: int) -> None:
     """Write a folder of images with captions.jsonl; photographs of the validation split stay validation."""
     output.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    rows = [row for row in read_rows(photos) if row["split"] == "val" or row["sharpness"] >= sharpness]
-    for row in rows:
-        shutil.copyfile(photos / row["file"], output / row["file"])
-    kept = [{key: row[key] for key in ("file", "split", "captions")} for row in rows]
+    kept = []
+    for folder in photos:
+        for row in read_rows(folder):
+            if row["split"] == "val" or row["sharpness"] >= sharpness:
+                name = f"{folder.name}_{row['file']}"
+                shutil.copyfile(folder / row["file"], output / name)
+                kept.append({"file": name, "split": row["split"], "captions": row["captions"]})
+    count = len(kept)
     listed = read_rows(icons, split="train")
     for i in range(sheets):
         chosen = rng.sample(listed, 16)
@@ -114,7 +118,7 @@ def main(photos: Path, icons: Path, output: Path, sharpness: float, sheets: int,
         kept.append({"file": f"graphic_{i:03d}.png", "split": "train", "captions": [caption]})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
     (output / "captions.jsonl").write_text(lines, encoding="utf-8")
-    click.echo(f"{output}  {len(rows)} photographs, {sheets} sheets of icons, {graphics} graphics")
+    click.echo(f"{output}  {count} photographs, {sheets} sheets of icons, {graphics} graphics")
 
 
 if __name__ == "__main__":

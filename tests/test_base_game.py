@@ -9,6 +9,7 @@ import torch
 from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.networks.text import TextMemory
 from gigasr.training.game import Batch
+from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import load_base_config
 from gigasr_base.game import BaseGame
 
@@ -22,7 +23,8 @@ def game() -> BaseGame:
 
 def make_batch(game: BaseGame, count: int = 4, size: int = 16) -> Batch:
     hr = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return game.make_batch(torch.arange(count), hr, ["a dog", "a cat", "snow", "rain"][:count], DegradationConfig())
+    loaded = LoadedBatch(torch.arange(count), hr, ["a dog", "a cat", "snow", "rain"][:count])
+    return game.make_batch(loaded, 1, DegradationConfig())
 
 
 def test_there_is_no_low_res_image(game: BaseGame) -> None:

@@ -16,6 +16,7 @@ from gigasr.config.training import LEAST_CROPS, DegradationConfig, LossConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.training.budget import count_parameters
 from gigasr.training.game import Game
+from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import BaseConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -99,7 +100,8 @@ def two_steps(game: Game, phase_number: int) -> dict[str, float]:
     """The log of two steps on random images; R1 is due in the first one."""
     phase, log = game.train.phases[phase_number], {}
     hr = torch.rand(2, 3, phase.crop, phase.crop) * 2 - 1
-    batch = game.make_batch(torch.arange(2), hr, ["a red circle", "two birds"], DegradationConfig())
+    loaded = LoadedBatch(torch.arange(2), hr, ["a red circle", "two birds"])
+    batch = game.make_batch(loaded, game.scale, DegradationConfig())
     for number in range(2):
         log |= {f"{number}/{name}": value for name, value in game.step([batch], phase, number).items()}
     return log

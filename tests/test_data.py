@@ -16,14 +16,14 @@ from PIL import Image
 
 from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
-from gigasr.training.data import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
+from gigasr.training.data import Crops, CropSchedule, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
 from gigasr.training.readers import LoadedBatch
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)
 
 
 def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float) -> Crops:
-    return Crops(tuple(samples), Cutter(crop, PLAIN.model_copy(update=changes)), seed)
+    return Crops(tuple(samples), Cutter(CropSchedule(crop), PLAIN.model_copy(update=changes)), seed)
 
 
 def test_whole_images_are_reduced_to_the_crop_and_read_once(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_share_of_the_crops_has_no_caption(photo_folder: Path) -> None:
 
 def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> None:
     words = [f"w{i}" for i in range(50)]
-    cutter = Cutter(8, DataConfig(empty_caption=0.0, word_dropout=0.3))
+    cutter = Cutter(CropSchedule(8), DataConfig(empty_caption=0.0, word_dropout=0.3))
     rng = random.Random(0)
     left = [cutter.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
     assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
@@ -176,12 +176,12 @@ def test_validation_has_whole_captions(photo_folder: Path) -> None:
     data = DataConfig(workers=0, empty_caption=0.5, word_dropout=0.5)
     source = open_validation(str(photo_folder), None, SimpleNamespace(train=SimpleNamespace(data=data)))
     assert source is not None
-    assert [batch[2] for batch in source.batches(32, 1, 0, 20, seed=0)] == [["picture 4"]] * 20
+    assert [batch[2] for batch in source.batches(CropSchedule(32), 1, 0, 20, seed=0)] == [["picture 4"]] * 20
 
 
 def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
-    hr = Cutter(32, PLAIN).cut(Image.new("RGB", (20, 40)), random.Random(0))
-    assert hr.shape == (3, 32, 32)
+    hr = Cutter(CropSchedule(32), PLAIN).cut(Image.new("RGB", (20, 40)), 32, random.Random(0))
+    assert hr.shape == (32, 32, 3)
 
 
 def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
@@ -233,10 +233,10 @@ def test_a_folder_of_broken_images_is_one_clear_error(photo_folder: Path, tmp_pa
 
 
 def test_two_processes_see_what_one_would(source: FolderSource) -> None:
-    whole = list(source.batches(32, 4, 4, 18, seed=1))
-    halves = [list(source.batches(32, 2, 4, 18, seed=1, rank=rank, world=2)) for rank in range(2)]
+    whole = list(source.batches(CropSchedule(32), 4, 4, 18, seed=1))
+    halves = [list(source.batches(CropSchedule(32), 2, 4, 18, seed=1, rank=rank, world=2)) for rank in range(2)]
     assert [n for batch in whole for n in batch[0].tolist()] == list(range(4, 18))
-    for i, (numbers, hr, captions) in enumerate(whole):
+    for i, (numbers, hr, captions, _, _) in enumerate(whole):
         parts = [half[i] for half in halves if i < len(half)]
         assert torch.equal(numbers, torch.cat([part[0] for part in parts]))
         assert torch.equal(hr, torch.cat([part[1] for part in parts]))
@@ -244,15 +244,16 @@ def test_two_processes_see_what_one_would(source: FolderSource) -> None:
 
 
 def test_workers_change_nothing_not_even_torchs_random_state(source: FolderSource) -> None:
-    alone = list(source.batches(32, 3, 0, 12, seed=1))
+    alone = list(source.batches(CropSchedule(32), 3, 0, 12, seed=1))
     state = torch.get_rng_state()
     helped = FolderSource(source.samples, PLAIN.model_copy(update={"workers": 2}))
-    assert equal(alone, list(helped.batches(32, 3, 0, 12, seed=1)))
+    assert equal(alone, list(helped.batches(CropSchedule(32), 3, 0, 12, seed=1)))
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_resumed_folder_goes_on_where_it_stopped(source: FolderSource) -> None:
-    assert equal(list(source.batches(32, 3, 0, 12, seed=1))[2:], list(source.batches(32, 3, 6, 12, seed=1)))
+    whole, rest = (list(source.batches(CropSchedule(32), 3, start, 12, seed=1)) for start in (0, 6))
+    assert equal(whole[2:], rest)
 
 
 def test_crops_can_be_sent_to_a_process_that_shares_no_memory(photo_folder: Path) -> None:

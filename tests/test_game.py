@@ -13,6 +13,7 @@ from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.training import losses
 from gigasr.training.game import Batch, Game, verdict_terms
 from gigasr.training.losses import MOST_SHIFT, moved
+from gigasr.training.readers import LoadedBatch
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def make_batch(game: Game, captions: list[str], first: int = 0) -> Batch:
     )
     hr = F.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1) * 2 - 1
     indices = torch.arange(first, first + len(captions))
-    return game.make_batch(indices, hr, captions, DegradationConfig(camera=0.5))
+    return game.make_batch(LoadedBatch(indices, hr, captions), game.scale, DegradationConfig(camera=0.5))
 
 
 def test_a_sample_does_not_depend_on_its_batch(game: Game) -> None:

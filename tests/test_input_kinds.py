@@ -35,9 +35,9 @@ CMYK = pyvips.Operation.call("profile_load", "cmyk")
 class Nearest:
     """A model, and its engine, that repeats every pixel 8 x 8 times."""
 
-    scale, takes_text = 8, False
+    scale, scales, takes_text = 8, [8], False
 
-    def engine(self, prompt: str, seed: int, place: object) -> "Nearest":
+    def engine(self, prompt: str, seed: int, place: object, scale: int | None = None) -> "Nearest":
         return self
 
     def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from gigasr.config.training import DataConfig
-from gigasr.training.data import Cutter, FolderSource
+from gigasr.training.data import CropSchedule, Cutter, FolderSource
 from gigasr.training.readers import LoadedBatch
 from gigasr.training.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
 
@@ -87,13 +87,13 @@ def test_folders_globs_braces_and_commands_name_the_same_shards(tmp_path: Path) 
     names = [base, f"{base}/*.tar", f"{base}/{{00000..00001}}.tar", f"{base}/00000.tar::{base}/00001.tar"]
     assert all([Path(s).name for s in open_shards(Path(n)).shards] == ["00000.tar", "00001.tar"] for n in names)
     piped = open_source(f"pipe:cat {base}/{{00000..00001}}.tar", PLAIN, None)
-    assert Counter(captions(list(piped.batches(8, 2, 0, 4, seed=0)))).total() == 4
+    assert Counter(captions(list(piped.batches(CropSchedule(8), 2, 0, 4, seed=0)))).total() == 4
 
 
 def test_a_folder_without_shards_is_a_folder_of_images(photo_folder: Path) -> None:
     source = open_source(str(photo_folder), PLAIN, "val")
     assert isinstance(source, FolderSource)
-    assert captions(list(source.batches(8, 1, 0, 1, seed=0))) == ["picture 4"]
+    assert captions(list(source.batches(CropSchedule(8), 1, 0, 1, seed=0))) == ["picture 4"]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere/*.tar", "nowhere/{0..3}.tar"])
@@ -104,11 +104,11 @@ def test_missing_shards_are_one_clear_error(tmp_path: Path, name: str) -> None:
 
 def test_every_sample_comes_once_per_epoch_in_an_order_of_its_own(tmp_path: Path) -> None:
     source = open_shards(write_shards(tmp_path, [5, 7, 4]))
-    seen = captions(list(source.batches(8, 4, 0, 48, seed=0)))
+    seen = captions(list(source.batches(CropSchedule(8), 4, 0, 48, seed=0)))
     epochs = [seen[:16], seen[16:32], seen[32:]]
     assert all(len(set(epoch)) == 16 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert seen != captions(list(source.batches(8, 4, 0, 48, seed=1)))
+    assert seen != captions(list(source.batches(CropSchedule(8), 4, 0, 48, seed=1)))
 
 
 def test_no_block_of_a_shard_keeps_its_order(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_no_block_of_a_shard_keeps_its_order(tmp_path: Path) -> None:
 
 def test_processes_and_workers_share_the_shards(tmp_path: Path) -> None:
     source = open_shards(write_shards(tmp_path, [4] * 4), workers=2)
-    parts = [captions(list(source.batches(8, 2, 0, 16, seed=0, rank=rank, world=2))) for rank in range(2)]
+    parts = [captions(list(source.batches(CropSchedule(8), 2, 0, 16, seed=0, rank=rank, world=2))) for rank in range(2)]
     assert len(parts[0]) == 8 and len(set(parts[0] + parts[1])) == 16
 
 
@@ -135,7 +135,7 @@ def test_broken_samples_are_warned_about_once_and_the_rest_flows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_shard(tmp_path / "0.tar", broken_samples())
-    seen = captions(list(open_shards(tmp_path).batches(8, 10, 0, 180, seed=0)))
+    seen = captions(list(open_shards(tmp_path).batches(CropSchedule(8), 10, 0, 180, seed=0)))
     assert len(set(seen)) == 57
     broken = sorted(message.split(": skipped")[0][-5:] for message in warnings(caplog))
     assert broken == ["0-010", "0-030", "0-050"]
@@ -146,7 +146,7 @@ def test_a_torn_shard_gives_what_is_whole(tmp_path: Path, caplog: pytest.LogCapt
     write_shards(tmp_path, [3, 6])
     torn = tmp_path / "00001.tar"
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    seen = captions(list(open_shards(tmp_path).batches(8, 4, 0, 24, seed=0)))
+    seen = captions(list(open_shards(tmp_path).batches(CropSchedule(8), 4, 0, 24, seed=0)))
     counts = Counter(name[:9] for name in set(seen))
     assert counts["picture 0"] == 3 and 1 <= counts["picture 1"] < 6
     assert sum(f"{torn}: skipped" in message for message in warnings(caplog)) == 1
@@ -155,7 +155,7 @@ def test_a_torn_shard_gives_what_is_whole(tmp_path: Path, caplog: pytest.LogCapt
 def test_only_broken_samples_are_one_clear_error(tmp_path: Path) -> None:
     write_shard(tmp_path / "0.tar", [sample(f"0-{k}", jpg=b"none") for k in range(9)])
     with pytest.raises(ValueError, match=f"expected readable samples, got {MOST_BROKEN} broken"):
-        next(open_shards(tmp_path).batches(8, 4, 0, 24, seed=0))
+        next(open_shards(tmp_path).batches(CropSchedule(8), 4, 0, 24, seed=0))
 
 
 @pytest.mark.parametrize("changes", [{"min_scores": {"similarity": 0.5}}, {"min_size": 32}])
@@ -163,13 +163,13 @@ def test_filters_leave_samples_out(tmp_path: Path, changes: dict[str, Any]) -> N
     large = json.dumps({"width": 64, "height": 64, "similarity": 0.9}).encode()
     write_shard(tmp_path / "0.tar", [sample("0-001"), sample("0-002", json=large), sample("0-003", json=None)])
     source = open_shards(tmp_path, **changes)
-    assert set(captions(list(source.batches(8, 2, 0, 6, seed=0)))) == {"picture 0-002"}
+    assert set(captions(list(source.batches(CropSchedule(8), 2, 0, 6, seed=0)))) == {"picture 0-002"}
 
 
 def test_the_error_says_how_many_samples_each_filter_removed(tmp_path: Path) -> None:
     source = open_shards(write_shards(tmp_path, [9]), min_size=24, min_scores={"similarity": 0.5})
     with pytest.raises(ValueError, match=r"left out: 5 by min_scores.similarity, 4 by min_size"):
-        next(source.batches(8, 2, 0, 6, seed=0))
+        next(source.batches(CropSchedule(8), 2, 0, 6, seed=0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -178,9 +178,9 @@ def test_stopping_and_going_on_is_not_stopping(tmp_path: Path, workers: int, sta
     write_shards(tmp_path, [7, 5, 6], stats)
     write_shard(tmp_path / "00003.tar", broken_samples()[:52], stats)
     source = open_shards(tmp_path, workers=workers)
-    whole = list(source.batches(8, 3, 0, 120, seed=5, rank=1, world=2))
+    whole = list(source.batches(CropSchedule(8), 3, 0, 120, seed=5, rank=1, world=2))
     for stop in (1, 7, 16):
-        assert equal(whole[stop:], list(source.batches(8, 3, 6 * stop, 120, seed=5, rank=1, world=2)))
+        assert equal(whole[stop:], list(source.batches(CropSchedule(8), 3, 6 * stop, 120, seed=5, rank=1, world=2)))
 
 
 def test_shards_of_known_size_are_not_opened_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,12 +194,12 @@ def test_shards_of_known_size_are_not_opened_to_go_on(tmp_path: Path, monkeypatc
 
 
 def test_numbers_and_pixels_fit_the_request(tmp_path: Path) -> None:
-    batches = list(open_shards(write_shards(tmp_path, [6])).batches(8, 4, 8, 18, seed=0))
+    batches = list(open_shards(write_shards(tmp_path, [6])).batches(CropSchedule(8), 4, 8, 18, seed=0))
     assert [batch[0].tolist() for batch in batches] == [[8, 9, 10, 11], [12, 13, 14, 15], [16, 17]]
     assert batches[0][1].shape == (4, 3, 8, 8) and float(batches[0][1].abs().max()) <= 1
 
 
 def test_shards_can_be_sent_to_a_process_that_shares_no_memory(tmp_path: Path) -> None:
-    items = ShardItems(open_shards(write_shards(tmp_path, [6])), Cutter(8, PLAIN), 2, 0, 6, 0, 0, 1)
+    items = ShardItems(open_shards(write_shards(tmp_path, [6])), Cutter(CropSchedule(8), PLAIN), 2, 0, 6, 0, 0, 1)
     copy = pickle.loads(pickle.dumps(items))
     assert all(torch.equal(a.hr, b.hr) for a, b in zip(items, copy, strict=True))

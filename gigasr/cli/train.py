@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
 @click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name, a file or a folder.")
+@click.option(
+    "--init-discriminator",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Start from the discriminator of another run: its discriminator.safetensors.",
+)
 @click.option("--resume", is_flag=True, help="Resume from the folder's last state.")
 @click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
 @click.option(
@@ -73,6 +79,8 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
         raise click.UsageError("Missing option '--data': the training images.")
     if options["init"] and options["resume"]:
         raise click.UsageError("Options '--init' and '--resume' exclude each other.")
+    if options["init_discriminator"] and options["resume"]:
+        raise click.UsageError("Options '--init-discriminator' and '--resume' exclude each other.")
     folder = options["output"] or Path("runs") / config.stem
     check_folder(folder, options["resume"])
     for images in filter(None, (data, options["validation"])):
@@ -206,8 +214,10 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     trainer = Trainer(game, source, folder, accelerator, open_validation(data, options["validation"], settings))
     if options["resume"]:
         trainer.resume()
-    elif options["init"]:
+    if options["init"]:
         trainer.start_from(find_weights(game.kind, options["init"]))
+    if options["init_discriminator"]:
+        trainer.start_discriminator_from(options["init_discriminator"])
     with progress_bar(trainer.total_images, label, "image") as bar:
         bar.disable |= not accelerator.is_main_process
         bar.update(trainer.images_seen)

@@ -61,12 +61,30 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def check(self) -> "Config":
-        check_players(self.upsampler, self.upsampler.num_up, self.discriminator, self.train)
-        multiple = self.upsampler.scale * 2**self.upsampler.num_down
-        for phase in self.train.phases:
-            if phase.crop % multiple:
-                raise ValueError(f"train.phases.crop: expected a multiple of {multiple} px, got {phase.crop}")
+        upsampler, phases = self.upsampler, self.train.phases
+        check_players(upsampler, upsampler.num_up + upsampler.restores, self.discriminator, self.train)
+        for phase in phases:
+            for scale, crop in [(upsampler.scale, phase.crop), *((step.scale, step.crop) for step in phase.early)]:
+                self.check_crop(scale, crop)
+            if phase.loss.root and not upsampler.restores:
+                raise ValueError("train.phases.loss.root: expected 0 as upsampler.restores is false; set it to true")
         return self
+
+    def check_crop(self, scale: int, crop: int) -> None:
+        """Raise ValueError unless crops of a scale have whole pixels at every level, and a level at that scale."""
+        upsampler = self.upsampler
+        scales = (*upsampler.early_scales, upsampler.scale)
+        if scale not in scales:
+            raise ValueError(f"train.phases.early.scale: expected one of upsampler.early_scales {scales}, got {scale}")
+        made = scale.bit_length() - 1 + upsampler.restores
+        if self.discriminator.num_levels > made:
+            raise ValueError(
+                f"discriminator.num_levels: expected at most the {made} that the generator makes at scale {scale}, "
+                f"got {self.discriminator.num_levels}"
+            )
+        multiple = scale * 2**upsampler.num_down
+        if crop % multiple:
+            raise ValueError(f"train.phases.crop: expected a multiple of {multiple} px, got {crop}")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

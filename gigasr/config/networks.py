@@ -66,6 +66,8 @@ class UpsamplerConfig(SynthesisConfig):
     scale: int = Field(8, ge=2)  # HR / LR, a power of two
     lr_size: int = Field(64, gt=0)  # px; low-res side in training, and of body regions where attention is global
     input_noise: float = Field(0.0, ge=0)  # std of the noise added to the low-res input, [-1, 1] units
+    restores: bool = False  # the pyramid has a root: a low-res image from which the network removed damage
+    early_scales: tuple[int, ...] = ()  # smaller factors at which the pyramid may end: the network was trained for them
 
     @property
     def num_up(self) -> int:
@@ -87,6 +89,10 @@ class UpsamplerConfig(SynthesisConfig):
             )
         if any(level.attention for level in self.levels[self.num_down + 1 :]):
             raise ValueError("levels: expected attention = 0 above the low-res resolution")
+        smaller = [2**i for i in range(1, self.num_up)]
+        for scale in self.early_scales:
+            if scale not in smaller:
+                raise ValueError(f"early_scales: expected values of {smaller}, got {scale}")
         return self
 
 

@@ -17,6 +17,7 @@ class LossConfig(Strict):
     charbonnier: float = Field(0.0, ge=0)  # not in the paper; a smooth L1
     ssim: float = Field(0.0, ge=0)  # not in the paper
     spectrum: float = Field(0.0, ge=0)  # not in the paper; as much detail of each fineness
+    root: float = Field(0.0, ge=0)  # not in the paper; Charbonnier of the root and the undamaged low-res image
     lpips: float = Field(10.0, ge=0)
     adversarial: float = Field(1.0, ge=0)
     matching: float = Field(1.0, ge=0)  # the discriminator's: real and fake images with another image's caption
@@ -29,6 +30,13 @@ class LossConfig(Strict):
 LEAST_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
 
 
+class EarlyStep(Strict):
+    """Steps that end the pyramid at a smaller scale."""
+
+    scale: int = Field(ge=2)  # HR / LR
+    crop: int = Field(gt=0)  # px; high-res side
+
+
 class PhaseConfig(Strict):
     images: int = Field(gt=0)  # how many this phase shows
     crop: int = Field(gt=0)  # px; high-res side
@@ -36,14 +44,20 @@ class PhaseConfig(Strict):
     generator_lr: float = Field(0.0025, gt=0)
     discriminator_lr: float = Field(0.0025, gt=0)
     betas: tuple[Beta, Beta] = (0.0, 0.99)  # of AdamW, all players
+    early: tuple[EarlyStep, ...] = ()  # steps at smaller scales; they take turns with one at the full scale
     decay: bool = False  # learning rates fall with the root of what is left of the phase, to a tenth
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")
     def check_loss(self) -> "PhaseConfig":
         for name, least in LEAST_CROPS.items():
-            if getattr(self.loss, name) and self.crop < least:
-                raise ValueError(f"train.phases.crop: expected at least {least} px for loss.{name}, got {self.crop}")
+            for crop in (self.crop, *(step.crop for step in self.early)):
+                if getattr(self.loss, name) and crop < least:
+                    raise ValueError(f"train.phases.crop: expected at least {least} px for loss.{name}, got {crop}")
+        if self.early and self.images % self.batch_size:
+            raise ValueError(
+                f"train.phases.images: expected a multiple of batch_size {self.batch_size} for early, got {self.images}"
+            )
         if not any(weight for name, weight in self.loss if name not in ("matching", "r1")):
             raise ValueError("train.phases.loss: expected a term for the generator, got none; give l1 a weight")
         return self
@@ -136,4 +150,10 @@ class TrainConfig(Strict):
     def check(self) -> "TrainConfig":
         if not self.phases:
             raise ValueError("train.phases: expected at least one, got none")
+        for phase in self.phases:
+            if phase.images % phase.batch_size and any(other.early for other in self.phases):
+                raise ValueError(
+                    f"train.phases.images: expected multiples of batch_size {phase.batch_size} beside early, "
+                    f"got {phase.images}"
+                )
         return self

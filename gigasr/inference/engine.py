@@ -14,6 +14,7 @@ from gigasr.inference.devices import Place, attempt, free_memory, replicate, spr
 from gigasr.inference.folding import fold
 from gigasr.inference.noise import noise_field, seeded
 from gigasr.inference.patches import PatchEngine, Reach
+from gigasr.inference.restoration import restore_rows
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import (
     Margin,
@@ -53,10 +54,11 @@ class Model(Protocol):
     """What makes engines: one per prompt and seed, or always the same where it takes no text."""
 
     scale: int
+    scales: list[int]  # at which its engines may end, smallest first; the last one is `scale`
     takes_text: bool
 
-    def engine(self, prompt: str, seed: int, place: Place) -> Engine:
-        """An engine on the devices and in the precision of a place."""
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> Engine:
+        """An engine on the devices and in the precision of a place, for one of `scales`; None = the largest."""
         ...
 
 
@@ -174,12 +176,17 @@ class BodyTail(Protocol):
     tail_bytes: int  # that the tail takes per low-res px
     input_noise: float  # standard deviation of the noise field that the body sees added to lr
 
+    @property
+    def root_residual(self) -> Callable[[Tensor], Tensor] | None:
+        """features [1, C, H, W] -> what the root adds to lr, [1, 3, H, W]; None where the network has no root layer"""
+        ...
+
     def body(self, lr: Tensor, margin: Margin = ...) -> Tensor:
         """lr: [1, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [1, C, H', W'], any dtype"""
         ...
 
-    def tail(self, features: Tensor, lr: Tensor, margin: Margin) -> Tensor:
-        """features: [1, C, H, W], lr: [1, 3, H, W] -> [1, 3, H' scale, W' scale] float32; H', W' without the margin"""
+    def tail(self, features: Tensor, root: Tensor, margin: Margin) -> Tensor:
+        """features: [1, C, H, W], root: [1, 3, H, W] -> [1, 3, H' scale, W' scale], without the margin"""
         ...
 
 
@@ -198,8 +205,22 @@ class BodyTailEngine:
 
     def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] in [-1, 1] -> [1, 3, rows * scale, W * scale] from top to bottom"""
+        return self.restored(lr, seed)[1]
+
+    def restored(self, lr: Rows, seed: int, restore: float = 1.0) -> tuple[Rows, Iterator[Tensor]]:
+        """Give the root beside the result.
+
+        lr:      [1, 3, H, W] in [-1, 1]
+        restore: 0..1, the share of the root's residual; at 0 the root is lr itself
+        returns: the root [1, 3, H, W]; strips [1, 3, rows * scale, W * scale] from top to bottom
+        """
+        find_residual = self.networks[self.place.home].root_residual
         features = Rows(lr.size, self.body.strips(Rows(lr.size, self.noisy(lr.fork(), seed))))
-        return self.tail.strips(features, lr)
+        root = lr
+        if find_residual and restore:
+            residual = map(find_residual, features.fork())
+            root = restore_rows(lr, Rows(lr.size, residual), restore)
+        return root, self.tail.strips(features, root.fork())
 
     def noisy(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] -> strips of it with the seed's noise field added"""
@@ -252,17 +273,18 @@ class PromptedUpsampler:
     takes_text = True
 
     def __init__(self, network: Upsampler) -> None:
-        self.network, self.scale = network, network.scale
+        self.network, self.scale, self.scales = network, network.scale, network.scales
         text = network.config.text
         self.tower = load_tower(text.tower, text.pretrained)
 
-    def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
-        """Fold the network for one prompt and the z of one seed."""
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
+        """Fold the network for one prompt and the z of one seed, up to the level of a scale."""
         warn_of_cut(prompt)
         self.network, self.tower = self.network.to(place.home), self.tower.to(place.home)
         z = torch.randn(1, self.network.config.z_dim, generator=seeded(seed))
         w, text = self.network.condition(z.to(place.home), self.tower.encode([prompt]))
-        return BodyTailEngine(replicate(fold(self.network, w, text, place.dtype), place.devices), place)
+        folded = fold(self.network.ending_at(scale or self.scale), w, text, place.dtype)
+        return BodyTailEngine(replicate(folded, place.devices), place)
 
 
 def folded_network(model: Model, prompt: str, seed: int) -> BodyTail | None:

@@ -18,7 +18,7 @@ from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
 from gigasr.networks.ops import enlarge
 from gigasr.networks.text import TextFeatures
-from gigasr.networks.upsampler import Level, Upsampler
+from gigasr.networks.upsampler import Level, Upsampler, remove_low_frequencies
 
 M = TypeVar("M", bound=nn.Module)
 NO_MARGIN = Margin()
@@ -142,6 +142,7 @@ class FoldedUpsampler(nn.Module):
             MAPS * dtype.itemsize * max(level.channels * 4**i for i, level in enumerate(config.levels[top:], start=1))
         )
         self.network = fold_leaves(network, w, text)
+        self.root_residual = self._root_residual if config.restores else None
         del self.network.mapping, self.network.text_transformer
         self.to(dtype).to(memory_format=torch.channels_last)
         for unit in self.network.modules():
@@ -166,12 +167,17 @@ class FoldedUpsampler(nn.Module):
             x, margin = shrink(level.attend(x, NO_W, NO_TEXT), margin, next_halo)
         return x
 
-    def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
-        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
+    def _root_residual(self, features: Tensor) -> Tensor:
+        assert self.network.to_root is not None
+        residual: Tensor = self.network.to_root(features, NO_W)
+        return residual.float()
+
+    def tail(self, features: Tensor, root: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
+        """features: [B, C, H, W], root: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
 
         Pixels that only the margin needs are cropped away level by level.
         """
-        x, rgb = features, lr
+        x, rgb = features, root
         levels = self.network.levels[-len(self.network.to_rgb) :]
         for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
             margin = double(margin)
@@ -182,7 +188,9 @@ class FoldedUpsampler(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
-        return self.tail(self.body(lr), lr)
+        features = self.body(lr)
+        root = lr if self.root_residual is None else lr + remove_low_frequencies(self.root_residual(features))
+        return self.tail(features, root)
 
 
 def crop(x: Tensor, margin: Margin) -> Tensor:

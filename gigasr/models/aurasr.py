@@ -102,6 +102,7 @@ class AuraNetwork(nn.Module):
         for level in reversed(tops):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
+        self.root_residual = None
         self.reach = 0  # attention's windows overlap: what it sees reaches on and on
         self.tail_bytes = MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))

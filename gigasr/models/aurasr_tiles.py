@@ -26,8 +26,9 @@ class TileModel:
 
     def __init__(self, weights: AuraWeights, is_overlapped: bool) -> None:
         self.weights, self.is_overlapped, self.scale = weights, is_overlapped, weights.plan.scale
+        self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place) -> "TileModel":
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> "TileModel":
         """The model itself: it runs in fp32, and z is drawn for every tile."""
         return self
 

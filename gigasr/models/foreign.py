@@ -32,8 +32,9 @@ class AuraModel:
 
     def __init__(self, weights: AuraWeights) -> None:
         self.weights, self.scale = weights, weights.plan.scale
+        self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
         """Fold the network for the z of one seed; there is no prompt."""
         z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
         return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)
@@ -46,8 +47,9 @@ class SpandrelModel:
 
     def __init__(self, descriptor: "ImageModelDescriptor[Any]") -> None:
         self.descriptor, self.scale = descriptor, descriptor.scale
+        self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
         """The network, in bf16 only where it supports that, one region at a time; prompt and seed are ignored.
 
         One is what spandrel promises to take, and DRUNet takes no more.

@@ -4,8 +4,9 @@ The value between body and tail keeps its name, so that the two can be run apart
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,13 @@ from gigasr.inference.engine import BodyTail, Model, folded_network
 from gigasr.inference.folding import FoldedUpsampler
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraNetwork
-from gigasr.models.onnx_model import FEATURES, IMAGE, RESULT, Header, import_onnx
+from gigasr.models.onnx_model import FEATURES, IMAGE, RESIDUAL, RESULT, ROOT, Header, import_onnx
+from gigasr.networks.upsampler import remove_low_frequencies
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 LIMIT = 2_000_000_000  # bytes of weights that one file can hold
-TAIL = "tail/"  # begins the names of the tail's values
 
 
 class Body(nn.Module):
@@ -37,6 +38,27 @@ class Body(nn.Module):
         return self.network.body(image * 2 - 1)
 
 
+class Residual(nn.Module):
+    """The root layer of a network."""
+
+    def __init__(self, network: BodyTail) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [B, C, H, W] -> [B, 3, H, W] in [-1, 1] units, all frequencies"""
+        assert self.network.root_residual is not None
+        return self.network.root_residual(features)
+
+
+class Root(nn.Module):
+    """The root of a network's pyramid, from and to images in [0, 1]."""
+
+    def forward(self, residual: Tensor, image: Tensor) -> Tensor:
+        """residual, image: [B, 3, H, W] -> [B, 3, H, W]"""
+        return image + remove_low_frequencies(residual) / 2
+
+
 class Tail(nn.Module):
     """The tail of a network, from and to images in [0, 1]; its results may lead a little out of that."""
 
@@ -44,9 +66,9 @@ class Tail(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        """features: [B, C, H, W], image: [B, 3, H, W] -> [B, 3, scale H, scale W]"""
-        return self.network.tail(features, image * 2 - 1, Margin()) / 2 + 0.5
+    def forward(self, features: Tensor, root: Tensor) -> Tensor:
+        """features: [B, C, H, W], root: [B, 3, H, W] -> [B, 3, scale H, scale W]"""
+        return self.network.tail(features, root * 2 - 1, Margin()) / 2 + 0.5
 
 
 def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0) -> None:
@@ -63,7 +85,7 @@ def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 
         raise ValueError(f"{name}: expected at most {LIMIT / 1e9:g} GB, got {size / 1e9:.1f}; choose a smaller model")
     if isinstance(network, AuraNetwork):
         network.fix_steps()
-    made = join(*trace(network))
+    made = join(trace(network))
     header = Header.of(network, name, prompt if model.takes_text else "", seed)
     onnx.helper.set_model_props(made, header.texts())
     made.producer_name, made.producer_version = "gigasr", __version__
@@ -72,51 +94,61 @@ def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 
 
 
 @torch.no_grad()
-def trace(network: BodyTail) -> "tuple[ModelProto, ModelProto]":
-    """Body and tail as ONNX, each by itself: the tail takes any size, the body what its tiling says."""
+def trace(network: BodyTail) -> "list[ModelProto]":
+    """The parts as ONNX, each by itself: the body takes sizes as its tiling says, the others any."""
     rule = network.tiling
     height, width = (max(rule.minimum // rule.multiple, 1) * rule.multiple * times for times in (3, 4))
     image = torch.rand(2, 3, height, width)
     features = Body(network)(image)
     batch, rows, columns = (torch.export.Dim(each) for each in ("batch", "height", "width"))
     whole = {0: batch, 2: rows, 3: columns}
-    parts = (
-        (Body(network), {IMAGE: image}, FEATURES, {0: batch, 2: rule.multiple * rows, 3: rule.multiple * columns}),
-        (Tail(network), {FEATURES: features, IMAGE: image}, RESULT, whole),
-    )
+    parts: list[tuple[nn.Module, dict[str, Tensor], str, dict[int, Any]]] = [
+        (Body(network), {IMAGE: image}, FEATURES, {0: batch, 2: rule.multiple * rows, 3: rule.multiple * columns})
+    ]
+    if network.root_residual is not None:
+        parts.append((Residual(network), {FEATURES: features}, RESIDUAL, whole))
+        parts.append((Root(), {RESIDUAL: image, IMAGE: image}, ROOT, whole))
+    root = IMAGE if network.root_residual is None else ROOT
+    parts.append((Tail(network), {FEATURES: features, root: image}, RESULT, whole))
+    made = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "# The axis name")  # features and image share theirs
-        body, tail = (
-            torch.onnx.export(
+        for part, inputs, output, sides in parts:
+            program = torch.onnx.export(
                 part.eval(),
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=[output],
-                dynamic_shapes=dict.fromkeys(inputs, sides),
+                dynamic_shapes=(sides,) * len(inputs),
                 dynamo=True,
                 verbose=False,
             )
-            for part, inputs, output, sides in parts
-        )
-    assert body is not None
-    assert tail is not None
-    return body.model_proto, tail.model_proto
-
-
-def join(body: "ModelProto", tail: "ModelProto") -> "ModelProto":
-    """Body and tail as one graph from the image to the result."""
-    onnx, _ = import_onnx()
-    for graph in (body.graph, tail.graph):
-        tidy(graph)
-    between = list(body.graph.output)
-    made = onnx.compose.merge_models(body, onnx.compose.add_prefix(tail, TAIL), [(FEATURES, TAIL + FEATURES)])
-    for node in made.graph.node:
-        node.input[:] = [IMAGE if name == TAIL + IMAGE else name for name in node.input]
-        node.output[:] = [RESULT if name == TAIL + RESULT else name for name in node.output]
-    made.graph.output[0].name = RESULT
-    del made.graph.input[1]
-    made.graph.value_info.extend(between)
+            assert program is not None
+            made.append(program.model_proto)
     return made
+
+
+def join(parts: "Sequence[ModelProto]") -> "ModelProto":
+    """The parts as one graph from the image to the result; the values between them keep their names."""
+    onnx, _ = import_onnx()
+    whole = parts[0]
+    tidy(whole.graph)
+    for part in parts[1:]:
+        tidy(part.graph)
+        between = list(whole.graph.output)
+        output = part.graph.output[0].name
+        prefix = f"{output}/"
+        shared = {prefix + value.name: value.name for value in part.graph.input} | {prefix + output: output}
+        prefixed = onnx.compose.add_prefix(part, prefix)
+        for node in prefixed.graph.node:
+            node.input[:] = [shared.get(name, name) for name in node.input]
+            node.output[:] = [shared.get(name, name) for name in node.output]
+        whole.graph.node.extend(prefixed.graph.node)
+        whole.graph.initializer.extend(prefixed.graph.initializer)
+        whole.graph.value_info.extend([*between, *prefixed.graph.value_info])
+        del whole.graph.output[:]
+        whole.graph.output.extend(part.graph.output)
+    return whole
 
 
 def tidy(graph: "GraphProto") -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
 
-IMAGE, FEATURES, RESULT = "image", "features", "enlarged"  # names of values of gigasr's own files
+IMAGE, FEATURES, RESIDUAL, ROOT, RESULT = "image", "features", "residual", "root", "enlarged"  # values of our files
 PROBE_SIZE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
 FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: patches twice as large, less halo
 MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
@@ -41,6 +41,7 @@ class Header(BaseModel):
     seed: int  # of z
     scale: int
     input_noise: float  # std in [-1, 1] units of what the body wants added to the image
+    restores: bool = False  # whether the graph has a residual and a root
     halo: int  # px; how far the tail looks
     tail_bytes: int  # of memory per px
     overlap: int  # px; this and what follows is the body's tiling
@@ -56,6 +57,7 @@ class Header(BaseModel):
         """The header of a network's file."""
         names = ("scale", "input_noise", "halo", "tail_bytes")
         known = {name: getattr(network, name) for name in names} | vars(network.tiling)
+        known["restores"] = network.root_residual is not None
         return cls(model=model, prompt=prompt, seed=seed, **known)
 
     def texts(self) -> dict[str, str]:
@@ -115,7 +117,9 @@ class OnnxNetwork:
     def __init__(self, graph: "ModelProto", header: Header, device: torch.device) -> None:
         parts = import_onnx()[0].utils.Extractor(graph)
         self.run_body = Session(parts.extract_model([IMAGE], [FEATURES]), device)
-        self.run_tail = Session(parts.extract_model([FEATURES, IMAGE], [RESULT]), device)
+        self.root_residual = Session(parts.extract_model([FEATURES], [RESIDUAL]), device) if header.restores else None
+        root = ROOT if header.restores else IMAGE
+        self.run_tail = Session(parts.extract_model([FEATURES, root], [RESULT]), device)
         self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
         self.halo, self.tail_bytes = header.halo, header.tail_bytes // FEWER_MAPS
         self.reach = 0  # as the graph keeps what only a margin depends on, cross-faded regions cost less
@@ -124,9 +128,9 @@ class OnnxNetwork:
         """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H', W']"""
         return crop(self.run_body(lr / 2 + 0.5), margin)
 
-    def tail(self, features: Tensor, lr: Tensor, margin: Margin) -> Tensor:
-        """features: [B, C, H, W], lr: [B, 3, H, W] -> [B, 3, H' scale, W' scale], without the margin"""
-        y = self.run_tail(features, lr / 2 + 0.5)
+    def tail(self, features: Tensor, root: Tensor, margin: Margin) -> Tensor:
+        """features: [B, C, H, W], root: [B, 3, H, W] -> [B, 3, H' scale, W' scale], without the margin"""
+        y = self.run_tail(features, root / 2 + 0.5)
         return crop(y, Margin(*(side * self.scale for side in margin))) * 2 - 1
 
 
@@ -137,8 +141,9 @@ class OnnxModel:
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path, self.header, self.scale = path, header, header.scale
+        self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place) -> BodyTailEngine:
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
         """The network, in float32 whatever the place says."""
         graph = read(self.path)
         return BodyTailEngine({device: OnnxNetwork(graph, self.header, device) for device in place.devices}, place)
@@ -166,11 +171,12 @@ class ForeignOnnxModel:
         except RuntimeError as error:
             raise CheckpointError(f"{problem}: {' '.join(str(error).split())[:200]}; choose another file") from None
         self.scale = max(found[-1] // width, 1)
+        self.scales = [self.scale]
         if found != (1, 3, height * self.scale, width * self.scale):
             raise CheckpointError(f"{problem} {list(found)} for {height}x{width} px; choose another file")
         self.takes_batches = takes_batches(session, probe)
 
-    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
         """The network, in its own precision whatever the place says; on its own regions where its size is fixed."""
         multiple = self.side or MULTIPLE
         overlap = min(OVERLAP, self.side // 4) if self.side else OVERLAP

@@ -146,6 +146,29 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
 
 
+def gaussian_taps(sigma: float, radius: int) -> Tensor:
+    """returns: [2 * radius + 1]  the taps of a Gaussian filter along one axis; their sum is 1"""
+    distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    taps = torch.exp(-0.5 * (distance / sigma).square())
+    return (taps / taps.sum()).float()
+
+
+def filter_axes(x: Tensor, taps: Tensor, dims: tuple[int, ...] = (2, 3)) -> Tensor:
+    """Filter along height and width, the border replicated.
+
+    x:       [B, C, H, W]
+    taps:    [2 * radius + 1]
+    dims:    2 = along the height, 3 = along the width
+    returns: [B, C, H, W]
+    """
+    radius, channels = len(taps) // 2, x.shape[1]
+    for dim in dims:
+        pad, shape = ((0, 0, radius, radius), (-1, 1)) if dim == 2 else ((radius, radius, 0, 0), (1, -1))
+        kernel = taps.to(x).view(1, 1, *shape).expand(channels, 1, -1, -1)
+        x = F.conv2d(F.pad(x, pad, mode="replicate"), kernel, groups=channels)
+    return x
+
+
 def reduce(y: Tensor, scale: int) -> Tensor:
     """y: [B, C, H * scale, W * scale] -> [B, C, H, W], antialiased bicubic"""
     return resize(y, (y.shape[2] // scale, y.shape[3] // scale))

@@ -3,6 +3,8 @@
 Body: everything at the low-res resolution and below, attention included. Tail: everything above it, convolution only.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -18,10 +20,11 @@ from gigasr.networks.blocks import (
     UpBlock,
     scale_styles,
 )
-from gigasr.networks.ops import enlarge
+from gigasr.networks.ops import enlarge, filter_axes, gaussian_taps
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 
 RGB_GAIN = 0.1  # a shallow pyramid starts near the enlarged low-res image; the paper's deep one adds a std of about 1
+ROOT_SIGMA, ROOT_RADIUS = 4.0, 12  # low-res px; of the Gaussian whose frequencies the root takes from the low-res image
 
 
 class Level(nn.Module):
@@ -95,12 +98,36 @@ class Upsampler(nn.Module):
         self.to_rgb = nn.ModuleList(
             ToRGB(level.channels, config.w_dim, RGB_GAIN) for level in levels[config.num_down + 1 :]
         )
+        self.to_root = ToRGB(levels[config.num_down].channels, config.w_dim) if config.restores else None
+        if self.to_root is not None:
+            nn.init.zeros_(self.to_root.bank)  # the root starts as the low-res image
         scale_styles(self, config.style_std)
 
     @property
     def scale(self) -> int:
         """HR / LR."""
         return self.config.scale
+
+    @property
+    def scales(self) -> list[int]:
+        """The factors at which the pyramid may end, smallest first."""
+        return sorted({*self.config.early_scales, self.config.scale})
+
+    def ending_at(self, scale: int) -> "Upsampler":
+        """The network without the levels above one of its `scales`; both share their parameters."""
+        config = self.config
+        if scale not in self.scales:
+            raise ValueError(f"scale: expected one of {self.scales}, got {scale}; choose a scale it was trained for")
+        if scale == config.scale:
+            return self
+        count = config.num_down + scale.bit_length()
+        ending = copy.copy(self)
+        ending._modules = dict(self._modules)
+        ending.levels, ending.to_rgb = self.levels[:count], self.to_rgb[: scale.bit_length() - 1]
+        early = tuple(s for s in config.early_scales if s < scale)
+        smaller = {"levels": config.levels[:count], "scale": scale, "early_scales": early}
+        ending.config = config.model_copy(update=smaller)
+        return ending
 
     @property
     def multiple(self) -> int:
@@ -133,23 +160,47 @@ class Upsampler(nn.Module):
             x = block(x)
         return x, skips
 
-    def tail(self, features: Tensor, lr: Tensor, w: Tensor, text: TextFeatures) -> list[Tensor]:
-        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> pyramid [B, 3, 2H, 2W], ..., [B, 3, scale H, ...]
+    def root(self, features: Tensor, lr: Tensor, w: Tensor) -> Tensor:
+        """features: [B, C, H, W], lr: [B, 3, H, W] in [-1, 1] -> root [B, 3, H, W]; lr itself without a root layer"""
+        return lr if self.to_root is None else lr + remove_low_frequencies(self.to_root(features, w).to(lr.dtype))
 
-        StyleGAN2's skip generator, rooted in the low-res image itself; the paper does not give the root.
+    def tail(
+        self, features: Tensor, root: Tensor, w: Tensor, text: TextFeatures, scale: int | None = None
+    ) -> list[Tensor]:
+        """features: [B, C, H, W], root: [B, 3, H, W] in [-1, 1] -> pyramid [B, 3, 2H, 2W], ..., [B, 3, scale H, ...]
+
+        StyleGAN2's skip generator. The paper does not give its root: ours is the low-res image, restored where the
+        network restores. A smaller scale ends the pyramid at its level.
         """
-        pyramid, x, rgb = [], features, lr
-        for level, to_rgb in zip(self.levels[self.config.num_down + 1 :], self.to_rgb, strict=True):
+        pyramid, x, rgb = [], features, root
+        top = self.config.num_down + 1
+        num_up = self.config.num_up if scale is None else scale.bit_length() - 1
+        for level, to_rgb in zip(self.levels[top : top + num_up], self.to_rgb[:num_up], strict=True):
             x = level(x, None, w, text)
             rgb = enlarge(rgb, 2) + to_rgb(x, w).to(rgb.dtype)
             pyramid.append(rgb)
         return pyramid
 
-    def forward(self, lr: Tensor, z: Tensor, tokens: TokenFeatures, noise: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self, lr: Tensor, z: Tensor, tokens: TokenFeatures, noise: Tensor | None = None, scale: int | None = None
+    ) -> list[Tensor]:
         """lr, noise: [B, 3, H, W], lr in [-1, 1], noise N(0, 1), z: [B, z_dim] -> pyramid, smallest first
 
-        The noise, scaled to the config's input_noise, is what the body sees added to lr; None leaves it out.
+        The body sees lr plus the noise, scaled to the config's input_noise; None leaves it out. The pyramid of a
+        network that restores begins with its root. A smaller scale ends the pyramid at its level.
         """
         w, text = self.condition(z, tokens)
         noisy = lr if noise is None else lr + self.config.input_noise * noise
-        return self.tail(self.body(noisy, w, text), lr, w, text)
+        features = self.body(noisy, w, text)
+        root = self.root(features, lr, w)
+        pyramid = self.tail(features, root, w, text, scale)
+        return pyramid if self.to_root is None else [root, *pyramid]
+
+
+def remove_low_frequencies(residual: Tensor) -> Tensor:
+    """Subtract a Gaussian average, so that adding the residual to an image keeps the image's colours.
+
+    residual: [B, 3, H, W]
+    returns:  [B, 3, H, W]; a constant becomes 0, a wave of 64 px keeps 7 % of itself, one of 8 px 99 %
+    """
+    return residual - filter_axes(residual, gaussian_taps(ROOT_SIGMA, ROOT_RADIUS))

@@ -121,7 +121,7 @@ def watching(network: nn.Module, meter: Meter) -> Iterator[dict[str, list[tuple[
 def bare_game(kind: type[Game], config: Any) -> Game:
     """A game of the two players alone; the L1 term, which costs nothing, stands for what frozen networks say."""
     game = kind.__new__(kind)
-    alone = {"l1": 1.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
+    alone = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
     phases = tuple(p.model_copy(update={"loss": p.loss.model_copy(update=alone)}) for p in config.train.phases)
     game.config, game.train = config, config.train.model_copy(update={"phases": phases})
     game.device = torch.device("cpu")
@@ -140,10 +140,8 @@ def make_batch(game: Game, crop: int, size: int) -> Batch:
     lr = None
     if isinstance(config, UpsamplerConfig):
         lr = torch.empty(size, 3, crop // config.scale, crop // config.scale)
-    z = torch.empty(size, config.z_dim)
-    return Batch(
-        torch.empty(size, 3, crop, crop), lr, lr, z, [""] * size, tokens, tokens, is_wrong, torch.zeros(size, 2).long()
-    )
+    hr, z, shift = torch.empty(size, 3, crop, crop), torch.empty(size, config.z_dim), torch.zeros(size, 2).long()
+    return Batch(hr, lr, lr, z, [""] * size, tokens, tokens, is_wrong, shift, game.scale)
 
 
 class Measure(NamedTuple):

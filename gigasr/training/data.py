@@ -15,13 +15,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gigasr.config.training import DataConfig
+from gigasr.config.training import DataConfig, RestorationConfig
+from gigasr.data.damage import Damage, draw_damage
+from gigasr.data.restoration import spoil
+from gigasr.data.words import compose
 from gigasr.files.formats import visible_files
 from gigasr.files.text_file import read_text
+from gigasr.networks.ops import enlarge
 from gigasr.training.readers import LoadedBatch, load
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
@@ -41,6 +46,8 @@ UNREADABLE = (  # what Pillow raises on damaged images
 )
 
 BICUBIC = Image.Resampling.BICUBIC
+NOTHING = torch.empty(0)
+Pixels = NDArray[np.uint8]  # [H, W, 3]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +58,25 @@ class Item(NamedTuple):
     number: int  # of the crop in the whole run
     hr: Tensor  # [3, crop, crop] in [-1, 1]
     caption: str
+    lr: Tensor  # [3, crop / scale, crop / scale] in [-1, 1]; empty where the training step makes it
+    root: Tensor  # the same without the damage that is to be removed
+
+
+@dataclass(frozen=True)
+class CropSchedule:
+    """The side and the scale of every crop of a phase: those of the full scale and of the early ones take turns."""
+
+    crop: int  # px
+    scale: int = 1  # HR / LR
+    early: tuple[tuple[int, int], ...] = ()  # (crop, scale)
+    start: int = 0  # number of the phase's first crop
+    batch_size: int = 1  # crops of a step, of all processes together
+    restoration: RestorationConfig | None = None  # how the low-res images are damaged that the readers make
+
+    def at(self, number: int) -> tuple[int, int]:
+        """The (crop, scale) of a crop, by its number in the whole run."""
+        turns = ((self.crop, self.scale), *self.early)
+        return turns[(number - self.start) // self.batch_size % len(turns)]
 
 
 @dataclass(frozen=True)
@@ -191,13 +217,17 @@ class Cutter:
     Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
     """
 
-    crop: int  # px
+    schedule: CropSchedule
     config: DataConfig
 
     def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
         """image: RGB -> the example of that number, drawn from rng"""
-        hr = self.cut(image, rng)
-        return Item(number, hr, "" if rng.random() < self.config.empty_caption else self.say(captions, rng))
+        crop, scale = self.schedule.at(number)
+        pixels = self.cut(image, crop, rng)
+        caption = "" if rng.random() < self.config.empty_caption else self.say(captions, rng)
+        if self.schedule.restoration is None:
+            return Item(number, to_tensor(pixels), caption, NOTHING, NOTHING)
+        return damaged_item(number, pixels, scale, caption, self.schedule.restoration, rng)
 
     def say(self, captions: tuple[str, ...], rng: random.Random) -> str:
         """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
@@ -206,27 +236,49 @@ class Cutter:
             return caption
         return " ".join(word for word in caption.split() if rng.random() >= self.config.word_dropout)
 
-    def cut(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """image: RGB -> [3, crop, crop] in [-1, 1]"""
+    def cut(self, image: Image.Image, crop: int, rng: random.Random) -> Pixels:
+        """image: RGB -> [crop, crop, 3]"""
         if self.config.whole:
             return self.finish(self.prepare(image), rng)
         factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
-        factor = max(1.0 / 64, min(factor, min(image.size) / self.crop))
+        factor = max(1.0 / 64, min(factor, min(image.size) / crop))
         if factor != 1.0:
-            width, height = (max(self.crop, round(n / factor)) for n in image.size)
+            width, height = (max(crop, round(n / factor)) for n in image.size)
             image = image.resize((width, height), BICUBIC)
-        left, top = rng.randint(0, image.width - self.crop), rng.randint(0, image.height - self.crop)
-        return self.finish(image.crop((left, top, left + self.crop, top + self.crop)), rng)
+        left, top = rng.randint(0, image.width - crop), rng.randint(0, image.height - crop)
+        return self.finish(image.crop((left, top, left + crop, top + crop)), rng)
 
     def prepare(self, image: Image.Image) -> Image.Image:
         """What of an image all its crops come from."""
-        return ImageOps.fit(image, (self.crop, self.crop), BICUBIC) if self.config.whole else image
+        side = self.schedule.crop
+        return ImageOps.fit(image, (side, side), BICUBIC) if self.config.whole else image
 
-    def finish(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """image: RGB, of the crop's size -> [3, crop, crop] in [-1, 1]"""
+    def finish(self, image: Image.Image, rng: random.Random) -> Pixels:
+        """image: RGB, of the crop's size -> [crop, crop, 3]"""
         if rng.random() < 0.5 and self.config.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
+        return np.asarray(image).copy()
+
+
+def damaged_item(
+    number: int, pixels: Pixels, scale: int, caption: str, config: RestorationConfig, rng: random.Random
+) -> Item:
+    """Make an example whose low-res image is damaged, and whose caption may say how.
+
+    Where the caption asks to keep noise or damage, the high-res image gets it too, enlarged: the result is to show it.
+    """
+    damage = draw_damage(config, rng)
+    spoilt = spoil(pixels, scale, damage, rng)
+    hr, lr, root = (to_tensor(each) for each in (pixels, spoilt.lr, spoilt.target))
+    if not spoilt.has_truth:
+        clean = to_tensor(spoil(pixels, scale, Damage(), rng).lr)
+        hr = (hr + enlarge((root - clean)[None], scale)[0]).clamp(-1, 1)
+    return Item(number, hr, compose(caption, damage, rng, content=config.content), lr, root)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """pixels: [H, W, 3] 8 bit -> [3, H, W] in [-1, 1]"""
+    return torch.tensor(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
 
 class Crops(Dataset[Item]):
@@ -279,14 +331,14 @@ class FolderSource:
     config: DataConfig
 
     def batches(
-        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+        self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[LoadedBatch]:
         """Yield a process's batches of the crops start..end; all processes together see what one alone would see.
 
         batch_size: crops per process, fewer at the end
         start, end: numbers of crops, of all processes together
         """
-        crops = Crops(self.samples, Cutter(crop, self.config), seed)
+        crops = Crops(self.samples, Cutter(schedule, self.config), seed)
         parts = own_parts(start, end, batch_size, rank, world)
         yield from load(crops, self.config.workers, parts=parts)
 

@@ -20,9 +20,12 @@ from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
 from gigasr.training.data import sample_rng
-from gigasr.training.degradation import degrade
+from gigasr.training.degradation import bicubic, degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
+from gigasr.training.readers import LoadedBatch
+
+Rngs = Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Batch:
     wrong: TokenFeatures  # of another image's caption
     is_wrong: Tensor  # [B] bool; False where the other image has the same caption, or none
     shift: Tensor  # [B, 2] px down and right by which LPIPS sees each image moved
+    scale: int = 1  # HR / LR
+    root: Tensor | None = None  # [B, 3, H / scale, W / scale] in [-1, 1], the low-res image as it is to become
 
 
 class Game:
@@ -109,33 +114,39 @@ class Game:
         """The network to train, untrained."""
         return Upsampler(config.upsampler)
 
+    @property
+    def scale(self) -> int:
+        """HR / LR of the whole generator."""
+        return self.generator_config.scale
+
     def low_res(
-        self, hr: Tensor, degradation: DegradationConfig, rngs: Sequence[torch.Generator]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """hr: [B, 3, H, W] -> low-res inputs and unit noise, both [B, 3, H / scale, W / scale]"""
-        lr = degrade(hr, self.config.upsampler.scale, degradation, rngs)
-        return lr, torch.stack([torch.randn(lr.shape[1:], generator=rng) for rng in rngs]).to(self.device)
+        self, loaded: LoadedBatch, hr: Tensor, scale: int, degradation: DegradationConfig, rngs: Rngs
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """hr: [B, 3, H, W] -> low-res inputs, unit noise, undamaged low-res images, all [B, 3, H / scale, W / scale]"""
+        lr = degrade(hr, scale, degradation, rngs) if loaded.lr is None else loaded.lr.to(self.device)
+        root = bicubic(hr, scale) if loaded.root is None else loaded.root.to(self.device)
+        return lr, torch.stack([torch.randn(lr.shape[1:], generator=rng) for rng in rngs]).to(self.device), root
 
     def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
         """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
-        return network(batch.lr, batch.z, batch.tokens, batch.noise)
+        return network(batch.lr, batch.z, batch.tokens, batch.noise, batch.scale)
 
     def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The pairs of generated and real images of which L1 and Charbonnier are the mean."""
         return [(pyramid[-1], batch.hr)]
 
-    def make_batch(self, indices: Tensor, hr: Tensor, captions: list[str], degradation: DegradationConfig) -> Batch:
-        """indices: [B] numbers of the crops, hr: [B, 3, H, W] in [-1, 1] -> all that the players see of them"""
-        hr = hr.to(self.device)
-        rngs = [sample_rng(self.train.seed, index) for index in indices.tolist()]
-        lr, noise = self.low_res(hr, degradation, rngs)
+    def make_batch(self, loaded: LoadedBatch, scale: int, degradation: DegradationConfig) -> Batch:
+        """Complete what the readers give to all that the players see."""
+        hr, captions = loaded.hr.to(self.device), loaded.captions
+        rngs = [sample_rng(self.train.seed, number) for number in loaded.numbers.tolist()]
+        lr, noise, root = self.low_res(loaded, hr, scale, degradation, rngs)
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
         shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
         order = losses.derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
         is_wrong = losses.differs(captions, order).to(self.device)
-        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift)
+        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift, scale, root)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
         """Update all players on one batch, given as its micro-batches.
@@ -193,6 +204,8 @@ class Game:
         for name in ("ssim", "spectrum"):
             if getattr(weights, name):
                 terms[name] = getattr(losses, name)(fake, batch.hr)
+        if weights.root and batch.root is not None:
+            terms["root"] = losses.charbonnier(pyramid[0], batch.root)
         if weights.lpips:
             with self.autocast():
                 pair = (losses.moved(images, batch.shift) for images in (fake, batch.hr))

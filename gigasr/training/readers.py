@@ -2,13 +2,21 @@
 
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-LoadedBatch = tuple[Tensor, Tensor, list[str]]  # numbers [B], hr [B, 3, crop, crop] in [-1, 1], captions
+
+class LoadedBatch(NamedTuple):
+    """Training examples as the readers give them."""
+
+    numbers: Tensor  # [B] of the crops in the whole run
+    hr: Tensor  # [B, 3, crop, crop] in [-1, 1]
+    captions: list[str]
+    lr: Tensor | None = None  # [B, 3, crop / scale, ...] in [-1, 1], where the readers make it
+    root: Tensor | None = None  # the same without the damage that is to be removed
 
 
 def load(
@@ -28,8 +36,8 @@ def load(
     )
     batches: Any = iter(loader)
     try:
-        for numbers, hr, captions in batches:
-            yield numbers, hr, list(captions)
+        for numbers, hr, captions, lr, root in batches:
+            yield LoadedBatch(numbers, hr, list(captions), lr if lr.numel() else None, root if root.numel() else None)
     except ValueError as error:  # torch puts a reader's traceback before its message
         raise ValueError(str(error).strip().rsplit("\nValueError: ", 1)[-1]) from None
     finally:

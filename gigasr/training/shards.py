@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from gigasr.config.training import DataConfig
 from gigasr.training.data import (
     UNREADABLE,
+    CropSchedule,
     Cutter,
     FolderSource,
     Item,
@@ -83,7 +84,7 @@ class ShardSource:
     config: DataConfig
 
     def batches(
-        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+        self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[LoadedBatch]:
         """Yield a process's batches of the crops start..end.
 
@@ -91,7 +92,7 @@ class ShardSource:
         start, end: numbers of crops, of all processes together; with the same workers, processes and batch_size a
                     run that starts at a later one goes on as if it had never stopped
         """
-        items = ShardItems(self, Cutter(crop, self.config), batch_size, start, end, seed, rank, world)
+        items = ShardItems(self, Cutter(schedule, self.config), batch_size, start, end, seed, rank, world)
         yield from load(items, self.config.workers, batch_size=batch_size)
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
+from gigasr.training.data import CropSchedule
 from gigasr.training.distributed import any_process, load_module_state, mean_over_processes, module_state
 from gigasr.training.game import Batch, Game
+from gigasr.training.readers import LoadedBatch
 from gigasr.training.run_log import RunLog, stop_requests
 
 if TYPE_CHECKING:
@@ -29,9 +31,9 @@ class Source(Protocol):
     """Where crops come from: gigasr.training.data or gigasr.training.shards."""
 
     def batches(
-        self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-        """Yield this process's indices [B], crops [B, 3, crop, crop] in [-1, 1] and captions."""
+        self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[LoadedBatch]:
+        """Yield this process's batches of the crops start..end."""
         ...
 
 
@@ -107,31 +109,45 @@ class Trainer:
         """Yield this process's micro-batches of the steps that are left of a phase."""
         count = self.train.accumulation
         size = self.micro_batch_size(phase)
-        batches = self.batches(self.source, phase.crop, size, end, self.train.degradation)
+        batches = self.batches(self.source, self.schedule(phase), size, end, self.train.degradation)
         while self.images_seen < end:
             yield list(islice(batches, count))
+
+    def schedule(self, phase: PhaseConfig) -> CropSchedule:
+        """The crops of a phase, by their numbers."""
+        early = tuple((step.crop, step.scale) for step in phase.early)
+        restoration = self.train.degradation.restoration
+        return CropSchedule(phase.crop, self.game.scale, early, self.phase_start, phase.batch_size, restoration)
 
     def micro_batch_size(self, phase: PhaseConfig) -> int:
         """Images of one micro-batch in one process."""
         return phase.micro_batch_size(self.accelerator.num_processes * self.train.accumulation)
 
     def batches(
-        self, source: Source, crop: int, size: int, end: int, degradation: DegradationConfig, start: int | None = None
+        self,
+        source: Source,
+        schedule: CropSchedule,
+        size: int,
+        end: int,
+        degradation: DegradationConfig,
+        start: int | None = None,
     ) -> Iterator[Batch]:
         """Yield this process's micro-batches from where the run stands, or from `start`, to at least `end`."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         start = self.images_seen if start is None else start
         block = size * world * self.train.accumulation
         end = start + math.ceil((end - start) / block) * block  # whole steps
-        for indices, hr, captions in source.batches(crop, size, start, end, self.train.seed, rank, world):
-            yield self.game.make_batch(indices, hr, captions, degradation)
+        for loaded in source.batches(schedule, size, start, end, self.train.seed, rank, world):
+            _, scale = schedule.at(int(loaded.numbers[0]))
+            yield self.game.make_batch(loaded, scale, degradation)
 
     @torch.no_grad()
     def validate(self, source: Source, phase: PhaseConfig) -> dict[str, float]:
         """Figures of the averaged generator on crops of the validation images, reduced by bicubic alone."""
         rows = []
         size = self.micro_batch_size(phase)
-        for batch in self.batches(source, phase.crop, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
+        schedule = CropSchedule(phase.crop, self.game.scale)
+        for batch in self.batches(source, schedule, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
             rows.append(self.game.figures(batch))
         means = {f"val/{key}": sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         return mean_over_processes(means, self.game.device)
@@ -158,8 +174,16 @@ class Trainer:
         if self.accelerator.is_main_process:
             config = game.generator_config.model_dump(mode="json")
             save_weights(self.folder / "model.safetensors", average, game.kind, config, torch.float32)
+            self.save_discriminator()
             save_state(self.folder / "state.pt", state)
         self.accelerator.wait_for_everyone()
+
+    def save_discriminator(self) -> None:
+        """Write the discriminator's weights in half precision, for other runs to start from."""
+        network, config = self.game.discriminator, self.game.config.discriminator.model_dump(mode="json")
+        save_weights(
+            self.folder / "discriminator.safetensors", network.state_dict(), "discriminator", config, torch.float16
+        )
 
     def resume(self) -> None:
         """Go on from the folder's state.pt, whatever number of processes wrote it.
@@ -185,11 +209,21 @@ class Trainer:
     def start_from(self, path: Path) -> None:
         """Let the generator and its average start from a file of weights; every other player starts anew.
 
-        Raises CheckpointError where they do not fit the config.
+        A root layer that the weights lack starts at zero. Raises CheckpointError where they do not fit the config.
         """
         state = load_weights(path, self.game.kind)[0]
+        own = module_state(self.game.generator)
+        new = {name: tensor for name, tensor in own.items() if name.startswith("to_root.") and name not in state}
+        self.fill([self.game.generator, self.game.generator_ema], state | new, path)
+
+    def start_discriminator_from(self, path: Path) -> None:
+        """Let the discriminator start from a file of its weights. Raises CheckpointError where they do not fit."""
+        self.fill([self.game.discriminator], load_weights(path, "discriminator")[0], path)
+
+    def fill(self, networks: list[nn.Module], state: dict[str, Tensor], path: Path) -> None:
+        """Load weights into networks. Raises CheckpointError where they do not fit."""
         try:
-            for network in (self.game.generator, self.game.generator_ema):
+            for network in networks:
                 load_module_state(network, state)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()

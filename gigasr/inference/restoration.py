@@ -1,0 +1,28 @@
+"""The root of the pyramid, strip by strip: the low-res image without the damage that the network finds in it."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from gigasr.inference.rows import Rows, block_rows
+from gigasr.networks.upsampler import ROOT_RADIUS, remove_low_frequencies
+
+
+def restore_rows(lr: Rows, residual: Rows, restore: float) -> Rows:
+    """Add a share of the network's residual to the low-res image; its low frequencies stay those of the image.
+
+    lr:       [B, 3, H, W] in [-1, 1]
+    residual: [B, 3, H, W]  as the root layer gives it
+    restore:  0..1
+    returns:  [B, 3, H, W]  the root
+    """
+    return Rows(lr.size, _add_residual(lr, residual, restore))
+
+
+def _add_residual(lr: Rows, residual: Rows, restore: float) -> Iterator[Tensor]:
+    height, block = residual.size[0], block_rows(residual.size[1])
+    for top in range(0, height, block):
+        bottom = min(top + block, height)
+        first, last = max(top - ROOT_RADIUS, 0), min(bottom + ROOT_RADIUS, height)
+        details = remove_low_frequencies(residual.read(first, last))[:, :, top - first : bottom - first]
+        yield lr.read(top, bottom) + restore * details
