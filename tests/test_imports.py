@@ -20,6 +20,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
         "config": -1,
         "files": 0,
         "metrics": 0,
+        "data": 1,
         "networks": 1,
         "inference": 2,
         "models": 3,

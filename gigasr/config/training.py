@@ -90,12 +90,24 @@ class DataConfig(Strict):
     workers: int = Field(1, ge=0)  # processes that read, per process that trains
 
 
+class RestorationConfig(Strict):
+    """What is wrong with the inputs of a network that restores, and how often the caption says so."""
+
+    clean: float = Field(0.25, ge=0, le=1)  # share with nothing wrong; of the rest half have one cause, half several
+    heavy: float = Field(0.25, ge=0, le=1)  # share of two rounds of damage among what has several causes
+    words: float = Field(0.5, ge=0, le=1)  # share whose state is said
+    content: float = Field(0.5, ge=0, le=1)  # share that shows the content's caption
+    contrary: float = Field(0.2, ge=0, le=1)  # of the damaged with words: these want it left, the input is the truth
+    keep_grain: float = Field(0.2, ge=0, le=1)  # of the other noisy ones with words: these want the noise left
+
+
 class DegradationConfig(Strict):
     """How low-res inputs are made; what neither share takes is reduced by bicubic alone."""
 
     camera: float = Field(0.0, ge=0, le=1)  # share with mild blur, noise and JPEG
     second_order: float = Field(0.0, ge=0, le=1)  # share of Real-ESRGAN's two rounds of blur, resize, noise, JPEG
     noise: float = Field(0.0, ge=0)  # largest std of the noise added to every input, [-1, 1] units
+    restoration: RestorationConfig | None = None  # draws inputs, their truths and words instead of the three above
 
     @model_validator(mode="after")
     def check_shares(self) -> "DegradationConfig":
@@ -103,6 +115,8 @@ class DegradationConfig(Strict):
             raise ValueError(
                 f"camera, second_order: expected at most 1 together, got {self.camera} and {self.second_order}"
             )
+        if self.restoration and (self.camera or self.second_order or self.noise):
+            raise ValueError("restoration: expected camera, second_order and noise of 0 beside it; leave them out")
         return self
 
 

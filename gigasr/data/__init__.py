@@ -1,0 +1,1 @@
+"""What training shows: how a low-res image was spoilt, and the words that say so."""

@@ -1,0 +1,245 @@
+"""What can be wrong with a picture, and how often training sees it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+from gigasr.config.training import RestorationConfig
+
+NoiseKind = Literal["white", "gray", "shot", "camera", "grain"]
+BlurKind = Literal["gaussian", "defocus", "motion"]
+Origin = Literal["", "scan", "screenshot", "web", "phone"]
+Keep = Literal["nothing", "grain", "all"]
+Range = tuple[float, float]
+
+LARGER = 2  # times the low-res size: the raster of a first round of damage
+
+
+@dataclass(frozen=True)
+class Blur:
+    sigma: float  # px; std of the kernel, of a motion's along its path
+    kind: BlurKind = "gaussian"
+    angle: float = 0.0  # radians; of a motion's path, from the x axis
+
+
+@dataclass(frozen=True)
+class Noise:
+    std: float  # 8-bit levels, at middle gray
+    kind: NoiseKind = "white"
+    coarseness: float = 0.0  # px; sigma of the Gaussian by which neighbouring pixels are alike
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """An unsharp mask."""
+
+    radius: float  # px
+    percent: int
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    quality: int
+    subsampling: int = 2  # Pillow's number: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0
+    offset: tuple[int, int] = (0, 0)  # px right and down by which the picture is shifted in the grid of blocks
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What happened to a picture, in this order; by default nothing.
+
+    All lengths are px of the picture that comes out.
+    """
+
+    before: "Damage | None" = None  # what a picture LARGER times this one went through, of which this one was made
+    blur: Blur | None = None
+    reduction: Literal["bicubic", "lanczos", "bilinear", "area"] = "bicubic"
+    shrunk: float = 1.0  # factor by which the picture was once smaller
+    noise: Noise | None = None
+    sharpening: Sharpening | None = None
+    colours: int = 0  # size of a palette; 0 = none
+    jpegs: tuple[Jpeg, ...] = ()
+    origin: Origin = ""  # where such damage comes from, if it has a name
+    keep: Keep = "nothing"  # what the words want left as it is
+    is_said: bool = False  # whether the words say any of this
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the picture is the plain reduction of the high-res one."""
+        return replace(self, origin="", keep="nothing", is_said=False) == Damage()
+
+
+def chance(probability: float, rng: Random) -> bool:
+    """returns: True with that probability"""
+    return rng.random() < probability
+
+
+def towards_low(limits: Range, power: float, rng: Random) -> float:
+    """returns: between the limits, the nearer to the lower one the larger the power; 1 is uniform"""
+    low, high = limits
+    return low + (high - low) * rng.random() ** power
+
+
+def draw_blur(limits: Range, rng: Random) -> Blur:
+    """limits: px, of sigma"""
+    kind: BlurKind = rng.choices(("gaussian", "defocus", "motion"), (6, 2, 2))[0]
+    return Blur(rng.uniform(*limits), kind, rng.uniform(0, math.pi) if kind == "motion" else 0.0)
+
+
+def draw_noise(limits: Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
+    """limits: 8-bit levels, of the std; kinds: to choose from, empty = all, as often as they are met"""
+    kind = rng.choice(kinds) if kinds else rng.choices(("white", "gray", "shot", "camera", "grain"), (6, 4, 2, 5, 3))[0]
+    coarseness = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}.get(kind, (0.0, 0.0))
+    return Noise(towards_low(limits, 1.5, rng), kind, rng.uniform(*coarseness))
+
+
+def draw_jpeg(limits: Range, rng: Random) -> Jpeg:
+    """Draw a compression; half the pictures were cropped since, so that the grid starts anywhere.
+
+    limits: of the quality
+    """
+    offset = (rng.randrange(16), rng.randrange(16)) if chance(0.5, rng) else (0, 0)
+    return Jpeg(round(rng.uniform(*limits)), rng.choices((0, 1, 2), (3, 1, 6))[0], offset)
+
+
+def draw_jpegs(limits: Range, rng: Random) -> tuple[Jpeg, ...]:
+    """One round mostly, sometimes two or three."""
+    return tuple(draw_jpeg(limits, rng) for _ in range(rng.choices((1, 2, 3), (8, 2, 1))[0]))
+
+
+def draw_sharpening(most: int, rng: Random) -> Sharpening:
+    """most: percent; of noise even half of what a clean picture bears is too much"""
+    return Sharpening(rng.uniform(0.4, 1.5), rng.randint(40, most))
+
+
+def draw_single(rng: Random) -> Damage:
+    """One cause alone, of any strength."""
+    cause = rng.choices(("noise", "jpeg", "blur", "shrunk", "sharpening", "colours"), (36, 30, 20, 5, 6, 3))[0]
+    match cause:
+        case "noise":
+            return Damage(noise=draw_noise((1, 40), rng))
+        case "jpeg":
+            return Damage(jpegs=draw_jpegs((15, 95), rng))
+        case "blur":
+            return Damage(blur=draw_blur((0.3, 2.0), rng))
+        case "shrunk":
+            return Damage(shrunk=rng.uniform(1.2, 3.0))
+        case "sharpening":
+            return Damage(sharpening=draw_sharpening(300, rng))
+    return Damage(colours=rng.choice((16, 32, 64, 128, 256)))
+
+
+def draw_several(rng: Random) -> Damage:
+    """Two causes or more, each a little weaker than alone."""
+    causes = set(rng.sample(("blur", "noise", "jpeg"), rng.choice((2, 2, 3))))
+    return Damage(
+        blur=draw_blur((0.3, 1.5), rng) if "blur" in causes else None,
+        reduction=rng.choice(("bicubic", "bicubic", "lanczos", "bilinear", "area")),
+        shrunk=rng.uniform(1.1, 2.5) if chance(0.2, rng) else 1.0,
+        noise=draw_noise((1, 30), rng) if "noise" in causes else None,
+        sharpening=draw_sharpening(150, rng) if chance(0.15, rng) else None,
+        jpegs=draw_jpegs((20, 95), rng) if "jpeg" in causes else (),
+    )
+
+
+def draw_heavy(rng: Random) -> Damage:
+    """Two rounds of nearly everything, as pictures that went round the web have.
+
+    Source: Real-ESRGAN (arXiv:2107.10833), high-order degradation; the first round at twice the low-res size.
+    """
+    first = Damage(
+        blur=draw_blur((0.4, 3.0), rng),
+        shrunk=rng.uniform(1.1, 3.0) if chance(0.4, rng) else 1.0,
+        noise=draw_noise((1, 40), rng),
+        jpegs=(draw_jpeg((30, 95), rng),),
+    )
+    return Damage(
+        before=first,
+        blur=draw_blur((0.2, 1.0), rng) if chance(0.4, rng) else None,
+        reduction=rng.choice(("bicubic", "bilinear", "area")),
+        shrunk=rng.uniform(1.1, 2.0) if chance(0.3, rng) else 1.0,
+        noise=draw_noise((1, 25), rng) if chance(0.7, rng) else None,
+        sharpening=draw_sharpening(150, rng) if chance(0.3, rng) else None,
+        jpegs=(draw_jpeg((30, 95), rng),),
+    )
+
+
+def draw_scan(rng: Random) -> Damage:
+    """A print or a film on a scanner: grain and softness; colours stay."""
+    return Damage(
+        blur=Blur(rng.uniform(0.3, 1.0)),
+        noise=draw_noise((3, 22), rng, ("grain",)),
+        sharpening=draw_sharpening(150, rng) if chance(0.3, rng) else None,
+        jpegs=(draw_jpeg((60, 95), rng),) if chance(0.6, rng) else (),
+        origin="scan",
+    )
+
+
+def draw_screenshot(rng: Random) -> Damage:
+    """What a screen showed: clean, with few colours, or compressed."""
+    look = rng.choice(("clean", "colours", "jpeg", "jpeg"))
+    return Damage(
+        shrunk=rng.uniform(1.1, 2.0) if chance(0.3, rng) else 1.0,
+        colours=rng.choice((32, 64, 128, 256)) if look == "colours" else 0,
+        jpegs=draw_jpegs((30, 95), rng) if look == "jpeg" else (),
+        origin="screenshot",
+    )
+
+
+def draw_web(rng: Random) -> Damage:
+    """A picture posted again and again: resized, sharpened, compressed several times."""
+    return Damage(
+        before=Damage(jpegs=(draw_jpeg((40, 95), rng),)) if chance(0.5, rng) else None,
+        reduction=rng.choice(("bicubic", "lanczos", "bilinear", "area")),
+        shrunk=rng.uniform(1.1, 2.5) if chance(0.4, rng) else 1.0,
+        sharpening=draw_sharpening(200, rng) if chance(0.5, rng) else None,
+        jpegs=tuple(draw_jpeg((25, 90), rng) for _ in range(rng.randint(1, 4))),
+        origin="web",
+    )
+
+
+def draw_phone(rng: Random) -> Damage:
+    """A small camera: noise that its software has smoothed and sharpened, then JPEG."""
+    return Damage(
+        blur=Blur(rng.uniform(0.3, 0.8)) if chance(0.4, rng) else None,
+        noise=draw_noise((2, 20), rng, ("camera",)),
+        sharpening=draw_sharpening(150, rng) if chance(0.6, rng) else None,
+        jpegs=(draw_jpeg((60, 96), rng),),
+        origin="phone",
+    )
+
+
+MIXTURES: tuple[tuple[Callable[[Random], Damage], int], ...] = (  # and how often each is drawn
+    (draw_several, 50),
+    (draw_scan, 12),
+    (draw_screenshot, 8),
+    (draw_web, 18),
+    (draw_phone, 12),
+)
+
+
+def draw_damage(config: RestorationConfig, rng: Random) -> Damage:
+    """Draw what is wrong with a sample, whether it is said, and what the words want kept.
+
+    Single causes are as frequent as mixtures. Only words can ask to keep anything.
+    """
+    is_said = chance(config.words, rng)
+    if chance(config.clean, rng):
+        return Damage(is_said=is_said)
+    if chance(0.5, rng):
+        damage = draw_single(rng)
+    elif chance(config.heavy, rng):
+        damage = draw_heavy(rng)
+    else:
+        functions, shares = zip(*MIXTURES, strict=True)
+        damage = rng.choices(functions, shares)[0](rng)
+    return replace(damage, is_said=is_said, keep=draw_keep(damage, config, rng) if is_said else "nothing")
+
+
+def draw_keep(damage: Damage, config: RestorationConfig, rng: Random) -> Keep:
+    """Draw what is to stay of a damage that is said: all of it, its grain, or nothing."""
+    if chance(config.contrary, rng):
+        return "all"
+    return "grain" if damage.noise and chance(config.keep_grain, rng) else "nothing"

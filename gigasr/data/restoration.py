@@ -1,0 +1,166 @@
+"""Low-res images spoilt as people's pictures are, each beside what is to be made of it.
+
+In 8 bit with Pillow, as files are: fast enough for the processes that read training examples.
+"""
+
+import io
+import math
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from gigasr.data.damage import LARGER, Blur, Damage, Jpeg, Noise
+from gigasr.files.picture import LUMA
+
+Pixels = NDArray[np.uint8]
+Field = NDArray[np.floating[Any]]
+Size = tuple[int, int]  # width and height, as Pillow has it
+
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+}
+CHROMA_COARSENESS = 2.0  # times that of the luma, in a camera's noise
+MARGIN = 16  # px mirrored around a picture that is filtered by its spectrum
+
+
+class Spoilt(NamedTuple):
+    """A low-res image and what the root is to make of it, both [h, w, 3]."""
+
+    lr: Pixels
+    target: Pixels
+    has_truth: bool  # whether the high-res image shows the target; not where the target keeps noise or all damage
+
+
+def spoil(hr: Pixels, scale: int, damage: Damage, rng: Random) -> Spoilt:
+    """Reduce a picture and damage it; nothing moves by a part of a pixel.
+
+    hr:      [h * scale, w * scale, 3]
+    returns: without damage twice the reduction by Pillow's antialiased bicubic
+    """
+    picture = Image.fromarray(hr)
+    size = (picture.width // scale, picture.height // scale)
+    clean = picture.resize(size, Image.Resampling.BICUBIC)
+    if damage.is_clean:
+        return Spoilt(np.asarray(clean), np.asarray(clean), True)
+    seed = rng.getrandbits(64)
+    lr = np.asarray(spoil_picture(picture, size, damage, seed))
+    if damage.keep == "all":
+        return Spoilt(lr, lr, False)
+    if damage.keep == "grain" and damage.noise:
+        return Spoilt(lr, np.asarray(add_noise(clean, damage.noise, seed)), False)
+    return Spoilt(lr, np.asarray(clean), True)
+
+
+def spoil_picture(picture: Image.Image, size: Size, damage: Damage, seed: int) -> Image.Image:
+    """Damage a picture at least of that size; the seed decides the noise -> of that size"""
+    if damage.before:
+        picture = spoil_picture(picture, (size[0] * LARGER, size[1] * LARGER), damage.before, seed + 1)
+    if damage.blur and damage.blur.kind == "gaussian":
+        picture = picture.filter(ImageFilter.GaussianBlur(damage.blur.sigma * picture.width / size[0]))
+    picture = picture.resize(size, FILTERS[damage.reduction])
+    if damage.blur and damage.blur.kind != "gaussian":
+        picture = blur_optically(picture, damage.blur)
+    if damage.shrunk > 1:
+        picture = shrink_and_enlarge(picture, damage.shrunk)
+    if damage.noise:
+        picture = add_noise(picture, damage.noise, seed)
+    if damage.sharpening:
+        mask = ImageFilter.UnsharpMask(damage.sharpening.radius, damage.sharpening.percent, threshold=0)
+        picture = picture.filter(mask)
+    if damage.colours:
+        picture = picture.quantize(damage.colours).convert("RGB")
+    for jpeg in damage.jpegs:
+        picture = compress(picture, jpeg)
+    return picture
+
+
+def shrink_and_enlarge(picture: Image.Image, factor: float) -> Image.Image:
+    """Lose what a picture smaller by the factor has no pixels for."""
+    small = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
+    return picture.resize(small, Image.Resampling.BICUBIC).resize(picture.size, Image.Resampling.BICUBIC)
+
+
+def compress(picture: Image.Image, jpeg: Jpeg) -> Image.Image:
+    """Save as JPEG and read again, the grid of blocks where jpeg.offset says."""
+    left, top = jpeg.offset
+    pixels = np.pad(np.asarray(picture), ((top, 0), (left, 0), (0, 0)), mode="edge") if left or top else picture
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(pixels)).save(buffer, "JPEG", quality=jpeg.quality, subsampling=jpeg.subsampling)
+    with Image.open(buffer) as opened:
+        return opened.convert("RGB").crop((left, top, left + picture.width, top + picture.height))
+
+
+def to_levels(values: Field) -> Image.Image:
+    """[h, w, 3] in 8-bit levels, of any size -> the nearest picture"""
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+
+
+def frequencies(height: int, width: int) -> tuple[Field, Field]:
+    """returns: of a real image's spectrum, y [height, 1] and x [1, width // 2 + 1], cycles per px"""
+    return np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+
+
+def filter_spectrum(values: Field, transfer: Field) -> Field:
+    """values: [h, w, C], transfer: [h, w // 2 + 1] -> [h, w, C]  as if the image went on round its edges"""
+    spectrum = np.fft.rfft2(values, axes=(0, 1)) * transfer[..., None]
+    return np.fft.irfft2(spectrum, values.shape[:2], axes=(0, 1))
+
+
+def blur_optically(picture: Image.Image, blur: Blur) -> Image.Image:
+    """Blur by the closed-form transfer function of a disc, or of a straight path."""
+    values = np.pad(np.asarray(picture, np.float64), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="symmetric")
+    y, x = frequencies(*values.shape[:2])
+    if blur.kind == "motion":
+        length = blur.sigma * math.sqrt(12)  # whose std is sigma
+        transfer = np.sinc(length * (x * math.cos(blur.angle) + y * math.sin(blur.angle)))
+    else:
+        phase = np.maximum(2 * math.pi * 2 * blur.sigma * np.hypot(y, x), 1e-9)  # a disc of radius 2 sigma
+        transfer = 2 * torch.special.bessel_j1(torch.from_numpy(phase)).numpy() / phase
+    return to_levels(filter_spectrum(values, transfer)[MARGIN:-MARGIN, MARGIN:-MARGIN])
+
+
+def correlate(field: Field, sigma: float) -> Field:
+    """Make neighbours of white noise alike, by a Gaussian of sigma px; its variance stays.
+
+    field: [h, w, C] -> [h, w, C]
+    """
+    height, width = field.shape[:2]
+    along_y, along_x = (np.exp(-2 * (math.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in (height, width))
+    gain = 1 / math.sqrt((along_y**2).mean() * (along_x**2).mean())
+    return filter_spectrum(field, gain * along_y[:, None] * along_x[None, : width // 2 + 1])
+
+
+def add_noise(picture: Image.Image, noise: Noise, seed: int) -> Image.Image:
+    """Add noise of that kind; the same seed gives the same noise on a picture of the same brightness."""
+    values = np.asarray(picture, np.float64)
+    return to_levels(values + noise.std * unit_noise(values, noise, np.random.default_rng(seed)))
+
+
+def unit_noise(values: Field, noise: Noise, generator: np.random.Generator) -> Field:
+    """Draw a field whose std is 1 at middle gray, in every channel.
+
+    values:  [h, w, 3] in 8-bit levels; what light makes grows with them
+    returns: [h, w, 1 or 3]
+    """
+    shape = values.shape[:2]
+    luma = values @ np.array(LUMA)[:, None] / 255
+    match noise.kind:
+        case "white":
+            return generator.standard_normal((*shape, 3))
+        case "gray":
+            return generator.standard_normal((*shape, 1))
+        case "shot":
+            return generator.standard_normal((*shape, 3)) * np.sqrt(2 * values / 255)
+        case "grain":  # strongest between black and white
+            field = correlate(generator.standard_normal((*shape, 1)), noise.coarseness)
+            return field * np.sqrt(0.2 + 3.2 * luma * (1 - luma))
+    fine = correlate(generator.standard_normal((*shape, 1)), noise.coarseness)
+    coarse = correlate(generator.standard_normal((*shape, 3)), noise.coarseness * CHROMA_COARSENESS)
+    return (fine + coarse) * np.sqrt((0.3 + 1.4 * luma) / 2)  # of the electronics and of the light

@@ -1,0 +1,137 @@
+"""Words for a picture's state: what is wrong with it, or that it is to be left alone."""
+
+from random import Random
+
+from gigasr.data.damage import LARGER, Blur, Damage, Jpeg, Noise, chance
+from gigasr.data.phrases import PHRASES
+
+Causes = dict[str, tuple[str, ...]]  # what is wrong -> the meanings that say it, one as good as the other
+
+LEAST_STD = 1.0  # 8-bit levels; less noise is not worth a word
+LEAST_SIGMA = 0.25  # px; nor is less blur
+LEAST_SHRUNK = 1.1
+LEAST_HALVED = 60  # JPEG quality above which compression before a reduction is hardly seen
+EVERY_COLOUR = 128  # of a palette; more colours are seldom missed
+PARTIAL = 0.3  # share of the captions of several causes that leave some unsaid
+WHOLESALE = 0.1  # share of captions that only call the picture bad
+ORIGIN = 0.5  # share of captions that name a damage's origin, where it has one
+TWICE = 0.15  # share of causes said in two ways
+
+
+def degrees(value: float, least_medium: float, least_strong: float, margin: float) -> tuple[str, ...]:
+    """The degrees by which a value may be called; near a border, of which nobody knows the place, two."""
+    names = []
+    if value < least_medium + margin:
+        names.append("light")
+    if least_medium - margin <= value < least_strong + margin:
+        names.append("medium")
+    if value >= least_strong - margin:
+        names.append("strong")
+    return tuple(names)
+
+
+def noise_meanings(noise: Noise) -> tuple[str, ...]:
+    """A kind's own name counts twice, as does the plain word."""
+    own = {"white": "colour noise", "gray": "grain", "grain": "grain", "camera": "camera noise", "shot": "camera noise"}
+    return ("noise", "noise", own[noise.kind], *(f"noise, {d}" for d in degrees(noise.std, 8, 18, 2)))
+
+
+def jpeg_meanings(jpegs: tuple[Jpeg, ...]) -> tuple[str, ...]:
+    worst = min(jpegs, key=lambda jpeg: jpeg.quality)
+    meanings = ["jpeg", "jpeg", *(f"jpeg, {d}" for d in degrees(100 - worst.quality, 28, 60, 6))]
+    if len(jpegs) > 1:
+        meanings.append("jpeg, again")
+    if worst.subsampling and worst.quality < 40:
+        meanings.append("colour bleeding")
+    return tuple(meanings)
+
+
+def blur_meanings(blur: Blur) -> tuple[str, ...]:
+    own = {"gaussian": "blur", "defocus": "defocus", "motion": "motion"}[blur.kind]
+    names = [f"blur, {d}" for d in degrees(blur.sigma, 0.7, 1.2, 0.1) if d != "medium"]
+    return ("blur", own, own, *names)
+
+
+def halved(damage: Damage) -> Damage:
+    """What is left to see of a damage after a reduction by LARGER."""
+    noise, blur = damage.noise, damage.blur
+    return Damage(
+        noise=Noise(noise.std / LARGER, noise.kind) if noise else None,
+        blur=Blur(blur.sigma / LARGER, blur.kind) if blur else None,
+        shrunk=damage.shrunk / LARGER,
+        jpegs=tuple(Jpeg(min(100, jpeg.quality + 20), 0) for jpeg in damage.jpegs if jpeg.quality <= LEAST_HALVED),
+    )
+
+
+def causes(damage: Damage) -> Causes:
+    """What is wrong with the picture as far as it shows."""
+    found: Causes = causes(halved(damage.before)) if damage.before else {}
+    if damage.noise and damage.noise.std >= LEAST_STD:
+        found["noise"] = noise_meanings(damage.noise)
+    if damage.jpegs:
+        found["jpeg"] = jpeg_meanings(damage.jpegs)
+    if damage.blur and damage.blur.sigma >= LEAST_SIGMA:
+        found["blur"] = blur_meanings(damage.blur)
+    if damage.shrunk > LEAST_SHRUNK:
+        found["shrunk"] = ("shrunk", "shrunk", "blur")
+    if damage.sharpening:
+        found["sharpening"] = ("sharpening",)
+    if 0 < damage.colours <= EVERY_COLOUR:
+        found["colours"] = ("colours",)
+    return found
+
+
+def phrase(meanings: tuple[str, ...], rng: Random, held_out: bool) -> str:
+    """One phrasing of one of the meanings."""
+    phrases = PHRASES[rng.choice(meanings)]
+    return rng.choice(phrases.held_out if held_out else phrases.trained)
+
+
+def say_left_alone(rng: Random, held_out: bool) -> list[str]:
+    """That a picture is clean, or is to stay as it is."""
+    said = [phrase(("clean", "clean", "untouched"), rng, held_out)]
+    return [*said, phrase(("sharp",), rng, held_out)] if chance(0.3, rng) else said
+
+
+def say_damage(damage: Damage, rng: Random, held_out: bool) -> list[str]:
+    """What is wrong, or a part of it, in any order; where it comes from; or only that it is bad."""
+    found = [meanings for cause, meanings in causes(damage).items() if damage.keep != "grain" or cause != "noise"]
+    if len(found) > 1 and chance(PARTIAL, rng):
+        found = rng.sample(found, rng.randint(1, len(found) - 1))
+    said = [phrase(meanings, rng, held_out) for meanings in found]
+    said += [phrase(meanings, rng, held_out) for meanings in found if chance(TWICE, rng)]
+    if said and damage.keep == "nothing" and chance(WHOLESALE, rng):
+        said = [phrase(("bad",), rng, held_out)]
+    if damage.origin and (not said or chance(ORIGIN, rng)):
+        origin = phrase((damage.origin,), rng, held_out)
+        said = [origin] if chance(0.5, rng) else [*said, origin]
+    rng.shuffle(said)
+    return said
+
+
+def describe(damage: Damage, rng: Random, held_out: bool = False) -> str:
+    """Say a picture's state in random phrasing and order, whether or not damage.is_said.
+
+    A clean picture is called clean, and so is one of which the words want all kept. Causes may be left unsaid, never
+    invented.
+
+    held_out: say it only by phrasings that no training caption has
+    """
+    if damage.keep == "all" or (not damage.origin and not causes(damage)):
+        said = say_left_alone(rng, held_out)
+    else:
+        said = say_damage(damage, rng, held_out)
+        if damage.keep == "grain":
+            said.insert(rng.randint(0, len(said)), phrase(("grain kept",), rng, held_out))
+    return ", ".join(dict.fromkeys(said))
+
+
+def compose(content_caption: str, damage: Damage, rng: Random, held_out: bool = False, content: float = 0.5) -> str:
+    """Make a sample's caption: what is in the picture, then its state; either may be missing.
+
+    content: share of the samples that show the content's caption
+    """
+    parts = [content_caption] if content_caption and chance(content, rng) else []
+    if damage.is_said:
+        parts.append(describe(damage, rng, held_out))
+    return rng.choice((", ", ", ", ". ", "; ")).join(parts)
