@@ -150,9 +150,9 @@ def test_progress_ends_at_its_total(resolver: SuperResolver) -> None:
 class Interpolation:
     """A model that takes no text: a black box on regions."""
 
-    scale, takes_text = 3, False
+    scale, scales, takes_text = 3, [3], False
 
-    def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
         network = partial(interpolate, scale_factor=3, mode="bilinear")
         return RegionEngine(dict.fromkeys(place.devices, network), 3, Tiling(overlap=8, side=24), place)
 
@@ -168,7 +168,7 @@ def test_a_model_without_text_enlarges_to_any_scale(scale: float, caplog: pytest
 
 def test_what_a_network_gives_beyond_white_counts_as_the_white_that_is_seen() -> None:
     class Rough(Interpolation):
-        def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+        def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
             pattern = torch.tensor([0.6, -0.3, -0.3]).tile(8)  # in the mean 0
 
             def network(x: torch.Tensor) -> torch.Tensor:
@@ -267,9 +267,9 @@ def test_a_gray_picture_stays_gray(resolver: SuperResolver) -> None:
 
 def test_a_model_that_only_cleans_is_not_corrected_back_to_its_input() -> None:
     class Inversion:
-        scale, takes_text = 1, False
+        scale, scales, takes_text = 1, [1], False
 
-        def engine(self, prompt: str, seed: int, place: Place) -> RegionEngine:
+        def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
             return RegionEngine(dict.fromkeys(place.devices, torch.neg), 1, Tiling(overlap=8, side=24), place)
 
     source, cleaner = picture(30, 20), SuperResolver(Inversion(), "cpu", "fp32")
