@@ -21,6 +21,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
         "files": 0,
         "metrics": 0,
         "networks": 1,
+        "data": 2,
         "inference": 2,
         "models": 3,
         "training": 4,

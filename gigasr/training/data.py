@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gigasr.config.training import DataConfig
+from gigasr.data.loader import LoadedBatch, load
 from gigasr.files.formats import visible_files
 from gigasr.files.text_file import read_text
-from gigasr.training.readers import LoadedBatch, load
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 UNREADABLE = (  # what Pillow raises on damaged images

@@ -1,0 +1,1 @@
+"""Training data: captioned samples of folders and shards, and low-res images made from them."""
