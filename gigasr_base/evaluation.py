@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
+from gigasr.data.folder import Sample, load_rgb
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.inference.noise import check_seed
 from gigasr.networks.ops import resize
-from gigasr.training.data import Sample, load_rgb
 from gigasr_base.figures import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage
 

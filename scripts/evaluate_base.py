@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
+from gigasr.data.folder import Sample
 from gigasr.evaluation.frechet import FrozenFeatures, frechet_distance
-from gigasr.training.data import Sample
 from gigasr_base.evaluation import load_real
 from gigasr_base.figures import hit_rate, largest_jump, nearest, overlap, silhouette
 from gigasr_base.pipeline import TextToImage

@@ -20,6 +20,7 @@ import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
+from gigasr.data.folder import Sample, read_folder
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
 from gigasr.evaluation.frechet import FrozenFeatures
@@ -32,7 +33,6 @@ from gigasr.inference.devices import choose_device
 from gigasr.metrics import Lpips
 from gigasr.models.checkpoint import open_weights
 from gigasr.pipeline import SuperResolver
-from gigasr.training.data import Sample, read_folder
 from gigasr_base.pipeline import TextToImage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -169,7 +169,7 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 
 def splits(folder: Path) -> set[str]:
     """The splits that a folder's captions.jsonl names."""
-    from gigasr.training.data import indexed_rows
+    from gigasr.data.folder import indexed_rows
 
     index = folder / "captions.jsonl"
     return {str(fields.get("split", "train")) for _, fields in indexed_rows(index)} if index.exists() else set()

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gigasr.data.folder import sample_rng
 from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.networks.ops import resize
-from gigasr.training.data import sample_rng
 from gigasr.training.degradation import round_to_8_bit
 from gigasr.training.second_order import (
     FIRST,

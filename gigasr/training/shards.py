@@ -16,8 +16,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gigasr.config.training import DataConfig
-from gigasr.data.loader import LoadedBatch, load
-from gigasr.training.data import (
+from gigasr.data.folder import (
     UNREADABLE,
     Cutter,
     FolderSource,
@@ -29,6 +28,7 @@ from gigasr.training.data import (
     read_folder,
     rejecting_filter,
 )
+from gigasr.data.loader import LoadedBatch, load
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 SHUFFLED = 200  # samples; neighbours in a shard that change places at random

@@ -16,8 +16,8 @@ from PIL import Image
 
 from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
+from gigasr.data.folder import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
 from gigasr.data.loader import LoadedBatch
-from gigasr.training.data import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)
 
