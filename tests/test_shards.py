@@ -18,7 +18,7 @@ from PIL import Image
 from gigasr.config.training import DataConfig
 from gigasr.data.folder import Cutter, FolderSource
 from gigasr.data.loader import LoadedBatch
-from gigasr.training.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
+from gigasr.data.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
 

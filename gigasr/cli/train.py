@@ -156,7 +156,7 @@ def short(value: float) -> str:
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":
     """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
-    from gigasr.training.shards import open_source
+    from gigasr.data.shards import open_source
 
     config = settings.train.data.model_copy(update={"empty_caption": 0.0, "word_dropout": 0.0})
     if validation is not None:
@@ -191,7 +191,7 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
         from accelerate import Accelerator
     except ImportError:
         raise ImportError("accelerate: not installed; run pip install 'gigasr[train]'") from None
-    from gigasr.training.shards import open_source
+    from gigasr.data.shards import open_source
     from gigasr.training.trainer import Trainer
 
     source = open_source(data, settings.train.data, settings.train.data.split)

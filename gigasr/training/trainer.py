@@ -26,7 +26,7 @@ Progress = Callable[[int, dict[str, float]], None]  # images of a step, its log
 
 
 class Source(Protocol):
-    """Where crops come from: gigasr.data.folder or gigasr.training.shards."""
+    """Where crops come from: gigasr.data.folder or gigasr.data.shards."""
 
     def batches(
         self, crop: int, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
