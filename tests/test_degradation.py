@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
-from gigasr.training import second_order as so
+from gigasr.data import real_esrgan as so
 from gigasr.training.degradation import bicubic, camera, degrade, round_to_8_bit
 
 WAYS = {

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from gigasr.data.folder import sample_rng
-from gigasr.metrics import import_basicsr, low_res_from
-from gigasr.networks.ops import resize
-from gigasr.training.degradation import round_to_8_bit
-from gigasr.training.second_order import (
+from gigasr.data.real_esrgan import (
     FIRST,
     SECOND,
     TUNED_SCALE,
@@ -25,6 +22,9 @@ from gigasr.training.second_order import (
     second_order,
     uniform,
 )
+from gigasr.metrics import import_basicsr, low_res_from
+from gigasr.networks.ops import resize
+from gigasr.training.degradation import round_to_8_bit
 
 Kind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 Size = tuple[int, int]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
+from gigasr.data.real_esrgan import field_rng, jpeg, second_order, uniform
 from gigasr.networks.ops import reduce
-from gigasr.training.second_order import field_rng, jpeg, second_order, uniform
 
 
 def round_to_8_bit(x: Tensor) -> Tensor:
