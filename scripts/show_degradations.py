@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
+from gigasr.data.degradation import degrade
 from gigasr.files.formats import is_image_file
-from gigasr.training.degradation import degrade
 
 CAPTION = 24  # px
 PLAIN, CAMERA, STRONG = DegradationConfig(), DegradationConfig(camera=1.0), DegradationConfig(second_order=1.0)

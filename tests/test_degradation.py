@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
 from gigasr.data import real_esrgan as so
-from gigasr.training.degradation import bicubic, camera, degrade, round_to_8_bit
+from gigasr.data.degradation import bicubic, camera, degrade, round_to_8_bit
 
 WAYS = {
     "camera": DegradationConfig(camera=1.0),

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gigasr.data.degradation import round_to_8_bit
 from gigasr.data.folder import sample_rng
 from gigasr.data.real_esrgan import (
     FIRST,
@@ -24,7 +25,6 @@ from gigasr.data.real_esrgan import (
 )
 from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.networks.ops import resize
-from gigasr.training.degradation import round_to_8_bit
 
 Kind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 Size = tuple[int, int]

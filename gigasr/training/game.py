@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
+from gigasr.data.degradation import degrade
 from gigasr.data.folder import sample_rng
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
@@ -20,7 +21,6 @@ from gigasr.networks.text import TextMemory, TokenFeatures, load_tower
 from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
-from gigasr.training.degradation import degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
 
