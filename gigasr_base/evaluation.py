@@ -9,9 +9,10 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
-from gigasr.data.folder import Sample, load_rgb
+from gigasr.data.folder import Sample
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.files.images import load_rgb
 from gigasr.inference.noise import check_seed
 from gigasr.networks.ops import resize
 from gigasr_base.figures import hit_rate, nearest

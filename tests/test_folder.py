@@ -16,8 +16,9 @@ from PIL import Image
 
 from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
-from gigasr.data.folder import Crops, Cutter, FolderSource, Sample, load_rgb, read_folder, sample_rng
+from gigasr.data.folder import Crops, Cutter, FolderSource, Sample, read_folder, sample_rng
 from gigasr.data.loader import LoadedBatch
+from gigasr.files.images import load_rgb
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)
 

@@ -3,10 +3,7 @@
 import hashlib
 import json
 import logging
-import math
 import random
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,25 +18,12 @@ from torch.utils.data import Dataset
 
 from gigasr.config.training import DataConfig
 from gigasr.data.loader import LoadedBatch, load
+from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.formats import visible_files
+from gigasr.files.images import load_rgb, shorter_side
 from gigasr.files.text_file import read_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-UNREADABLE = (  # what Pillow raises on damaged images
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
 BICUBIC = Image.Resampling.BICUBIC
 
 logger = logging.getLogger(__name__)
@@ -77,31 +61,6 @@ def sample_rng(seed: int, index: int | str) -> torch.Generator:
     """A generator for one image's draws, on the CPU; neighbouring seeds and indices have nothing in common."""
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
-def load_rgb(file: Path | BinaryIO) -> Image.Image:
-    """Read an upright RGB image of 8 bit; what is transparent becomes white. Raises one of UNREADABLE."""
-    with Image.open(file) as opened:
-        opened.load()
-        try:
-            image = ImageOps.exif_transpose(opened)
-        except UNREADABLE:  # damaged EXIF does not cost the picture
-            image = opened.copy()
-    if image.mode.startswith("I"):  # 16 bit, which convert() would clip
-        image = Image.fromarray(((np.asarray(image).clip(0, 65535).astype(np.int64) + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def shorter_side(file: Path | BinaryIO) -> float:
-    """The shorter side in px, from the file's header; infinite where it can't be read: loading it will say why."""
-    try:
-        with Image.open(file) as image:
-            return min(image.size)
-    except UNREADABLE:
-        return math.inf
 
 
 def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
@@ -266,7 +225,7 @@ class Crops(Dataset[Item]):
             if self.cutter.config.whole:
                 self.kept[path] = image
             return image
-        except UNREADABLE as error:
+        except DECODER_ERRORS as error:
             self.skipped.add(str(path), error)
             return None
 

@@ -17,18 +17,18 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from gigasr.config.training import DataConfig
 from gigasr.data.folder import (
-    UNREADABLE,
     Cutter,
     FolderSource,
     Item,
     Skipped,
     describe,
-    load_rgb,
     own_parts,
     read_folder,
     rejecting_filter,
 )
 from gigasr.data.loader import LoadedBatch, load
+from gigasr.files.decoding import DECODER_ERRORS
+from gigasr.files.images import load_rgb
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 SHUFFLED = 200  # samples; neighbours in a shard that change places at random
@@ -253,6 +253,6 @@ class Reader:
             if record.flaw:
                 raise ValueError(record.flaw)
             return load_rgb(io.BytesIO(record.image))
-        except UNREADABLE as error:
+        except DECODER_ERRORS as error:
             self.skipped.add(record.name, error)
             return None

@@ -7,9 +7,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.data.folder import SUFFIXES, load_rgb
+from gigasr.data.folder import SUFFIXES
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.files.formats import visible_files
+from gigasr.files.images import load_rgb
 
 
 def list_images(folder: Path) -> list[Path]:
