@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
-from gigasr.data.folder import Sample
+from gigasr.data.captions import Sample
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.files.images import load_rgb

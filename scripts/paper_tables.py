@@ -20,7 +20,8 @@ import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
-from gigasr.data.folder import Sample, read_folder
+from gigasr.data.captions import Sample
+from gigasr.data.folder import read_folder
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
 from gigasr.evaluation.frechet import FrozenFeatures

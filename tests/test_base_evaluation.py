@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gigasr.data.folder import Sample
+from gigasr.data.captions import Sample
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr_base.config import load_base_config
 from gigasr_base.evaluation import evaluate_base, load_real, retrieval

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gigasr.data.folder import Sample
+from gigasr.data.captions import Sample
 from gigasr.evaluation.enlargers import interpolate, load_enlarger, read_result, short_names
 from gigasr.evaluation.evaluate import Evaluation, Judges, evaluate_models, evaluate_pair, summarise
 from gigasr.evaluation.frechet import FrozenFeatures

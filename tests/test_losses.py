@@ -6,6 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from gigasr.config.training import LEAST_CROPS
+from gigasr.data.captions import derangement, differs
 from gigasr.metric_ops import SSIM_WINDOW
 from gigasr.metrics import spectrum_error, ssim_y
 from gigasr.training.losses import (
@@ -14,8 +15,6 @@ from gigasr.training.losses import (
     adversarial,
     charbonnier,
     clip_contrastive,
-    derangement,
-    differs,
     l1,
     matching,
     r1,

@@ -11,7 +11,7 @@ import click
 from gigasr.cli.common import DETAIL, DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
-    from gigasr.data.folder import Sample
+    from gigasr.data.captions import Sample
     from gigasr.evaluation.evaluate import Judges
     from gigasr.evaluation.protocol import Protocol
     from gigasr.evaluation.report import Report

@@ -169,10 +169,10 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 
 def splits(folder: Path) -> set[str]:
     """The splits that a folder's captions.jsonl names."""
-    from gigasr.data.folder import indexed_rows
+    from gigasr.data.captions import read_rows
 
     index = folder / "captions.jsonl"
-    return {str(fields.get("split", "train")) for _, fields in indexed_rows(index)} if index.exists() else set()
+    return {str(row.fields.get("split", "train")) for row in read_rows(index)} if index.exists() else set()
 
 
 def find_weights(kind: str, name: str) -> Path:

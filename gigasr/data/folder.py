@@ -1,7 +1,6 @@
 """Training data: folders of images with captions, cut into reproducible crops."""
 
 import hashlib
-import json
 import logging
 import random
 from collections import Counter
@@ -17,13 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gigasr.config.training import DataConfig
+from gigasr.data.captions import Sample, indexed_samples, sidecar_samples
 from gigasr.data.loader import LoadedBatch, load
 from gigasr.files.decoding import DECODER_ERRORS
-from gigasr.files.formats import visible_files
 from gigasr.files.images import load_rgb, shorter_side
-from gigasr.files.text_file import read_text
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 BICUBIC = Image.Resampling.BICUBIC
 
 logger = logging.getLogger(__name__)
@@ -35,14 +32,6 @@ class Item(NamedTuple):
     number: int  # of the crop in the whole run
     hr: Tensor  # [3, crop, crop] in [-1, 1]
     caption: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image of a folder and what may be said of it."""
-
-    path: Path
-    captions: tuple[str, ...]
 
 
 @dataclass
@@ -94,7 +83,7 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
     index = folder / "captions.jsonl"
     samples: list[Sample] = []
     left_out: Counter[str] = Counter()
-    for sample, fields in indexed_rows(index) if index.exists() else sidecar_rows(folder, split):
+    for sample, fields in indexed_samples(index) if index.exists() else sidecar_samples(folder, split):
         wanted = split in (None, fields.get("split", "train"))
         reason = rejecting_filter(fields, sample.path, config) if wanted else "split"
         if reason:
@@ -107,39 +96,6 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
             f"{describe(left_out)}; check the folder, train.data.split and the filters of train.data"
         )
     return samples
-
-
-def indexed_rows(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
-    """Yield the samples of a captions.jsonl and all that it says of each."""
-    for number, line in enumerate(read_text(index).split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                sample = Sample(index.parent / row["file"], as_captions(row["captions"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{index}: expected an object with file and captions in line {number}, got {error!r}"
-                ) from None
-            yield sample, row
-
-
-def as_captions(value: object) -> tuple[str, ...]:
-    """A row's captions; none at all stand for one empty one."""
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise TypeError(f"captions: expected a list of texts, got {value!r}")
-    return tuple(value) or ("",)
-
-
-def sidecar_rows(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
-    """Yield all images of a folder with the text beside each; they belong to whichever split is asked for."""
-    for path in visible_files(folder, SUFFIXES):
-        yield Sample(path, (sidecar_caption(path),)), {"split": split}
-
-
-def sidecar_caption(path: Path) -> str:
-    """The text of the .txt file beside an image, or an empty caption."""
-    text = path.with_suffix(".txt")
-    return read_text(text).strip() if text.exists() else ""
 
 
 @dataclass(frozen=True)

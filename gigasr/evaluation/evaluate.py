@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gigasr.data.folder import Sample
+from gigasr.data.captions import Sample
 from gigasr.evaluation.cases import INPUT, TRUTH, Case, Worst
 from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.enlargers import Enlarge, check_models, load_enlarger, short_names

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.data.folder import SUFFIXES
+from gigasr.data.captions import SUFFIXES
 from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.files.formats import visible_files
 from gigasr.files.images import load_rgb

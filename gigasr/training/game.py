@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
+from gigasr.data.captions import derangement, differs
 from gigasr.data.degradation import degrade
 from gigasr.data.folder import sample_rng
 from gigasr.metrics import Lpips, psnr_y
@@ -132,9 +133,9 @@ class Game:
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
         shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
-        order = losses.derangement(captions, rngs[0])
+        order = derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
-        is_wrong = losses.differs(captions, order).to(self.device)
+        is_wrong = differs(captions, order).to(self.device)
         return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
