@@ -17,8 +17,9 @@ from PIL import Image
 from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
-from gigasr.data.folder import Crops, Cutter, FolderSource, read_folder, sample_rng
+from gigasr.data.folder import Crops, FolderSource, read_folder
 from gigasr.data.loader import LoadedBatch
+from gigasr.data.samples import Cutter, sample_rng
 from gigasr.files.images import load_rgb
 
 PLAIN = DataConfig(workers=0, empty_caption=0.0)

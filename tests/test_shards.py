@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from gigasr.config.training import DataConfig
-from gigasr.data.folder import Cutter, FolderSource
+from gigasr.data.folder import FolderSource
 from gigasr.data.loader import LoadedBatch
+from gigasr.data.samples import Cutter
 from gigasr.data.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gigasr.files.formats import visible_files
+from gigasr.files.formats import STILL_SUFFIXES, visible_files
 from gigasr.files.text_file import read_text
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def indexed_samples(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
 
 def sidecar_samples(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """Yield all images of a folder with the text beside each; they belong to whichever split is asked for."""
-    for path in visible_files(folder, SUFFIXES):
+    for path in visible_files(folder, STILL_SUFFIXES):
         yield Sample(path, (sidecar_caption(path),)), {"split": split}
 
 

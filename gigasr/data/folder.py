@@ -1,77 +1,20 @@
 """Training data: folders of images with captions, cut into reproducible crops."""
 
-import hashlib
-import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image
 from torch.utils.data import Dataset
 
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample, indexed_samples, sidecar_samples
 from gigasr.data.loader import LoadedBatch, load
+from gigasr.data.samples import Cutter, Item, Skipped, describe, own_parts, rejecting_filter
 from gigasr.files.decoding import DECODER_ERRORS
-from gigasr.files.images import load_rgb, shorter_side
-
-BICUBIC = Image.Resampling.BICUBIC
-
-logger = logging.getLogger(__name__)
-
-
-class Item(NamedTuple):
-    """One training example."""
-
-    number: int  # of the crop in the whole run
-    hr: Tensor  # [3, crop, crop] in [-1, 1]
-    caption: str
-
-
-@dataclass
-class Skipped:
-    """The names of what could not be read; each is warned about once."""
-
-    names: set[str] = field(default_factory=set)
-
-    def add(self, name: str, reason: object) -> None:
-        if name not in self.names:
-            self.names.add(name)
-            logger.warning("%s: skipped, %s (%d so far)", name, reason, len(self.names))
-
-
-def sample_rng(seed: int, index: int | str) -> torch.Generator:
-    """A generator for one image's draws, on the CPU; neighbouring seeds and indices have nothing in common."""
-    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
-def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
-    """The name of the filter that leaves a sample out, if any.
-
-    fields: what is known of the sample: width and height in px (the file's header where they are missing), scores
-    """
-    for name, least in config.min_scores.items():
-        score = fields.get(name)
-        if not isinstance(score, int | float) or not score >= least:
-            return f"min_scores.{name}"
-    if config.min_size:
-        sides = [fields.get("width"), fields.get("height")]
-        numbers = [side for side in sides if isinstance(side, int | float)]
-        if (min(numbers) if len(numbers) == 2 else shorter_side(file)) < config.min_size:
-            return "min_size"
-    return None
-
-
-def describe(left_out: Counter[str]) -> str:
-    """How many samples each filter removed, in words."""
-    return ", ".join(f"{count} by {name}" for name, count in sorted(left_out.items())) or "none by a filter"
+from gigasr.files.images import load_rgb
 
 
 def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sample]:
@@ -96,52 +39,6 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
             f"{describe(left_out)}; check the folder, train.data.split and the filters of train.data"
         )
     return samples
-
-
-@dataclass(frozen=True)
-class Cutter:
-    """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
-
-    Half the images are first reduced by up to `max_reduction`: their finest detail is then sharper than a camera's.
-    Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
-    """
-
-    crop: int  # px
-    config: DataConfig
-
-    def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
-        """image: RGB -> the example of that number, drawn from rng"""
-        hr = self.cut(image, rng)
-        return Item(number, hr, "" if rng.random() < self.config.empty_caption else self.say(captions, rng))
-
-    def say(self, captions: tuple[str, ...], rng: random.Random) -> str:
-        """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
-        caption = rng.choice(captions)
-        if not self.config.word_dropout:
-            return caption
-        return " ".join(word for word in caption.split() if rng.random() >= self.config.word_dropout)
-
-    def cut(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """image: RGB -> [3, crop, crop] in [-1, 1]"""
-        if self.config.whole:
-            return self.finish(self.prepare(image), rng)
-        factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
-        factor = max(1.0 / 64, min(factor, min(image.size) / self.crop))
-        if factor != 1.0:
-            width, height = (max(self.crop, round(n / factor)) for n in image.size)
-            image = image.resize((width, height), BICUBIC)
-        left, top = rng.randint(0, image.width - self.crop), rng.randint(0, image.height - self.crop)
-        return self.finish(image.crop((left, top, left + self.crop, top + self.crop)), rng)
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        """What of an image all its crops come from."""
-        return ImageOps.fit(image, (self.crop, self.crop), BICUBIC) if self.config.whole else image
-
-    def finish(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """image: RGB, of the crop's size -> [3, crop, crop] in [-1, 1]"""
-        if rng.random() < 0.5 and self.config.mirror:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
 class Crops(Dataset[Item]):
@@ -204,9 +101,3 @@ class FolderSource:
         crops = Crops(self.samples, Cutter(crop, self.config), seed)
         parts = own_parts(start, end, batch_size, rank, world)
         yield from load(crops, self.config.workers, parts=parts)
-
-
-def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:
-    """Yield a process's part of each run of world * batch_size numbers; the last part may be short, or missing."""
-    for first in range(start + rank * batch_size, end, world * batch_size):
-        yield list(range(first, min(first + batch_size, end)))

@@ -16,17 +16,9 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gigasr.config.training import DataConfig
-from gigasr.data.folder import (
-    Cutter,
-    FolderSource,
-    Item,
-    Skipped,
-    describe,
-    own_parts,
-    read_folder,
-    rejecting_filter,
-)
+from gigasr.data.folder import FolderSource, read_folder
 from gigasr.data.loader import LoadedBatch, load
+from gigasr.data.samples import Cutter, Item, Skipped, describe, own_parts, rejecting_filter
 from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.images import load_rgb
 

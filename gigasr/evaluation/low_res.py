@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from gigasr.data.degradation import round_to_8_bit
-from gigasr.data.folder import sample_rng
 from gigasr.data.real_esrgan import (
     FIRST,
     SECOND,
@@ -23,6 +22,7 @@ from gigasr.data.real_esrgan import (
     second_order,
     uniform,
 )
+from gigasr.data.samples import sample_rng
 from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.networks.ops import resize
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.captions import derangement, differs
 from gigasr.data.degradation import degrade
-from gigasr.data.folder import sample_rng
+from gigasr.data.samples import sample_rng
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.ops import reduce
