@@ -10,10 +10,9 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from gigasr.data.captions import Sample
-from gigasr.evaluation.clip_score import ClipScore
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.files.images import load_rgb
 from gigasr.inference.noise import check_seed
+from gigasr.metrics import ClipScore, FeatureSet, FrozenFeatures
 from gigasr.networks.ops import resize
 from gigasr_base.figures import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage

@@ -16,7 +16,7 @@ from torchvision.utils import save_image
 
 from gigasr.data import captions
 from gigasr.data.captions import Sample
-from gigasr.evaluation.frechet import FrozenFeatures, frechet_distance
+from gigasr.metrics import FrozenFeatures, frechet_distance
 from gigasr_base.evaluation import load_real
 from gigasr_base.figures import hit_rate, largest_jump, nearest, overlap, silhouette
 from gigasr_base.pipeline import TextToImage

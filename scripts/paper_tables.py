@@ -22,16 +22,14 @@ from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
 from gigasr.data.folder import read_folder
-from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
-from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.image_sets import gather, list_images, load_square
 from gigasr.evaluation.report import align
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import choose_device
-from gigasr.metrics import Lpips
+from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 from gigasr.models.checkpoint import open_weights
 from gigasr.pipeline import SuperResolver
 from gigasr_base.pipeline import TextToImage

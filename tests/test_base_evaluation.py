@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from gigasr.data.captions import Sample
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.metrics import FeatureSet, FrozenFeatures
 from gigasr_base.config import load_base_config
 from gigasr_base.evaluation import evaluate_base, load_real, retrieval
 from gigasr_base.generator import Generator

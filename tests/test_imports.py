@@ -16,10 +16,9 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*
 RANKS = {  # folders and modules import from lower ranks of their package; gigasr_base may import all of gigasr but cli
     "gigasr": {
         "errors": -1,
-        "metric_ops": -1,
         "config": -1,
         "files": 0,
-        "metrics": 0,
+        "metrics": 2,
         "networks": 1,
         "data": 2,
         "inference": 2,

@@ -7,8 +7,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from gigasr.config.training import LEAST_CROPS
 from gigasr.data.captions import derangement, differs
-from gigasr.metric_ops import SSIM_WINDOW
 from gigasr.metrics import spectrum_error, ssim_y
+from gigasr.metrics.ops import SSIM_WINDOW
 from gigasr.training.losses import (
     MOST_SHIFT,
     SQUARE,

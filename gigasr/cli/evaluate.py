@@ -191,11 +191,9 @@ def is_base_model(name: str) -> bool:
 
 def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     """The networks that judge, on the device."""
-    from gigasr.evaluation.clip_score import ClipScore
     from gigasr.evaluation.evaluate import Judges
-    from gigasr.evaluation.frechet import FrozenFeatures
     from gigasr.inference.devices import choose_device
-    from gigasr.metrics import Lpips
+    from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 
     device = choose_device(options["device"])
     has_lpips = not is_base and "lpips" not in options["skip"]

@@ -7,9 +7,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.files.formats import STILL_SUFFIXES, visible_files
 from gigasr.files.images import load_rgb
+from gigasr.metrics import FeatureSet, FrozenFeatures
 
 
 def list_images(folder: Path) -> list[Path]:

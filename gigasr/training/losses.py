@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.metric_ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
+from gigasr.metrics.ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px

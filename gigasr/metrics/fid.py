@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gigasr.metrics import read_features
+from gigasr.metrics.external import read_features
 from gigasr.networks.ops import resize
 
 PATCH = 256  # px; side of the squares of patch-FID
