@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
-from gigasr.inference.columns import mirror, mirror_strips
+from gigasr.files.transpose import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
 from gigasr.inference.engine import Engine, Model

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from gigasr.files.picture import Picture
-from gigasr.inference.columns import mirror
+from gigasr.files.transpose import mirror
 from gigasr.inference.devices import Place, choose_device, choose_dtype
 from gigasr.inference.engine import RegionEngine
 from gigasr.inference.rows import Rows
