@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from gigasr import __version__
 from gigasr.files.atomic import replacing
-from gigasr.inference.engine import BodyTail, Model, folded_network
+from gigasr.inference.engine import BodyTail, Model
 from gigasr.inference.folding import FoldedUpsampler
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraNetwork
+from gigasr.models.native import folded_network
 from gigasr.models.onnx_model import FEATURES, IMAGE, RESULT, Header, import_onnx
 
 if TYPE_CHECKING:

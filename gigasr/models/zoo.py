@@ -8,7 +8,7 @@ from typing import Literal
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.config.strict import parse
 from gigasr.files.formats import suffix_of
-from gigasr.inference.engine import Model, PromptedUpsampler
+from gigasr.inference.engine import Model
 from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraWeights
 from gigasr.models.aurasr_tiles import TileModel
 from gigasr.models.checkpoint import (
@@ -24,6 +24,7 @@ from gigasr.models.checkpoint import (
 )
 from gigasr.models.foreign import AuraModel, SpandrelModel, load_spandrel
 from gigasr.models.hub import HubName, cached, fetch, local_weights
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_model import describe_onnx, load_onnx
 from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
