@@ -22,10 +22,10 @@ from gigasr.models.checkpoint import (
     save_pickled,
     save_weights,
 )
-from gigasr.models.foreign import SpandrelModel, load_spandrel
 from gigasr.models.hub import HubName, cached, fetch, local_weights
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_model import describe_onnx, load_onnx
+from gigasr.models.spandrel_backend import SpandrelModel, load_spandrel
 from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
 

@@ -1,4 +1,4 @@
-"""Models that are not gigasr's own, as SuperResolver takes them: AuraSR, and what spandrel knows."""
+"""Networks that spandrel knows, as SuperResolver takes them."""
 
 import copy
 import math
