@@ -20,7 +20,8 @@ from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
 from gigasr.networks.ops import enlarge, resize
-from gigasr.pipeline import SuperResolver, fit_size, plan_passes, target_size
+from gigasr.pipeline import SuperResolver
+from gigasr.sizes import fit_size, plan_passes, target_size
 
 
 @pytest.fixture(scope="module")
