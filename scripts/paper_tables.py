@@ -24,7 +24,6 @@ from gigasr.data.captions import Sample
 from gigasr.data.folder import read_folder
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
 from gigasr.evaluation.image_sets import gather, list_images, load_square
-from gigasr.evaluation.report import align
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
@@ -32,6 +31,7 @@ from gigasr.inference.devices import choose_device
 from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 from gigasr.models.checkpoint import open_weights
 from gigasr.pipeline import SuperResolver
+from gigasr.text_table import align
 from gigasr_base.pipeline import TextToImage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

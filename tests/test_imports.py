@@ -17,6 +17,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
     "gigasr": {
         "errors": -1,
         "sizes": -1,
+        "text_table": -1,
         "config": -1,
         "files": 0,
         "metrics": 2,

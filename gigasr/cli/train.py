@@ -117,7 +117,7 @@ def game_class(settings: Any) -> "type[Game]":
 
 def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
-    from gigasr.evaluation.report import align
+    from gigasr.text_table import align
 
     costs, gpus, images = budget.phases, budget.gpus, budget.images
     crops = {cost.phase.crop: cost.parts for cost in costs}
