@@ -16,6 +16,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*
 RANKS = {  # folders and modules import from lower ranks of their package; gigasr_base may import all of gigasr but cli
     "gigasr": {
         "errors": -1,
+        "pixels": -1,
         "sizes": -1,
         "text_table": -1,
         "config": -1,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gigasr.config.training import DataConfig
 from gigasr.files.images import shorter_side
+from gigasr.pixels import uint8_to_signed
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -113,7 +114,7 @@ class Cutter:
         """image: RGB, of the crop's size -> [3, crop, crop] in [-1, 1]"""
         if rng.random() < 0.5 and self.config.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
+        return uint8_to_signed(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
 
 
 def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:

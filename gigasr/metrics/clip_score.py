@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gigasr.errors import join_lines
 from gigasr.networks.text import create_clip
+from gigasr.pixels import to_uint8
 
 PREFIX = "A photo depicts "
 
@@ -44,7 +45,7 @@ class ClipScore:
         """image: [3, H, W] in [0, 1], read in 8 bit; its centre is judged -> cosine, -1..1"""
         from torchvision.transforms.functional import to_pil_image
 
-        pixels = self.prepare(to_pil_image((image.clamp(0, 1) * 255).round().byte()))
+        pixels = self.prepare(to_pil_image(to_uint8(image)))
         tokens = self.tokenize([PREFIX + prompt])
         seen = self.model.encode_image(pixels[None].to(self.device), normalize=True)
         said = self.model.encode_text(tokens.to(self.device), normalize=True)

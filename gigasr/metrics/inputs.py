@@ -1,9 +1,9 @@
 """Checked inputs of the metrics: 8-bit images and their luma."""
 
-import torch
 from torch import Tensor
 
 from gigasr.metrics.ops import luma
+from gigasr.pixels import to_uint8
 
 
 def check_image(name: str, image: Tensor) -> None:
@@ -42,4 +42,4 @@ def luma_pair(name: str, result: Tensor, truth: Tensor, border: int, least: int)
 
 def to_8bit(image: Tensor) -> Tensor:
     """[3, H, W] in [0, 1] -> uint8 on the CPU, rounded to nearest."""
-    return (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return to_uint8(image.detach().cpu().float())

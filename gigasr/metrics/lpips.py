@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gigasr.metrics.external import import_package, read_features
 from gigasr.metrics.inputs import check_pair, to_8bit
+from gigasr.pixels import uint8_to_signed
 
 LPIPS_SIDE = 32  # px; the least side of an image
 
@@ -60,7 +61,7 @@ def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:
     """
     check_pair("metrics.lpips_distance", result, truth, least=LPIPS_SIDE)
     device = next(lpips.parameters()).device
-    x, y = (to_8bit(image).to(device, torch.float32).unsqueeze(0) / 127.5 - 1 for image in (result, truth))
+    x, y = (uint8_to_signed(to_8bit(image).to(device)).unsqueeze(0) for image in (result, truth))
     with torch.no_grad():
         return float(lpips(x, y))
 
