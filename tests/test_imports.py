@@ -26,7 +26,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
         "data": 2,
         "inference": 2,
         "models": 3,
-        "training": 4,
+        "training": 5,
         "pipeline": 4,
         "folders": 5,
         "evaluation": 5,

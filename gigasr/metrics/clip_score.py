@@ -1,11 +1,9 @@
 """CLIP score: how well an image shows its prompt, by the protocol of GigaGAN (arXiv:2303.05511)."""
 
-import pickle
-
 import torch
 from torch import Tensor
 
-from gigasr.errors import join_lines
+from gigasr.errors import DAMAGED_WEIGHTS, join_lines
 from gigasr.networks.text import create_clip
 from gigasr.pixels import to_uint8
 
@@ -31,7 +29,7 @@ class ClipScore:
         self.device = torch.device(device)
         try:
             model = create_clip(name, pretrained)
-        except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+        except (OSError, *DAMAGED_WEIGHTS) as error:
             reason = join_lines(str(error))[:200]
             raise ValueError(
                 f"clip: expected the weights {source}, got '{reason}'; go online, or give a file of them, {name}:FILE"

@@ -1,7 +1,6 @@
 """Packages and weights by others that some metrics need."""
 
 import importlib
-import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -9,6 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
+from gigasr.errors import DAMAGED_WEIGHTS
 
 
 def import_basicsr() -> ModuleType:
@@ -35,6 +36,6 @@ def read_features(path: str | Path) -> dict[str, Any]:
     """A file of torchvision's weights, without the word that its models put before those of `features`."""
     try:
         loaded = dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except DAMAGED_WEIGHTS as error:
         raise ValueError(f"{path}: expected weights, got {type(error).__name__}; download the file again") from None
     return {str(key).removeprefix("features."): value for key, value in loaded.items()}
