@@ -3,29 +3,26 @@
 import dataclasses
 import itertools
 import logging
-import math
-import re
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
-from gigasr.inference.columns import mirror, mirror_strips
+from gigasr.files.transpose import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import Place, choose_devices, choose_dtype
 from gigasr.inference.engine import BodyTailEngine, Engine, Model
 from gigasr.inference.noise import check_seed
 from gigasr.inference.rows import Rows, resize_rows
 from gigasr.models.zoo import DEFAULT, load_model
+from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
 
-MAX_SCALE = 64
 MOST_DETAIL = 2
 WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged transposed
 PART = 64  # rows of the input taken at a time
-SIZES = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384}  # px; longest side
 
 
 class SuperResolver:
@@ -115,7 +112,11 @@ class SuperResolver:
         if not 0 <= restore <= 1:
             raise ValueError(f"restore: expected 0..1, got {restore}; 0 keeps the input's noise and damage")
         seed = check_seed(seed)
-        self.engine(prompt, seed)  # what is wrong with the prompt is an error now
+        inputs = plan_passes(picture.size, target, self.model.scale)
+        first = choose_scale(self.model.scales, *[*inputs, target][:2])
+        self.engine(prompt, seed, first)  # what is wrong with the prompt is an error now
+        if prompt and not self.model.takes_text:
+            logger.warning("prompt: ignored, as this model takes no text")
         if picture.size[1] <= max(picture.size[0], WIDEST):
             return PictureStrips(target, self._strips(picture, target, prompt, seed, fidelity, detail, restore))
         mirrored = self._strips(mirror(picture), target[::-1], prompt, seed, fidelity, detail, restore)
@@ -127,8 +128,6 @@ class SuperResolver:
         if not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         key = (prompt if self.model.takes_text else "", seed)
-        if prompt and not self.model.takes_text:
-            logger.warning("prompt: ignored, as this model takes no text")
         scale = self.model.scale if scale is None else scale
         if key != self.latest:
             self.latest, self.engines = key, {}
@@ -203,59 +202,6 @@ def check_picture(picture: Picture) -> None:
             low, high = values.aminmax()
             if not (low >= 0 and high <= 1):
                 raise ValueError(f"picture.{name}: expected values in 0..1, got {low:g} to {high:g}; scale or clamp it")
-
-
-def parse_box(text: str) -> tuple[int, int]:
-    """A size in words to (height, width): a side in px, 4k, or 3840x2160."""
-    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", str(SIZES.get(text.lower(), text)).lower(), re.ASCII)
-    if match is None:
-        raise ValueError(f"size: expected a side in px, {', '.join(SIZES)} or WIDTHxHEIGHT, got '{text}'")
-    return int(match[2] or match[1]), int(match[1])
-
-
-def fit_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) of a picture fitted into the box that a size in words stands for."""
-    (height, width), box = picture_size, parse_box(text)
-    factor = min(box[0] / height, box[1] / width)
-    return min(box[0], round(height * factor)), min(box[1], round(width * factor))
-
-
-def target_size(
-    picture_size: tuple[int, int], scale: float | None, size: tuple[int, int] | None, default: int
-) -> tuple[int, int]:
-    """The result's (height, width) from a scale or a size; both given or a size below the picture's is an error."""
-    if scale is not None and size is not None:
-        raise ValueError("size: expected a scale or a size, got both; give one of them")
-    height, width = picture_size
-    if size is None:
-        scale = default if scale is None else float(scale)
-        if not 1 <= scale <= MAX_SCALE:
-            raise ValueError(f"scale: expected 1..{MAX_SCALE}, got {scale:g}; enlarge twice for more")
-        return round(height * scale), round(width * scale)
-    if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):
-        raise ValueError(f"size: expected (height, width) in whole px, got {size!r}; scale takes a factor")
-    if size[0] < height or size[1] < width:
-        raise ValueError(f"size: expected at least {width}x{height} px, got {size[1]}x{size[0]}; gigasr only enlarges")
-    if max(size[0] / height, size[1] / width) > MAX_SCALE:
-        raise ValueError(f"size: expected at most {MAX_SCALE} times {width}x{height} px, got {size[1]}x{size[0]}")
-    return size
-
-
-def plan_passes(size: tuple[int, int], target: tuple[int, int], scale: int) -> list[tuple[int, int]]:
-    """Input sizes of the passes that lead to at least the target; each pass enlarges by `scale`, one of 1 only cleans.
-
-    The first pass takes the picture itself. A later one takes what an exact last pass would need, so that no pass works
-    on pixels that are thrown away, but at least twice the picture: closer to its own size, detail would be lost between
-    the two, and the result would no longer be the picture when reduced.
-    """
-    factor = max(target[0] / size[0], target[1] / size[1])
-    count = 1
-    while 1 < scale**count < factor:
-        count += 1
-    later = [scale ** (count - i) for i in range(1, count)]
-    return [size] + [
-        (max(math.ceil(target[0] / rest), 2 * size[0]), max(math.ceil(target[1] / rest), 2 * size[1])) for rest in later
-    ]
 
 
 def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Rows:

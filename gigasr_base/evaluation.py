@@ -9,11 +9,12 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
-from gigasr.evaluation.clip_score import ClipScore
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
+from gigasr.data.captions import Sample
+from gigasr.files.images import load_rgb
 from gigasr.inference.noise import check_seed
+from gigasr.metrics import ClipScore, FeatureSet, FrozenFeatures
 from gigasr.networks.ops import resize
-from gigasr.training.data import Sample, load_rgb
+from gigasr.pixels import to_uint8
 from gigasr_base.figures import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage
 
@@ -63,7 +64,7 @@ def evaluate_base(
             found.images[label] = dict(zip(samples, rows, strict=True))
             means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
             found.table[label] = {"truncation": truncation} | fake.distances(real) | retrieval(fake, real) | means
-            found.sheets[label] = (make_grid(images[:SHEET], nrow=16, pad_value=1.0) * 255).round().byte()
+            found.sheets[label] = to_uint8(make_grid(images[:SHEET], nrow=16, pad_value=1.0))
     return found
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
+from gigasr.data.loader import LoadedBatch
 from gigasr.training.distributed import gather
 from gigasr.training.game import Batch, Game, Rngs, reductions
 from gigasr.training.losses import per_sample
-from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 

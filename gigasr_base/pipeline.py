@@ -11,7 +11,8 @@ from gigasr.files.picture import Picture, PictureStrips, Progress
 from gigasr.inference.devices import choose_device, choose_dtype
 from gigasr.networks.ops import resize
 from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
-from gigasr.pipeline import SuperResolver, target_size
+from gigasr.pipeline import SuperResolver
+from gigasr.sizes import target_size
 from gigasr_base.figures import frame_steps
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate

@@ -3,7 +3,6 @@
 python scripts/evaluate_base.py base_lite --data emoji128 --features squeezenet1_1_features.pth -o runs/base_figures
 """
 
-import json
 import random
 import re
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from gigasr.evaluation.frechet import FrozenFeatures, frechet_distance
-from gigasr.training.data import Sample
+from gigasr.data import captions
+from gigasr.data.captions import Sample
+from gigasr.metrics import FrozenFeatures, frechet_distance
 from gigasr_base.evaluation import load_real
 from gigasr_base.figures import hit_rate, largest_jump, nearest, overlap, silhouette
 from gigasr_base.pipeline import TextToImage
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 def read_rows(data: Path) -> list[Row]:
     """The lines of captions.jsonl."""
-    return [json.loads(line) for line in (data / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row.fields for row in captions.read_rows(data / "captions.jsonl")]
 
 
 def concept(row: Row) -> str:

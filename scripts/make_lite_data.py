@@ -14,6 +14,8 @@ from typing import Any
 import click
 from PIL import Image, ImageDraw, ImageFont
 
+from gigasr.data import captions
+
 SIZE = 512  # px; side of everything that is written
 FINER = 2  # graphics are drawn at this multiple and reduced
 COLOURS = ("white", "black", "gray", "red", "green", "blue", "gold", "orange", "purple", "teal", "pink", "brown")
@@ -23,8 +25,8 @@ LETTERS = "aabcdeeefghiiklmnooprrssttuvwyABCDEFGHKLMNOPRSTW0123456789"
 
 def read_rows(folder: Path, **wanted: Any) -> list[dict[str, Any]]:
     """The lines of a captions.jsonl whose fields have these values."""
-    lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if all(row.get(key) == value for key, value in wanted.items())]
+    rows = (row.fields for row in captions.read_rows(folder / "captions.jsonl"))
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def icon_sheet(folder: Path, rows: list[dict[str, Any]]) -> Image.Image:

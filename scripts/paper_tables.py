@@ -20,19 +20,18 @@ import gigasr.models.zoo
 import gigasr_base.zoo
 from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
-from gigasr.evaluation.clip_score import ClipScore
+from gigasr.data.captions import Sample
+from gigasr.data.folder import read_folder
 from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
-from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.image_sets import gather, list_images, load_square
-from gigasr.evaluation.report import align
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import choose_device
-from gigasr.metrics import Lpips
+from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 from gigasr.models.checkpoint import open_weights
 from gigasr.pipeline import SuperResolver
-from gigasr.training.data import Sample, read_folder
+from gigasr.text_table import align
 from gigasr_base.pipeline import TextToImage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

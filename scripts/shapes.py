@@ -169,10 +169,10 @@ def judge_base(model: Path, count: int, save: Path | None) -> None:
 @torch.no_grad()
 def judge_upsampler(model: Path, count: int, lpips_features: Path | None, save: Path | None) -> None:
     """Enlarge shapes reduced 8 times, once with their caption and once with another shape's of their colour."""
+    from gigasr.data.degradation import bicubic
     from gigasr.metrics import Lpips
     from gigasr.models.zoo import load_upsampler
     from gigasr.networks.text import load_tower
-    from gigasr.training.degradation import bicubic
 
     captions, truth = drawn(count, seed=1, centred=False)
     following = dict(zip(SHAPES, (*SHAPES[1:], SHAPES[0]), strict=True))

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
+from gigasr.data.degradation import degrade
 from gigasr.files.formats import is_image_file
-from gigasr.training.degradation import degrade
+from gigasr.pixels import signed_to_uint8, uint8_to_signed
 
 CAPTION = 24  # px
 PLAIN, CAMERA, STRONG = DegradationConfig(), DegradationConfig(camera=1.0), DegradationConfig(second_order=1.0)
@@ -25,12 +26,12 @@ def centre(path: Path, side: int) -> Image.Image:
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """returns: [1, 3, H, W] in [-1, 1]"""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+    return uint8_to_signed(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
 
 
 def enlarged(lr: Tensor, side: int) -> Image.Image:
     """lr: [1, 3, h, w] in [-1, 1] -> side x side px, each pixel a square"""
-    levels = ((lr[0].permute(1, 2, 0) + 1) * 127.5).round().byte()
+    levels = signed_to_uint8(lr[0].permute(1, 2, 0))
     return Image.fromarray(levels.numpy()).resize((side, side), Image.Resampling.NEAREST)
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from gigasr.data.captions import read_rows
 from gigasr.networks.text import LiteTower, clip_tokenizer, load_lite_tower, tokenize
 
 CONFIG = {"width": 256, "depth": 3, "num_heads": 4, "embedding_dim": 64, "sentence_dim": 384}
@@ -50,8 +51,7 @@ class Corpus:
 
 def read_lines(path: Path) -> list[dict[str, object]]:
     """Read the training lines of a captions.jsonl."""
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return [line for line in lines if line["split"] == "train"]
+    return [row.fields for row in read_rows(path) if row.fields["split"] == "train"]
 
 
 def vocabulary_words() -> list[str]:

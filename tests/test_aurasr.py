@@ -17,11 +17,10 @@ from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Margin
-from gigasr.models.aurasr import AuraConfig, AuraWeights
+from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.aurasr_layers import ChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
 from gigasr.models.aurasr_tiles import TileModel, upscale_tiles
 from gigasr.models.checkpoint import CheckpointError
-from gigasr.models.foreign import AuraModel
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
 

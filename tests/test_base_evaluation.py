@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
-from gigasr.training.data import Sample
+from gigasr.data.captions import Sample
+from gigasr.metrics import FeatureSet, FrozenFeatures
 from gigasr_base.config import load_base_config
 from gigasr_base.evaluation import evaluate_base, load_real, retrieval
 from gigasr_base.generator import Generator

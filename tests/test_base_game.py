@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gigasr.config.training import DegradationConfig, LossConfig
+from gigasr.data.loader import LoadedBatch
 from gigasr.networks.text import TextMemory
 from gigasr.training.game import Batch
-from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import load_base_config
 from gigasr_base.game import BaseGame
 

@@ -22,7 +22,8 @@ from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, append_record
 from gigasr.folders.worker import Settings, Work, Worker
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import BodyTailEngine, PromptedUpsampler
+from gigasr.inference.engine import BodyTailEngine
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
 

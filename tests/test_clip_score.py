@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import to_pil_image
 
-from gigasr.evaluation.clip_score import ClipScore
+from gigasr.metrics import ClipScore
 
 
 def test_the_score_is_open_clips_cosine_with_the_papers_prefix(tiny_clip: str) -> None:

@@ -13,10 +13,10 @@ import torch
 from gigasr.cli.train import game_class, read_config
 from gigasr.config.model import Config
 from gigasr.config.training import LEAST_CROPS, DegradationConfig, LossConfig
+from gigasr.data.loader import LoadedBatch
 from gigasr.networks.discriminator import Discriminator
 from gigasr.training.budget import count_parameters
 from gigasr.training.game import Game
-from gigasr.training.readers import LoadedBatch
 from gigasr_base.config import BaseConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
-from gigasr.training import second_order as so
-from gigasr.training.degradation import bicubic, camera, degrade, round_to_8_bit
+from gigasr.data import real_esrgan as so
+from gigasr.data.degradation import bicubic, camera, degrade
+from gigasr.pixels import quantize_8bit
 
 WAYS = {
     "camera": DegradationConfig(camera=1.0),
@@ -121,7 +122,7 @@ def test_shares_are_those_of_the_config() -> None:
 
 def test_noise_is_added_after_rounding_with_a_std_up_to_the_config() -> None:
     hr = torch.zeros(200, 3, 32, 32)
-    noise = degrade(hr, 1, DegradationConfig(noise=0.2), rngs(200)) - round_to_8_bit(torch.zeros(()))
+    noise = degrade(hr, 1, DegradationConfig(noise=0.2), rngs(200)) - quantize_8bit(torch.zeros(()))
     stds = noise.flatten(1).std(dim=1)
     assert stds.max() < 0.21
     assert abs(stds.mean() - 0.1) < 0.012

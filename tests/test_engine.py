@@ -10,16 +10,10 @@ from torch import Tensor
 
 from gigasr.inference.consistency import correct_strips
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import (
-    INPUT_BYTES,
-    LEAST_STRIP_ROWS,
-    MOST_REGIONS,
-    BodyTailEngine,
-    PromptedUpsampler,
-    RegionEngine,
-)
+from gigasr.inference.engine import INPUT_BYTES, LEAST_STRIP_ROWS, MOST_REGIONS, BodyTailEngine, RegionEngine
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Region, Tiling
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import load_upsampler
 
 CPU = torch.device("cpu")

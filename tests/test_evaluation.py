@@ -8,15 +8,14 @@ from types import ModuleType
 import pytest
 import torch
 
+from gigasr.data.captions import Sample
 from gigasr.evaluation.enlargers import interpolate, load_enlarger, read_result, short_names
 from gigasr.evaluation.evaluate import Evaluation, Judges, evaluate_models, evaluate_pair, summarise
-from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.protocol import Protocol, choose_prompts, load_truth
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
-from gigasr.metrics import Lpips, low_res_from
+from gigasr.metrics import FrozenFeatures, Lpips, low_res_from
 from gigasr.pipeline import SuperResolver
-from gigasr.training.data import Sample
 
 COSTS = ["seconds", "peak_mb"]
 

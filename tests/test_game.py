@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from gigasr.config.model import Config
 from gigasr.config.training import DegradationConfig, LossConfig
+from gigasr.data.loader import LoadedBatch
 from gigasr.training import losses
 from gigasr.training.game import Batch, Game, verdict_terms
 from gigasr.training.losses import MOST_SHIFT, moved
-from gigasr.training.readers import LoadedBatch
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.evaluation.frechet import FrozenFeatures
 from gigasr.evaluation.image_sets import gather, list_images, load_square
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
+from gigasr.metrics import FrozenFeatures
 
 
 def test_the_middle_square_is_reduced_by_lanczos(tmp_path: Path) -> None:

@@ -6,16 +6,15 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from gigasr.config.training import LEAST_CROPS
-from gigasr.metric_ops import SSIM_WINDOW
+from gigasr.data.captions import derangement, differs
 from gigasr.metrics import spectrum_error, ssim_y
+from gigasr.metrics.ops import SSIM_WINDOW
 from gigasr.training.losses import (
     MOST_SHIFT,
     SQUARE,
     adversarial,
     charbonnier,
     clip_contrastive,
-    derangement,
-    differs,
     l1,
     matching,
     r1,

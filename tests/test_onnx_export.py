@@ -17,9 +17,9 @@ from gigasr.cli import main
 from gigasr.config.model import load_config
 from gigasr.config.networks import LevelConfig, UpsamplerConfig
 from gigasr.inference.devices import Place
-from gigasr.inference.engine import BodyTailEngine, Model, PromptedUpsampler
-from gigasr.models.aurasr import AuraConfig, AuraWeights
-from gigasr.models.foreign import AuraModel
+from gigasr.inference.engine import BodyTailEngine, Model
+from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_export import export
 from gigasr.models.zoo import load_model
 from gigasr.networks.upsampler import Upsampler

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from gigasr.files.picture import Picture
-from gigasr.inference.columns import mirror
+from gigasr.files.transpose import mirror
 from gigasr.inference.devices import Place, choose_device, choose_dtype
 from gigasr.inference.engine import RegionEngine
 from gigasr.inference.rows import Rows
@@ -20,7 +20,8 @@ from gigasr.inference.tiling import Tiling
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
 from gigasr.networks.ops import enlarge, resize
-from gigasr.pipeline import SuperResolver, fit_size, plan_passes, target_size
+from gigasr.pipeline import SuperResolver
+from gigasr.sizes import fit_size, plan_passes, target_size
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from gigasr.config.training import DataConfig
-from gigasr.training.data import CropSchedule, Cutter, FolderSource
-from gigasr.training.readers import LoadedBatch
-from gigasr.training.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
+from gigasr.data.folder import FolderSource
+from gigasr.data.loader import LoadedBatch
+from gigasr.data.samples import CropSchedule, Cutter
+from gigasr.data.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
 

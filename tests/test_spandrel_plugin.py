@@ -11,7 +11,7 @@ from gigasr.cli import main
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place
 from gigasr.inference.rows import Rows
-from gigasr.models.foreign import load_spandrel
+from gigasr.models.spandrel_backend import load_spandrel
 from gigasr.models.spandrel_plugin import register, save
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver

@@ -15,10 +15,10 @@ from accelerate import Accelerator
 from test_shards import broken_samples, write_shard
 
 from gigasr.config.model import Config
+from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
 from gigasr.models.zoo import load_upsampler
 from gigasr.training.game import Game
-from gigasr.training.shards import open_source
 from gigasr.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

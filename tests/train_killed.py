@@ -12,9 +12,9 @@ import torch
 from accelerate import Accelerator
 
 from gigasr.config.model import load_config
+from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
 from gigasr.training.game import Game
-from gigasr.training.shards import open_source
 from gigasr.training.trainer import Trainer
 
 config_path, data, folder, lpips = sys.argv[1:]

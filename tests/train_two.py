@@ -9,8 +9,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from gigasr.config.model import load_config
+from gigasr.data.shards import open_source
 from gigasr.training.game import Game
-from gigasr.training.shards import open_source
 from gigasr.training.trainer import Trainer
 from gigasr_base.config import load_base_config
 from gigasr_base.game import BaseGame

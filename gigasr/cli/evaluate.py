@@ -11,10 +11,10 @@ import click
 from gigasr.cli.common import DETAIL, DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
 
 if TYPE_CHECKING:
+    from gigasr.data.captions import Sample
     from gigasr.evaluation.evaluate import Judges
     from gigasr.evaluation.protocol import Protocol
     from gigasr.evaluation.report import Report
-    from gigasr.training.data import Sample
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -161,7 +161,7 @@ def check_options(useless: tuple[str, ...], reason: str) -> None:
 def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     """The images of the data folder by their names below it."""
     from gigasr.config.training import DataConfig
-    from gigasr.training.data import read_folder
+    from gigasr.data.folder import read_folder
 
     if options["split"] and not (options["data"] / "captions.jsonl").is_file():
         raise ValueError(f"{options['data']}: expected captions.jsonl, which tells splits, got none; leave out --split")
@@ -191,11 +191,9 @@ def is_base_model(name: str) -> bool:
 
 def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     """The networks that judge, on the device."""
-    from gigasr.evaluation.clip_score import ClipScore
     from gigasr.evaluation.evaluate import Judges
-    from gigasr.evaluation.frechet import FrozenFeatures
     from gigasr.inference.devices import choose_device
-    from gigasr.metrics import Lpips
+    from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 
     device = choose_device(options["device"])
     has_lpips = not is_base and "lpips" not in options["skip"]

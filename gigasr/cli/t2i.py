@@ -79,7 +79,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     """
     texts = [*prompts, *([] if file is None else read_prompts(file))]
     check_options(texts, output, options)
-    from gigasr.pipeline import parse_box
+    from gigasr.sizes import parse_box
     from gigasr_base.painting import check_texts, describe_set, is_file, plan_sets
 
     size = parse_box(options["size"])

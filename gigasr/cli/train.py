@@ -125,7 +125,7 @@ def game_class(settings: Any) -> "type[Game]":
 
 def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
-    from gigasr.evaluation.report import align
+    from gigasr.text_table import align
 
     costs, gpus, images = budget.phases, budget.gpus, budget.images
     crops = {cost.phase.crop: cost.parts for cost in costs}
@@ -164,7 +164,7 @@ def short(value: float) -> str:
 
 def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":
     """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
-    from gigasr.training.shards import open_source
+    from gigasr.data.shards import open_source
 
     config = settings.train.data.model_copy(update={"empty_caption": 0.0, "word_dropout": 0.0})
     if validation is not None:
@@ -177,10 +177,10 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
 
 def splits(folder: Path) -> set[str]:
     """The splits that a folder's captions.jsonl names."""
-    from gigasr.training.data import indexed_rows
+    from gigasr.data.captions import read_rows
 
     index = folder / "captions.jsonl"
-    return {str(fields.get("split", "train")) for _, fields in indexed_rows(index)} if index.exists() else set()
+    return {str(row.fields.get("split", "train")) for row in read_rows(index)} if index.exists() else set()
 
 
 def find_weights(kind: str, name: str) -> Path:
@@ -199,7 +199,7 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
         from accelerate import Accelerator
     except ImportError:
         raise ImportError("accelerate: not installed; run pip install 'gigasr[train]'") from None
-    from gigasr.training.shards import open_source
+    from gigasr.data.shards import open_source
     from gigasr.training.trainer import Trainer
 
     source = open_source(data, settings.train.data, settings.train.data.split)

@@ -75,7 +75,7 @@ def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image
-    from gigasr.pipeline import parse_box
+    from gigasr.sizes import parse_box
     from gigasr_base.painting import base_images, check_texts, describe_set, plan_sets
     from gigasr_base.pipeline import TextToImage, check_size, enlarge
 

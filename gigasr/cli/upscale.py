@@ -131,7 +131,7 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
     from gigasr.folders.prompts import assign_prompts
     from gigasr.models.zoo import model_scale
-    from gigasr.pipeline import parse_box
+    from gigasr.sizes import parse_box
 
     if options["size"] is not None:
         if options["scale"] is not None:

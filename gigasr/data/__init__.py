@@ -1,1 +1,1 @@
-"""What training shows: how a low-res image was spoilt, and the words that say so."""
+"""Training data: captioned samples of folders and shards, and low-res images made, and damaged, from them."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from gigasr.data.damage import LARGER, Blur, Damage, Jpeg, Noise
-from gigasr.files.picture import LUMA
+from gigasr.pixels import LUMA
 
 Pixels = NDArray[np.uint8]
 Field = NDArray[np.floating[Any]]

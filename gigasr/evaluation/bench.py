@@ -18,11 +18,11 @@ from gigasr.config.model import load_config
 from gigasr.evaluation.meter import Meter
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place, choose_device, choose_dtype
-from gigasr.inference.engine import Engine, Model, PromptedUpsampler
+from gigasr.inference.engine import Engine, Model
 from gigasr.inference.rows import Rows
 from gigasr.metrics import import_basicsr
-from gigasr.models.aurasr import AuraConfig, AuraWeights
-from gigasr.models.foreign import AuraModel
+from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import DEFAULT, load_model, load_upsampler
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.upsampler import Upsampler

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gigasr.pixels import to_uint8
 
 SIDE = 256  # px; of the crops
 INPUT, TRUTH = "input", "truth"  # crops beside those of the rows
@@ -72,4 +73,4 @@ def cut(image: Tensor, corner: tuple[int, int]) -> Tensor:
     """image: [3, H, W] in [0, 1] -> uint8 [3, h, w], at most SIDE px a side"""
     top, left = corner
     crop = image[:, top : top + SIDE, left : left + SIDE]
-    return (crop.clamp(0, 1) * 255).round().to(torch.uint8).clone()
+    return to_uint8(crop)

@@ -17,6 +17,7 @@ from gigasr.files.picture import Picture, on_white
 from gigasr.models.hub import weights_among
 from gigasr.models.zoo import bundled, find
 from gigasr.pipeline import SuperResolver
+from gigasr.pixels import to_uint8
 
 FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
 Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
@@ -67,7 +68,7 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
     import numpy as np
     from PIL import Image
 
-    image = Image.fromarray((low_res * 255).round().byte().permute(1, 2, 0).numpy())
+    image = Image.fromarray(to_uint8(low_res).permute(1, 2, 0).numpy())
     enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
     return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
 

@@ -9,18 +9,19 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gigasr.data.captions import Sample
 from gigasr.evaluation.cases import INPUT, TRUTH, Case, Worst
-from gigasr.evaluation.clip_score import ClipScore
 from gigasr.evaluation.enlargers import Enlarge, check_models, load_enlarger, short_names
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
 from gigasr.evaluation.low_res import GROUPS, make_low_res, reduce_matlab
 from gigasr.evaluation.meter import Meter
 from gigasr.evaluation.protocol import Protocol, choose_prompts, find_usable, load_truth
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
-from gigasr.metric_ops import NUM_RINGS
 from gigasr.metrics import (
     NIQE_BLOCK,
+    ClipScore,
+    FeatureSet,
+    FrozenFeatures,
     Lpips,
     lpips_distance,
     lr_psnr,
@@ -29,7 +30,7 @@ from gigasr.metrics import (
     spectrum_error,
     ssim_y,
 )
-from gigasr.training.data import Sample
+from gigasr.metrics.ops import NUM_RINGS
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures
-from gigasr.files.formats import visible_files
-from gigasr.training.data import SUFFIXES, load_rgb
+from gigasr.files.formats import STILL_SUFFIXES, visible_files
+from gigasr.files.images import load_rgb
+from gigasr.metrics import FeatureSet, FrozenFeatures
 
 
 def list_images(folder: Path) -> list[Path]:
     """All images below a folder, by name."""
-    found = visible_files(folder, SUFFIXES)
+    found = visible_files(folder, STILL_SUFFIXES)
     if not found:
         raise ValueError(f"{folder}: expected a folder with images, got none; check the path")
     return found

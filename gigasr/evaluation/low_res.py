@@ -7,11 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gigasr.metrics import import_basicsr, low_res_from
-from gigasr.networks.ops import resize
-from gigasr.training.data import sample_rng
-from gigasr.training.degradation import round_to_8_bit
-from gigasr.training.second_order import (
+from gigasr.data.real_esrgan import (
     FIRST,
     SECOND,
     TUNED_SCALE,
@@ -25,6 +21,10 @@ from gigasr.training.second_order import (
     second_order,
     uniform,
 )
+from gigasr.data.samples import sample_rng
+from gigasr.metrics import import_basicsr, low_res_from
+from gigasr.networks.ops import resize
+from gigasr.pixels import to_uint8
 
 Kind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 Size = tuple[int, int]
@@ -40,8 +40,8 @@ def reduce_matlab(hr: Tensor, scale: int) -> Tensor:
     """
     import_basicsr()
     imresize = importlib.import_module("basicsr.utils.matlab_functions").imresize
-    reduced: Tensor = imresize((hr.clamp(0, 1) * 255).round() / 255, 1 / scale)
-    return (reduced.clamp(0, 1) * 255).round() / 255
+    reduced: Tensor = imresize(to_uint8(hr) / 255, 1 / scale)
+    return to_uint8(reduced) / 255
 
 
 def shrink(x: Tensor, size: Size) -> Tensor:
@@ -93,7 +93,7 @@ def degrade(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
     """
     degraded = GROUPS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), sample_rng(seed, name))
-    return round_to_8_bit(degraded * 2 - 1)[0] / 2 + 0.5
+    return to_uint8(degraded)[0] / 255
 
 
 def make_low_res(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:

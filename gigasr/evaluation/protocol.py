@@ -9,14 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gigasr.data.captions import Sample, derangement
 from gigasr.evaluation.image_sets import load_square
 from gigasr.evaluation.low_res import Kind
 from gigasr.files.images import read_image
 from gigasr.files.picture import on_white
-from gigasr.metric_ops import SSIM_WINDOW
 from gigasr.metrics import LPIPS_SIDE, crop_to_multiple
-from gigasr.training.data import Sample
-from gigasr.training.losses import derangement
+from gigasr.metrics.ops import SSIM_WINDOW
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gigasr.evaluation.cases import Case
+from gigasr.text_table import align
 
 Table = Mapping[str, Mapping[str, float]]  # row -> figure -> value
 
@@ -80,12 +81,6 @@ def format_table(table: Table) -> str:
     cells = [["", *(FIGURES[name].label for name in names)]]
     cells += [[row, *(format_value(name, values.get(name)) for name in names)] for row, values in table.items()]
     return "\n".join(align(cells))
-
-
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of aligned columns, all but the first to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
 
 
 def format_value(name: str, value: float | None) -> str:

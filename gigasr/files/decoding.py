@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970  # px; a file whose header claims more is refused as a decompression bomb (Pillow's own limit)
 
-_DECODER_ERRORS = (
-    *(ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, RuntimeError, MemoryError),
-    *(struct.error, zlib.error),
+DECODER_ERRORS = (  # what Pillow, libvips and our readers raise for damaged images
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 
 _TRANSPOSE = {
@@ -53,7 +53,7 @@ def decoding(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: expected an image ({formats}), got something else; remove or convert it") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: expected at most {MAX_PIXELS} px, got more; cut it into parts") from error
-    except (OSError, *_DECODER_ERRORS) as error:
+    except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = join_lines(str(error)) or type(error).__name__
@@ -107,7 +107,7 @@ def _read_details(file: BinaryIO, header: Header) -> _Details:
     file.seek(0)
     image = Image.open(file, formats=INPUT_FORMATS)
     if image.format == "PNG":
-        with suppress(OSError, *_DECODER_ERRORS):  # the pixels are libvips' to judge
+        with suppress(*DECODER_ERRORS):  # the pixels are libvips' to judge
             image.load()
         _warn_of_gamma(image)
     tags = portable_tags(image.getexif)

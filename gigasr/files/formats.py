@@ -16,6 +16,7 @@ OUTPUT_FORMATS = {
     ".gif": "GIF",
     ".avif": "AVIF",
 }
+STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}  # of the images that training and FID read
 
 
 def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:

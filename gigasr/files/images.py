@@ -1,15 +1,18 @@
 """Image files to pictures: 8 and 16 bit, gray, alpha, ICC, EXIF, the frames of animations, the pages of TIFFs."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from PIL.ExifTags import IFD, Base
 
-from gigasr.files.decoding import MAX_PIXELS, decoding, from_pil, plain_mode, read_deep
+from gigasr.files.decoding import DECODER_ERRORS, MAX_PIXELS, decoding, from_pil, plain_mode, read_deep
 from gigasr.files.exif import comment_texts, portable_tags, read_exif
 from gigasr.files.formats import ANIMATED_FORMATS, INPUT_FORMATS
 from gigasr.files.headers import Header, is_tiff, read_headers
@@ -159,3 +162,28 @@ def own_suffix(path: Path) -> str:
             if image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False):
                 return f".{image.format.lower()}"
     return ".png"
+
+
+def load_rgb(file: Path | BinaryIO) -> Image.Image:
+    """Read an upright RGB image of 8 bit; what is transparent becomes white. Raises one of DECODER_ERRORS."""
+    with Image.open(file) as opened:
+        opened.load()
+        try:
+            image = ImageOps.exif_transpose(opened)
+        except DECODER_ERRORS:  # damaged EXIF does not cost the picture
+            image = opened.copy()
+    if image.mode.startswith("I"):  # 16 bit, which convert() would clip
+        image = Image.fromarray(((np.asarray(image).clip(0, 65535).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def shorter_side(file: Path | BinaryIO) -> float:
+    """The shorter side in px, from the file's header; infinite where it can't be read: loading it will say why."""
+    try:
+        with Image.open(file) as image:
+            return min(image.size)
+    except DECODER_ERRORS:
+        return math.inf

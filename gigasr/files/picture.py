@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # BT.601
+from gigasr.pixels import LUMA
 
 
 @dataclass(frozen=True, eq=False)

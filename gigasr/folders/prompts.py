@@ -3,12 +3,12 @@
 import csv
 import difflib
 import io
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from gigasr.data.captions import read_rows
 from gigasr.files.text_file import read_text
 from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
 
@@ -62,11 +62,10 @@ def read_list(path: Path) -> Iterator[tuple[str, str]]:
     A .csv has the columns file and prompt; each line of a .jsonl has file and prompt, or file and captions, of which
     the first counts.
     """
-    text = read_text(path)
     if path.suffix.lower() == ".csv":
-        return _csv_rows(path, text)
+        return _csv_rows(path, read_text(path))
     if path.suffix.lower() == ".jsonl":
-        return _jsonl_rows(path, text)
+        return ((row.file, row.captions[0]) for row in read_rows(path))
     raise ValueError(f"{path}: expected a name that ends in .csv or .jsonl, or the word sidecar; rename it")
 
 
@@ -83,23 +82,6 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
             yield row["file"], row["prompt"]
     except csv.Error as error:
         raise ValueError(f"{path}: expected a table, got {error} in line {rows.line_num}; correct it") from None
-
-
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                texts = [row["prompt"]] if "prompt" in row else row["captions"]
-                name, prompt = row["file"], [*texts, ""][0]
-                if not isinstance(texts, list) or not isinstance(name, str) or not isinstance(prompt, str):
-                    raise TypeError
-            except (ValueError, LookupError, TypeError):
-                raise ValueError(
-                    f"{path}: expected an object with file and prompt, or with file and a list of captions, in line "
-                    f"{number}, got '{line.strip()[:80]}'; correct it"
-                ) from None
-            yield name, prompt
 
 
 def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:

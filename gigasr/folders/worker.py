@@ -20,7 +20,8 @@ from gigasr.files.picture import Picture, PictureStrips, Timing
 from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
 from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model, model_scale
-from gigasr.pipeline import SuperResolver, fit_size
+from gigasr.pipeline import SuperResolver
+from gigasr.sizes import fit_size
 
 ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
 

@@ -10,9 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gigasr.inference.devices import Place, attempt, free_memory, replicate, spread
-from gigasr.inference.folding import fold
-from gigasr.inference.noise import noise_field, seeded
+from gigasr.inference.devices import Place, attempt, free_memory, spread
+from gigasr.inference.noise import noise_field
 from gigasr.inference.patches import PatchEngine, Reach
 from gigasr.inference.restoration import restore_rows
 from gigasr.inference.rows import Rows
@@ -25,8 +24,6 @@ from gigasr.inference.tiling import (
     padded_side,
     plan_regions,
 )
-from gigasr.networks.text import load_tower, warn_of_cut
-from gigasr.networks.upsampler import Upsampler
 
 logger = logging.getLogger(__name__)
 
@@ -265,33 +262,6 @@ def body_engine(networks: Mapping[torch.device, BodyTail], place: Place) -> Patc
 def band_rows(rule: Tiling, width: int) -> int:
     """Rows that regions or patches side by side may have, if memory is to bound them."""
     return BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
-
-
-class PromptedUpsampler:
-    """An upsampler and its text tower; they make an engine by folding."""
-
-    takes_text = True
-
-    def __init__(self, network: Upsampler) -> None:
-        self.network, self.scale, self.scales = network, network.scale, network.scales
-        text = network.config.text
-        self.tower = load_tower(text.tower, text.pretrained)
-
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
-        """Fold the network for one prompt and the z of one seed, up to the level of a scale."""
-        warn_of_cut(prompt)
-        self.network, self.tower = self.network.to(place.home), self.tower.to(place.home)
-        z = torch.randn(1, self.network.config.z_dim, generator=seeded(seed))
-        w, text = self.network.condition(z.to(place.home), self.tower.encode([prompt]))
-        folded = fold(self.network.ending_at(scale or self.scale), w, text, place.dtype)
-        return BodyTailEngine(replicate(folded, place.devices), place)
-
-
-def folded_network(model: Model, prompt: str, seed: int) -> BodyTail | None:
-    """A model's network for one prompt and the z of one seed, on the CPU in fp32; None where it is in one part."""
-    place = Place()
-    engine = model.engine(prompt, seed, place)
-    return engine.networks[place.home] if isinstance(engine, BodyTailEngine) else None
 
 
 def memory_limit(place: Place, most: int) -> int:

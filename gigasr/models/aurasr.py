@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gigasr.errors import join_lines
+from gigasr.inference.devices import Place, replicate
+from gigasr.inference.engine import BodyTailEngine
 from gigasr.inference.folding import MAPS, NO_MARGIN, crop, double, shrink
+from gigasr.inference.noise import seeded
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
@@ -188,3 +191,18 @@ class AuraWeights:
         """The network for a batch whose samples each have their own z [B, z_dim]; nothing is folded."""
         layers = Layers(self.tensors, self.config.self_attn_heads, z, torch.float32, is_folded=False)
         return AuraNetwork(layers, self.config).eval()
+
+
+class AuraModel:
+    """AuraSR with one z for the whole image."""
+
+    takes_text = False
+
+    def __init__(self, weights: AuraWeights) -> None:
+        self.weights, self.scale = weights, weights.plan.scale
+        self.scales = [self.scale]
+
+    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
+        """Fold the network for the z of one seed; there is no prompt."""
+        z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
+        return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)

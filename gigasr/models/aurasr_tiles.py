@@ -14,6 +14,7 @@ from torch import Tensor
 from gigasr.inference.devices import Place
 from gigasr.inference.rows import Rows
 from gigasr.models.aurasr import AuraWeights
+from gigasr.pixels import signed_to_uint8, uint8_to_signed
 
 BATCH = 8  # tiles at a time; part of the random stream
 SMALLEST = 33  # px; reflection needs sides longer than half a tile
@@ -34,8 +35,8 @@ class TileModel:
 
     def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] in [-1, 1], of 8 bits -> the result as one strip"""
-        pixels = torch.cat(list(lr), dim=2)[0].add(1).mul(127.5).round().to(torch.uint8)
-        yield upscale_tiles(self.weights, pixels, seed, self.is_overlapped)[None] / 127.5 - 1
+        pixels = signed_to_uint8(torch.cat(list(lr), dim=2)[0])
+        yield uint8_to_signed(upscale_tiles(self.weights, pixels, seed, self.is_overlapped)[None])
 
 
 @torch.inference_mode()

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import pickle
-import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gigasr.errors import join_lines
+from gigasr.errors import DAMAGED_WEIGHTS, join_lines
 from gigasr.files.atomic import replacing
 
 M = TypeVar("M", bound=nn.Module)
@@ -24,16 +22,6 @@ PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 ONNX = ".onnx"
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 HEADER = "gigasr"  # the header's key in what torch.save writes
-DAMAGED = (  # what torch.load raises for files that are none of torch's, or torn
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-)
 CONFIG, MODEL, README = "config.json", "model.safetensors", "README.md"  # of a folder for the Hub
 
 
@@ -150,7 +138,7 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # whatever was saved
     """Tensors and plain data of a file that torch.save wrote; anything else is an error and is not run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except DAMAGED as error:
+    except DAMAGED_WEIGHTS as error:
         lines = [line for line in str(error).splitlines() if "weights_only" not in line]
         reason = " ".join(lines[:1]).strip()[:200] or "another kind of file, or one that ends too early"
         raise CheckpointError(
@@ -214,7 +202,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what save_state wrote; nothing but plain data is unpickled. Raises CheckpointError for other files."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
+    except DAMAGED_WEIGHTS as error:
         reason = join_lines(str(error))[:100] or type(error).__name__
         raise CheckpointError(f"{path}: expected a training state, got another or a damaged file: {reason}") from None
     return state

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from gigasr import __version__
 from gigasr.files.atomic import replacing
-from gigasr.inference.engine import BodyTail, Model, folded_network
+from gigasr.inference.engine import BodyTail, Model
 from gigasr.inference.folding import FoldedUpsampler
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraNetwork
+from gigasr.models.native import folded_network
 from gigasr.models.onnx_model import FEATURES, IMAGE, RESIDUAL, RESULT, ROOT, Header, import_onnx
 from gigasr.networks.upsampler import remove_low_frequencies
 

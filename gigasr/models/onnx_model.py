@@ -18,7 +18,7 @@ from gigasr.inference.engine import BodyTail, BodyTailEngine, RegionEngine
 from gigasr.inference.folding import NO_MARGIN, crop
 from gigasr.inference.tiling import Margin, Tiling
 from gigasr.models.checkpoint import CheckpointError
-from gigasr.models.foreign import OVERLAP, pixel_bytes
+from gigasr.models.spandrel_backend import OVERLAP, pixel_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.files.atomic import replacing
-from gigasr.inference.engine import Model, folded_network
+from gigasr.inference.engine import Model
 from gigasr.inference.folding import FoldedUpsampler, fold
+from gigasr.models.native import folded_network
 from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Upsampler
 

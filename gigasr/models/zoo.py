@@ -8,8 +8,8 @@ from typing import Literal
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.config.strict import parse
 from gigasr.files.formats import suffix_of
-from gigasr.inference.engine import Model, PromptedUpsampler
-from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraWeights
+from gigasr.inference.engine import Model
+from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraModel, AuraWeights
 from gigasr.models.aurasr_tiles import TileModel
 from gigasr.models.checkpoint import (
     CONFIG,
@@ -22,9 +22,10 @@ from gigasr.models.checkpoint import (
     save_pickled,
     save_weights,
 )
-from gigasr.models.foreign import AuraModel, SpandrelModel, load_spandrel
 from gigasr.models.hub import HubName, cached, fetch, local_weights
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_model import describe_onnx, load_onnx
+from gigasr.models.spandrel_backend import SpandrelModel, load_spandrel
 from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
 

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
+from gigasr.data.captions import derangement, differs
+from gigasr.data.degradation import bicubic, degrade
+from gigasr.data.loader import LoadedBatch
+from gigasr.data.samples import sample_rng
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.ops import reduce
@@ -19,11 +23,8 @@ from gigasr.networks.text import TextMemory, TokenFeatures, load_tower
 from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
-from gigasr.training.data import sample_rng
-from gigasr.training.degradation import bicubic, degrade
 from gigasr.training.distributed import gather, num_processes, shard
 from gigasr.training.player import Player, channels_last, frozen, update_average
-from gigasr.training.readers import LoadedBatch
 
 Rngs = Sequence[torch.Generator]
 
@@ -143,9 +144,9 @@ class Game:
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
         shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
-        order = losses.derangement(captions, rngs[0])
+        order = derangement(captions, rngs[0])
         wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
-        is_wrong = losses.differs(captions, order).to(self.device)
+        is_wrong = differs(captions, order).to(self.device)
         return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift, scale, root)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:

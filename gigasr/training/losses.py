@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.metric_ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
+from gigasr.metrics.ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
@@ -106,34 +106,6 @@ def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, i
         losses = logistic(m, is_real).view(-1, len(keep))  # [levels, B]
         means.append(losses.masked_fill(~keep, 0.0).mean(dim=0).sum() / keep.sum().clamp(min=1))
     return weighted_sum(means, weights)
-
-
-def derangement(captions: Sequence[str], rng: torch.Generator) -> Tensor:
-    """Draw whose caption each sample is given in the matching loss: never its own.
-
-    Equal captions lie side by side in an otherwise random circle, which is turned by the size of the largest group:
-    no sample meets a copy of its own caption, unless one caption fills more than half the batch.
-
-    captions: B captions
-    rng:      on the CPU
-    returns:  [B] long  a permutation without a fixed point; [0] for B = 1
-    """
-    groups: dict[str, list[int]] = {}
-    for index in torch.randperm(len(captions), generator=rng).tolist():
-        groups.setdefault(captions[index], []).append(index)
-    circle = torch.tensor([index for group in groups.values() for index in group])
-    turn = max(len(group) for group in groups.values()) if len(groups) > 1 else 1
-    order = torch.empty_like(circle)
-    order[circle] = circle.roll(-turn)
-    return order
-
-
-def differs(captions: Sequence[str], order: Tensor) -> Tensor:
-    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is a wrong one for sample i
-
-    It isn't where it is the sample's own, nor where it is empty: that says nothing false of any image.
-    """
-    return torch.tensor([captions[other] not in (own, "") for own, other in zip(captions, order.tolist(), strict=True)])
 
 
 def clip_contrastive(

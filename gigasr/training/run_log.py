@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gigasr.files.atomic import replacing
+from gigasr.pixels import signed_to_uint8
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -92,7 +93,7 @@ def draw_grid(columns: Sequence[Tensor], captions: Sequence[str]) -> Image.Image
     """columns: each [B, 3, H, W] in [-1, 1] -> a picture with B rows, each above its caption"""
     height, width = (max(sizes) for sizes in zip(*(column.shape[2:] for column in columns), strict=True))
     columns = [F.interpolate(column.detach().float().cpu(), (height, width), mode="nearest") for column in columns]
-    rows = torch.cat(columns, dim=3).clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    rows = signed_to_uint8(torch.cat(columns, dim=3)).permute(0, 2, 3, 1).numpy()
     grid = Image.new("RGB", (width * len(columns), len(rows) * (height + CAPTION_HEIGHT)), "white")
     draw = ImageDraw.Draw(grid)
     for i, (row, caption) in enumerate(zip(rows, captions, strict=True)):

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
+from gigasr.data.loader import LoadedBatch
+from gigasr.data.samples import CropSchedule
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
-from gigasr.training.data import CropSchedule
 from gigasr.training.distributed import any_process, load_module_state, mean_over_processes, module_state
 from gigasr.training.game import Batch, Game
-from gigasr.training.readers import LoadedBatch
 from gigasr.training.run_log import RunLog, stop_requests
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Progress = Callable[[int, dict[str, float]], None]  # images of a step, its log
 
 
 class Source(Protocol):
-    """Where crops come from: gigasr.training.data or gigasr.training.shards."""
+    """Where crops come from: gigasr.data.folder or gigasr.data.shards."""
 
     def batches(
         self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1

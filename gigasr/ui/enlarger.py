@@ -11,7 +11,8 @@ from gigasr.folders.batch import Run
 from gigasr.folders.plan import Job, Source
 from gigasr.folders.prompts import check_prompts
 from gigasr.folders.worker import Settings, Work
-from gigasr.pipeline import SuperResolver, fit_size, target_size
+from gigasr.pipeline import SuperResolver
+from gigasr.sizes import fit_size, target_size
 from gigasr.ui.jobs import Notify
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gigasr.pipeline import SIZES
+from gigasr.sizes import SIZES
 from gigasr.ui.jobs import Jobs, Notify
 from gigasr.ui.parts import (
     ONE_AT_A_TIME,

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.files.picture import LUMA
 from gigasr.networks.ops import resize
+from gigasr.pixels import LUMA, to_uint8
 
 Range = tuple[float, float]
 
@@ -194,7 +194,7 @@ def poisson_noise(x: Tensor, gain: float, is_gray: bool, rng: torch.Generator) -
     """
     if is_gray:
         x = (x * x.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-    photons = (x.clamp(0, 1) * 255).round()
+    photons = to_uint8(x).to(x.dtype)
     return gain * (torch.poisson(photons, generator=rng) - photons) / 255
 
 

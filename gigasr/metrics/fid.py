@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gigasr.metrics import read_features
+from gigasr.metrics.external import read_features
 from gigasr.networks.ops import resize
+from gigasr.pixels import to_uint8
 
 PATCH = 256  # px; side of the squares of patch-FID
 INCEPTION = "inception"  # in the place of a file: torch-fidelity fetches its weights
@@ -52,11 +53,11 @@ class FrozenFeatures(nn.Module):
         """images: [B, 3, H, W] in [0, 1], rounded to 8 bit after the resize -> [B, D] on the CPU"""
         device = next(self.network.parameters()).device
         resized = resize(images.to(device), (self.side, self.side))
-        levels = (resized.clamp(0, 1) * 255).round()
+        levels = to_uint8(resized)
         if self.name == "inception":
-            features: Tensor = self.network(levels.byte())[0]
+            features: Tensor = self.network(levels)[0]
         else:
-            mean, std = (levels.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
+            mean, std = (resized.new_tensor(value).view(3, 1, 1) for value in (_MEAN, _STD))
             features = self.network((levels / 255 - mean) / std).mean(dim=(2, 3))
         return features.float().cpu()
 

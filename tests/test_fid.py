@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.evaluation.frechet import FeatureSet, FrozenFeatures, frechet_distance, inception_score, patches
 from gigasr.evaluation.image_sets import gather, list_images
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
+from gigasr.metrics import FeatureSet, FrozenFeatures, frechet_distance, inception_score, patches
 
 
 def normal(count: int, mean: float, std: float, seed: int, dim: int = 24) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from picture_files import random_picture, samples_of
 from torch import Tensor
 
-import gigasr.inference.columns
+import gigasr.files.transpose
 from gigasr.files.picture import Picture, PictureStrips
-from gigasr.inference.columns import mirror, mirror_strips
+from gigasr.files.transpose import mirror, mirror_strips
 
 
 def strips(picture: Picture, rows: int) -> PictureStrips:
@@ -26,7 +26,7 @@ def strips(picture: Picture, rows: int) -> PictureStrips:
 def test_strips_of_columns_become_strips_of_rows(
     monkeypatch: pytest.MonkeyPatch, bits: int, has_alpha: bool, rows: int
 ) -> None:
-    monkeypatch.setattr(gigasr.inference.columns, "STRIP_BYTES", 2 * 4 * 4 * 11)
+    monkeypatch.setattr(gigasr.files.transpose, "STRIP_BYTES", 2 * 4 * 4 * 11)
     picture = random_picture(bits, is_gray=False, has_alpha=has_alpha)
     result = list(mirror_strips(strips(mirror(picture), rows)))
     assert all(strip.size[1] == 11 and strip.size[0] <= 2 for strip in result)

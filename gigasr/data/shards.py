@@ -16,20 +16,11 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gigasr.config.training import DataConfig
-from gigasr.training.data import (
-    UNREADABLE,
-    CropSchedule,
-    Cutter,
-    FolderSource,
-    Item,
-    Skipped,
-    describe,
-    load_rgb,
-    own_parts,
-    read_folder,
-    rejecting_filter,
-)
-from gigasr.training.readers import LoadedBatch, load
+from gigasr.data.folder import FolderSource, read_folder
+from gigasr.data.loader import LoadedBatch, load
+from gigasr.data.samples import CropSchedule, Cutter, Item, Skipped, describe, own_parts, rejecting_filter
+from gigasr.files.decoding import DECODER_ERRORS
+from gigasr.files.images import load_rgb
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 SHUFFLED = 200  # samples; neighbours in a shard that change places at random
@@ -254,6 +245,6 @@ class Reader:
             if record.flaw:
                 raise ValueError(record.flaw)
             return load_rgb(io.BytesIO(record.image))
-        except UNREADABLE as error:
+        except DECODER_ERRORS as error:
             self.skipped.add(record.name, error)
             return None

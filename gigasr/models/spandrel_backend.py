@@ -1,4 +1,4 @@
-"""Models that are not gigasr's own, as SuperResolver takes them: AuraSR, and what spandrel knows."""
+"""Networks that spandrel knows, as SuperResolver takes them."""
 
 import copy
 import math
@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from gigasr.errors import join_lines
-from gigasr.inference.devices import Place, replicate
-from gigasr.inference.engine import BodyTailEngine, RegionEngine
-from gigasr.inference.noise import seeded
+from gigasr.inference.devices import Place
+from gigasr.inference.engine import RegionEngine
 from gigasr.inference.tiling import Tiling
-from gigasr.models.aurasr import AuraWeights
 from gigasr.models.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,21 +21,6 @@ if TYPE_CHECKING:
 OVERLAP = 32  # px; of the regions of a network whose reach is not known
 WHOLE = 1 << 20  # px; side of a region for networks that want the whole image
 LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # held at a time per px of the input and of the result; a guess
-
-
-class AuraModel:
-    """AuraSR with one z for the whole image."""
-
-    takes_text = False
-
-    def __init__(self, weights: AuraWeights) -> None:
-        self.weights, self.scale = weights, weights.plan.scale
-        self.scales = [self.scale]
-
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
-        """Fold the network for the z of one seed; there is no prompt."""
-        z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
-        return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)
 
 
 class SpandrelModel:

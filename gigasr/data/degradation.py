@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
+from gigasr.data.real_esrgan import field_rng, jpeg, second_order, uniform
 from gigasr.networks.ops import reduce
-from gigasr.training.second_order import field_rng, jpeg, second_order, uniform
-
-
-def round_to_8_bit(x: Tensor) -> Tensor:
-    """x: [-1, 1] -> the nearest of the 256 levels a file can hold, in [-1, 1]"""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+from gigasr.pixels import quantize_8bit
 
 
 def bicubic(hr: Tensor, scale: int) -> Tensor:
@@ -21,7 +17,7 @@ def bicubic(hr: Tensor, scale: int) -> Tensor:
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     returns: [B, 3, H / scale, W / scale] in [-1, 1]
     """
-    return round_to_8_bit(reduce(hr, scale))
+    return quantize_8bit(reduce(hr, scale))
 
 
 def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
@@ -49,7 +45,7 @@ def camera(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
     sigma = lr.new_tensor([uniform((0.2, 0.8), rng) for rng in rngs])[:, None].expand(-1, 2)
     x = gaussian_blur2d(lr, (5, 5), sigma, border_type="replicate")
     x = add_noise(x, 0.03, rngs)
-    return round_to_8_bit(jpeg(x / 2 + 0.5, [uniform((60.0, 98.0), rng) for rng in rngs]) * 2 - 1)
+    return quantize_8bit(jpeg(x / 2 + 0.5, [uniform((60.0, 98.0), rng) for rng in rngs]) * 2 - 1)
 
 
 def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[torch.Generator]) -> Tensor:
@@ -71,5 +67,5 @@ def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[to
     if mild:
         lr[mild] = camera(lr[mild], [rngs[i] for i in mild])
     if strong:
-        lr[strong] = round_to_8_bit(second_order(hr[strong], scale, [rngs[i] for i in strong]))
+        lr[strong] = quantize_8bit(second_order(hr[strong], scale, [rngs[i] for i in strong]))
     return add_noise(lr, config.noise, rngs) if config.noise else lr

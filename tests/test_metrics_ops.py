@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gigasr.metric_ops import NUM_RINGS, SSIM_SIGMA, SSIM_WINDOW, radial_spectrum, structural_similarity
+from gigasr.metrics.ops import NUM_RINGS, SSIM_SIGMA, SSIM_WINDOW, radial_spectrum, structural_similarity
 
 
 def test_similarity_is_that_of_the_windows_moments() -> None:

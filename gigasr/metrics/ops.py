@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gigasr.pixels import LUMA
+
 NUM_RINGS = 32  # radial rings of the power spectrum, from zero to the Nyquist frequency
 SSIM_WINDOW = 11  # px
 SSIM_SIGMA = 1.5  # px
@@ -11,7 +13,7 @@ SSIM_SIGMA = 1.5  # px
 
 def luma(images: Tensor) -> Tensor:
     """images: [..., 3, H, W] in [0, 1] -> [..., H, W] BT.601 in studio range, 16..235, not rounded"""
-    return torch.einsum("c,...chw->...hw", images.new_tensor([65.481, 128.553, 24.966]), images) + 16
+    return torch.einsum("c,...chw->...hw", images.new_tensor([219 * weight for weight in LUMA]), images) + 16
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:

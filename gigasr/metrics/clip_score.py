@@ -1,12 +1,11 @@
 """CLIP score: how well an image shows its prompt, by the protocol of GigaGAN (arXiv:2303.05511)."""
 
-import pickle
-
 import torch
 from torch import Tensor
 
-from gigasr.errors import join_lines
+from gigasr.errors import DAMAGED_WEIGHTS, join_lines
 from gigasr.networks.text import create_clip
+from gigasr.pixels import to_uint8
 
 PREFIX = "A photo depicts "
 
@@ -30,7 +29,7 @@ class ClipScore:
         self.device = torch.device(device)
         try:
             model = create_clip(name, pretrained)
-        except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+        except (OSError, *DAMAGED_WEIGHTS) as error:
             reason = join_lines(str(error))[:200]
             raise ValueError(
                 f"clip: expected the weights {source}, got '{reason}'; go online, or give a file of them, {name}:FILE"
@@ -44,7 +43,7 @@ class ClipScore:
         """image: [3, H, W] in [0, 1], read in 8 bit; its centre is judged -> cosine, -1..1"""
         from torchvision.transforms.functional import to_pil_image
 
-        pixels = self.prepare(to_pil_image((image.clamp(0, 1) * 255).round().byte()))
+        pixels = self.prepare(to_pil_image(to_uint8(image)))
         tokens = self.tokenize([PREFIX + prompt])
         seen = self.model.encode_image(pixels[None].to(self.device), normalize=True)
         said = self.model.encode_text(tokens.to(self.device), normalize=True)

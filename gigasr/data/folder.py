@@ -1,0 +1,103 @@
+"""Training data: folders of images with captions, cut into reproducible crops."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from gigasr.config.training import DataConfig
+from gigasr.data.captions import Sample, indexed_samples, sidecar_samples
+from gigasr.data.loader import LoadedBatch, load
+from gigasr.data.samples import CropSchedule, Cutter, Item, Skipped, describe, own_parts, rejecting_filter
+from gigasr.files.decoding import DECODER_ERRORS
+from gigasr.files.images import load_rgb
+
+
+def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sample]:
+    """List a folder's images with their captions, as far as the filters let them through.
+
+    A captions.jsonl (one object a line: file, captions, optional split, width, height and scores) decides what is
+    read; without one, every image counts and its caption is the text file beside it, or empty.
+    """
+    index = folder / "captions.jsonl"
+    samples: list[Sample] = []
+    left_out: Counter[str] = Counter()
+    for sample, fields in indexed_samples(index) if index.exists() else sidecar_samples(folder, split):
+        wanted = split in (None, fields.get("split", "train"))
+        reason = rejecting_filter(fields, sample.path, config) if wanted else "split"
+        if reason:
+            left_out[reason] += 1
+        else:
+            samples.append(sample)
+    if not samples:
+        raise ValueError(
+            f"data: expected images in {folder}, got none of {left_out.total()} listed; left out: "
+            f"{describe(left_out)}; check the folder, train.data.split and the filters of train.data"
+        )
+    return samples
+
+
+class Crops(Dataset[Item]):
+    """The endless sequence of a folder's crops: every image once per epoch, in an order of its own.
+
+    The crop at an index is a function of (seed, index): a resumed run draws what an uninterrupted one would have.
+    Where an image can't be read, the next readable one of the epoch stands in.
+    """
+
+    def __init__(self, samples: tuple[Sample, ...], cutter: Cutter, seed: int) -> None:
+        self.samples, self.cutter, self.seed = samples, cutter, seed
+        self.skipped = Skipped()
+        self.kept: dict[Path, Image.Image] = {}
+        self.epoch, self.order = -1, list[int]()
+
+    def __getitem__(self, index: int) -> Item:
+        epoch, position = divmod(index, len(self.samples))
+        if epoch != self.epoch:
+            rng = random.Random(f"{self.seed}/{epoch}")
+            self.epoch, self.order = epoch, rng.sample(range(len(self.samples)), len(self.samples))
+        for step in range(len(self.samples)):
+            sample = self.samples[self.order[(position + step) % len(self.samples)]]
+            image = self.read(sample.path)
+            if image is not None:
+                rng = random.Random(f"{self.seed}/{epoch}/{position}")
+                return self.cutter.item(index, image, sample.captions, rng)
+        raise ValueError(f"data: expected readable images, got none of {len(self.samples)}; the warnings name them")
+
+    def read(self, path: Path) -> Image.Image | None:
+        """The image, or None where it can't be read."""
+        if str(path) in self.skipped.names:
+            return None
+        if path in self.kept:
+            return self.kept[path]
+        try:
+            image = self.cutter.prepare(load_rgb(path))
+            if self.cutter.config.whole:
+                self.kept[path] = image
+            return image
+        except DECODER_ERRORS as error:
+            self.skipped.add(str(path), error)
+            return None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The training data of a folder."""
+
+    samples: tuple[Sample, ...]
+    config: DataConfig
+
+    def batches(
+        self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[LoadedBatch]:
+        """Yield a process's batches of the crops start..end; all processes together see what one alone would see.
+
+        batch_size: crops per process, fewer at the end
+        start, end: numbers of crops, of all processes together
+        """
+        crops = Crops(self.samples, Cutter(schedule, self.config), seed)
+        parts = own_parts(start, end, batch_size, rank, world)
+        yield from load(crops, self.config.workers, parts=parts)

@@ -1,0 +1,173 @@
+"""Samples of folders and shards: filters, random crops, the random numbers of each."""
+
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gigasr.config.training import DataConfig, RestorationConfig
+from gigasr.data.damage import Damage, draw_damage
+from gigasr.data.restoration import Pixels, spoil
+from gigasr.data.words import compose
+from gigasr.files.images import shorter_side
+from gigasr.networks.ops import enlarge
+from gigasr.pixels import uint8_to_signed
+
+BICUBIC = Image.Resampling.BICUBIC
+NOTHING = torch.empty(0)
+
+logger = logging.getLogger(__name__)
+
+
+class Item(NamedTuple):
+    """One training example."""
+
+    number: int  # of the crop in the whole run
+    hr: Tensor  # [3, crop, crop] in [-1, 1]
+    caption: str
+    lr: Tensor  # [3, crop / scale, crop / scale] in [-1, 1]; empty where the training step makes it
+    root: Tensor  # the same without the damage that is to be removed
+
+
+@dataclass(frozen=True)
+class CropSchedule:
+    """The side and the scale of every crop of a phase: those of the full scale and of the early ones take turns."""
+
+    crop: int  # px
+    scale: int = 1  # HR / LR
+    early: tuple[tuple[int, int], ...] = ()  # (crop, scale)
+    start: int = 0  # number of the phase's first crop
+    batch_size: int = 1  # crops of a step, of all processes together
+    restoration: RestorationConfig | None = None  # how the low-res images are damaged that the readers make
+
+    def at(self, number: int) -> tuple[int, int]:
+        """The (crop, scale) of a crop, by its number in the whole run."""
+        turns = ((self.crop, self.scale), *self.early)
+        return turns[(number - self.start) // self.batch_size % len(turns)]
+
+
+@dataclass
+class Skipped:
+    """The names of what could not be read; each is warned about once."""
+
+    names: set[str] = field(default_factory=set)
+
+    def add(self, name: str, reason: object) -> None:
+        if name not in self.names:
+            self.names.add(name)
+            logger.warning("%s: skipped, %s (%d so far)", name, reason, len(self.names))
+
+
+def sample_rng(seed: int, index: int | str) -> torch.Generator:
+    """A generator for one image's draws, on the CPU; neighbouring seeds and indices have nothing in common."""
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
+    """The name of the filter that leaves a sample out, if any.
+
+    fields: what is known of the sample: width and height in px (the file's header where they are missing), scores
+    """
+    for name, least in config.min_scores.items():
+        score = fields.get(name)
+        if not isinstance(score, int | float) or not score >= least:
+            return f"min_scores.{name}"
+    if config.min_size:
+        sides = [fields.get("width"), fields.get("height")]
+        numbers = [side for side in sides if isinstance(side, int | float)]
+        if (min(numbers) if len(numbers) == 2 else shorter_side(file)) < config.min_size:
+            return "min_size"
+    return None
+
+
+def describe(left_out: Counter[str]) -> str:
+    """How many samples each filter removed, in words."""
+    return ", ".join(f"{count} by {name}" for name, count in sorted(left_out.items())) or "none by a filter"
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
+
+    Half the images are first reduced by up to `max_reduction`: their finest detail is then sharper than a camera's.
+    Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
+    """
+
+    schedule: CropSchedule
+    config: DataConfig
+
+    def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
+        """image: RGB -> the example of that number, drawn from rng"""
+        crop, scale = self.schedule.at(number)
+        pixels = self.cut(image, crop, rng)
+        caption = "" if rng.random() < self.config.empty_caption else self.say(captions, rng)
+        if self.schedule.restoration is None:
+            return Item(number, to_signed(pixels), caption, NOTHING, NOTHING)
+        return damaged_item(number, pixels, scale, caption, self.schedule.restoration, rng)
+
+    def say(self, captions: tuple[str, ...], rng: random.Random) -> str:
+        """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
+        caption = rng.choice(captions)
+        if not self.config.word_dropout:
+            return caption
+        return " ".join(word for word in caption.split() if rng.random() >= self.config.word_dropout)
+
+    def cut(self, image: Image.Image, crop: int, rng: random.Random) -> Pixels:
+        """image: RGB -> [crop, crop, 3]"""
+        if self.config.whole:
+            return self.finish(self.prepare(image), rng)
+        factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
+        factor = max(1.0 / 64, min(factor, min(image.size) / crop))
+        if factor != 1.0:
+            width, height = (max(crop, round(n / factor)) for n in image.size)
+            image = image.resize((width, height), BICUBIC)
+        left, top = rng.randint(0, image.width - crop), rng.randint(0, image.height - crop)
+        return self.finish(image.crop((left, top, left + crop, top + crop)), rng)
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """What of an image all its crops come from."""
+        side = self.schedule.crop
+        return ImageOps.fit(image, (side, side), BICUBIC) if self.config.whole else image
+
+    def finish(self, image: Image.Image, rng: random.Random) -> Pixels:
+        """image: RGB, of the crop's size -> [crop, crop, 3]"""
+        if rng.random() < 0.5 and self.config.mirror:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image).copy()
+
+
+def damaged_item(
+    number: int, pixels: Pixels, scale: int, caption: str, config: RestorationConfig, rng: random.Random
+) -> Item:
+    """Make an example whose low-res image is damaged, and whose caption may say how.
+
+    Where the caption asks to keep noise or damage, the high-res image gets it too, enlarged: the result is to show it.
+    """
+    damage = draw_damage(config, rng)
+    spoilt = spoil(pixels, scale, damage, rng)
+    hr, lr, root = (to_signed(each) for each in (pixels, spoilt.lr, spoilt.target))
+    if not spoilt.has_truth:
+        clean = to_signed(spoil(pixels, scale, Damage(), rng).lr)
+        hr = (hr + enlarge((root - clean)[None], scale)[0]).clamp(-1, 1)
+    return Item(number, hr, compose(caption, damage, rng, content=config.content), lr, root)
+
+
+def to_signed(pixels: Pixels) -> Tensor:
+    """pixels: [H, W, 3] 8 bit -> [3, H, W] in [-1, 1]"""
+    return uint8_to_signed(torch.tensor(pixels).permute(2, 0, 1))
+
+
+def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:
+    """Yield a process's part of each run of world * batch_size numbers; the last part may be short, or missing."""
+    for first in range(start + rank * batch_size, end, world * batch_size):
+        yield list(range(first, min(first + batch_size, end)))

@@ -1,0 +1,36 @@
+"""Peak signal-to-noise ratio and structural similarity of the luma, as papers compute them."""
+
+import torch
+from torch import Tensor
+
+from gigasr.metrics.inputs import luma_pair
+from gigasr.metrics.ops import SSIM_WINDOW, structural_similarity
+
+
+def psnr_y(result: Tensor, truth: Tensor, border: int) -> float:
+    """Compute the peak signal-to-noise ratio of the luma; the peak is 255 although studio luma spans 16..235.
+
+    result, truth: [3, H, W]  in [0, 1]; `border` px are cut from each side
+    returns: dB, infinite for equal images
+
+    Source: equals basicsr's calculate_psnr(test_y_channel=True).
+    """
+    x, y = luma_pair("metrics.psnr_y", result, truth, border, least=1)
+    return psnr(x, y)
+
+
+def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
+    """Compute the structural similarity of the luma, averaged where the window fits into the image.
+
+    result, truth: [3, H, W]  in [0, 1]; `border` px are cut from each side
+    returns: at most 1, for equal images
+
+    Source: Image Quality Assessment: From Error Visibility to Structural Similarity (IEEE TIP 2004);
+    equals basicsr's calculate_ssim(test_y_channel=True).
+    """
+    x, y = luma_pair("metrics.ssim_y", result, truth, border, least=SSIM_WINDOW)
+    return float(structural_similarity(x, y).mean())
+
+
+def psnr(x: Tensor, y: Tensor) -> float:
+    return float(10 * torch.log10(255**2 / (x - y).square().mean()))
