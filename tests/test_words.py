@@ -1,6 +1,8 @@
 """Captions say what is wrong with a picture, or that it is to be left alone, in words that training varies."""
 
+import re
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -68,6 +70,12 @@ def test_the_words_of_everyday_are_in_the_vocabulary() -> None:
         "clean, sharp",
         "old photo",
     } <= TRAINED.keys()
+
+
+def test_the_words_of_the_documentation_are_in_the_vocabulary() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    examples = [word for row in re.findall(r"^\|.*\|$", page, re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)]
+    assert len(examples) > 30 and set(examples) <= TRAINED.keys()
 
 
 def test_silence_is_as_common_as_speech_and_content_stands_before_half_of_either() -> None:
