@@ -14,6 +14,7 @@ Origin = Literal["", "scan", "screenshot", "web", "phone"]
 Keep = Literal["nothing", "grain", "all"]
 Range = tuple[float, float]
 
+COARSENESS: dict[NoiseKind, Range] = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}  # px
 LARGER = 2  # times the low-res size: the raster of a first round of damage
 
 
@@ -89,10 +90,14 @@ def draw_blur(limits: Range, rng: Random) -> Blur:
 
 
 def draw_noise(limits: Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
-    """limits: 8-bit levels, of the std; kinds: to choose from, empty = all, as often as they are met"""
+    """Draw noise; what is coarse hides more of a picture, so it is weaker.
+
+    limits: 8-bit levels, of the std
+    kinds:  to choose from; empty = all, in shares of their own
+    """
     kind = rng.choice(kinds) if kinds else rng.choices(("white", "gray", "shot", "camera", "grain"), (6, 4, 2, 5, 3))[0]
-    coarseness = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}.get(kind, (0.0, 0.0))
-    return Noise(towards_low(limits, 1.5, rng), kind, rng.uniform(*coarseness))
+    coarseness = rng.uniform(*COARSENESS.get(kind, (0.0, 0.0)))
+    return Noise(max(limits[0], towards_low(limits, 1.5, rng) / (1 + coarseness)), kind, coarseness)
 
 
 def draw_jpeg(limits: Range, rng: Random) -> Jpeg:
