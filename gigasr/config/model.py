@@ -64,10 +64,10 @@ class Config(Strict):
         upsampler, phases = self.upsampler, self.train.phases
         check_players(upsampler, upsampler.num_up + upsampler.restores, self.discriminator, self.train)
         for phase in phases:
-            for scale, crop in [(upsampler.scale, phase.crop), *((step.scale, step.crop) for step in phase.early)]:
-                self.check_crop(scale, crop)
             if phase.loss.root and not upsampler.restores:
                 raise ValueError("train.phases.loss.root: expected 0 as upsampler.restores is false; set it to true")
+            for scale, crop in [(upsampler.scale, phase.crop), *((step.scale, step.crop) for step in phase.early)]:
+                self.check_crop(scale, crop)
         return self
 
     def check_crop(self, scale: int, crop: int) -> None:
