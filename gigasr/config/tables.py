@@ -43,9 +43,9 @@ def merge(base: Any, change: Any, key: str) -> Any:
     """
     if not isinstance(change, dict) or not isinstance(base, dict | list):
         return change
-    merged = base.copy()
+    merged: Any = base.copy()
     for name, value in change.items():
-        place = place_in(base, name, key)
+        place: Any = place_in(base, name, key)
         old = base[place] if isinstance(base, list) else base.get(name)
         merged[place] = merge(old, value, f"{key}.{name}")
     return merged
