@@ -123,10 +123,12 @@ def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     from gigasr.evaluation.report import align
 
     costs, gpus, images = budget.phases, budget.gpus, budget.images
-    crops = {cost.phase.crop: cost.parts for cost in costs}
+    crops: dict[int, dict[str, float]] = {}
+    for cost in costs:
+        crops[cost.phase.crop] = crops.get(cost.phase.crop, {}) | cost.parts
     parts = [["part", "parameters", *(f"FLOP, {crop} px" for crop in crops)]]
     for name, count in budget.parameters.items():
-        parts.append([name, f"{count:,}", *(short(flops[name]) for flops in crops.values())])
+        parts.append([name, f"{count:,}", *(short(flops.get(name, 0)) for flops in crops.values())])
     phases = [["phase", "images", "px", "batch", "per GPU at once", "FLOP per image", "images/s"]]
     for number, cost in enumerate(costs, 1):
         phase, rate = cost.phase, gpus * tflops * 1e12 / cost.flops
