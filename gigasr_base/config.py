@@ -28,13 +28,13 @@ class GeneratorConfig(SynthesisConfig):
 
 
 class BaseDataConfig(DataConfig):
-    """A small image is of the whole picture, as its caption is."""
+    """The training images of a base model. A small image shows the whole picture, as its caption does."""
 
     whole: bool = True
 
 
 class BaseTrainConfig(TrainConfig):
-    """What the base generator's training has of its own."""
+    """The training of a base model."""
 
     data: BaseDataConfig = BaseDataConfig()
 

@@ -1,7 +1,7 @@
 """The training data of upsampler_lite: sharp photographs, sheets of icons, drawn graphics with letters.
 
 python scripts/make_lite_data.py photos512 photos512b emoji128 runs/lite_data
-gigasr train configs/upsampler_lite.toml --data runs/lite_data --lpips-features FILE -o runs/upsampler_lite
+gigasr train upsampler_lite --data runs/lite_data --lpips-features FILE -o runs/upsampler_lite
 """
 
 import json

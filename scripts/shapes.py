@@ -1,13 +1,13 @@
 """Does a network obey its prompt? Drawn shapes with captions, and a judge that reads them back.
 
 python scripts/shapes.py draw runs/centred --centred
-gigasr train configs/shapes_base.toml --data runs/centred -o runs/shapes_base
+gigasr train shapes_base --data runs/centred -o runs/shapes_base
 python scripts/shapes.py judge-base runs/shapes_base/model.safetensors
 
 A shorter run, and the same without the matching-aware loss, which then learns less:
 
-gigasr train configs/shapes_base.toml --data runs/centred -o runs/short --set train.phases.0.images=8000
-gigasr train configs/shapes_base.toml --data runs/centred -o runs/unmatched --set train.phases.0.images=8000 \
+gigasr train shapes_base --data runs/centred -o runs/short --set train.phases.0.images=8000
+gigasr train shapes_base --data runs/centred -o runs/unmatched --set train.phases.0.images=8000 \
     --set train.phases.0.loss.matching=0
 python scripts/shapes.py judge-base runs/short/model.safetensors
 python scripts/shapes.py judge-base runs/unmatched/model.safetensors
@@ -15,7 +15,7 @@ python scripts/shapes.py judge-base runs/unmatched/model.safetensors
 The upsampler, which sees the colour in its low-res image and learns the shape from the caption:
 
 python scripts/shapes.py draw runs/shapes
-gigasr train configs/shapes_upsampler.toml --data runs/shapes -o runs/shapes_upsampler --lpips-features FILE
+gigasr train shapes_upsampler --data runs/shapes -o runs/shapes_upsampler --lpips-features FILE
 python scripts/shapes.py judge-upsampler runs/shapes_upsampler/model.safetensors --lpips-features FILE
 """
 

@@ -142,7 +142,8 @@ def test_operations_grow_about_quadratically_with_the_crop(
 ) -> None:
     config = change(tiny_config, {"crop": 128})
     with FakeTensorMode():
-        wide = play(bare_game(Game, config), config.train.phases[1].model_copy(update={"loss": L1}), 3)
+        loss = L1.model_copy(update={"adversarial": 1.0})
+        wide = play(bare_game(Game, config), config.train.phases[1].model_copy(update={"loss": loss}), 3)
     for part in ("generator.levels", "generator.to_rgb", "discriminator.stages", "discriminator.from_rgb"):
         assert 3.5 < wide.parts[part] / tiny_measures[3].parts[part] < 5  # small maps are convolved another way
     assert wide.parts["generator.mapping"] == tiny_measures[3].parts["generator.mapping"]
@@ -235,6 +236,17 @@ def test_a_dry_run_prints_operations_memory_and_days(name: str) -> None:
     for text in ("generator.levels", "FLOP, 64 px", "images/s", "optimiser", "activations", "PFLOP on 2 x 150 TFLOP/s"):
         assert text in result.output
     assert "in 3 days:" in result.output
+
+
+def test_a_dry_run_takes_phases_at_sizes_that_the_discriminator_does_not_see() -> None:
+    small = "{images=8, crop=8, batch_size=2, loss={l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0}}"
+    full = "{images=8, crop=16, batch_size=2, loss={lpips=0.0, r1=0.2}}"
+    arguments = ["train", str(CONFIGS / "base_tiny.toml"), "--dry-run", "--set", f"train.phases=[{small}, {full}]"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()]
+    (discriminator,) = (row for row in rows if row[:1] == ["discriminator"])
+    assert discriminator[2] == "0" and float(discriminator[3]) > 0  # FLOP at 8 px and at 16 px
 
 
 def test_a_dry_run_takes_losses_of_measures() -> None:

@@ -37,7 +37,13 @@ def test_blurred_photographs_are_left_out_and_the_split_is_kept(sources: list[Pa
     done = CliRunner().invoke(main, [*map(str, sources), str(tmp_path / "data"), *options])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in (tmp_path / "data" / "captions.jsonl").read_text().splitlines()]
-    assert [row["file"] for row in rows] == ["a.png", "c.png", "sheet_000.png", "graphic_000.png", "graphic_001.png"]
+    assert [row["file"] for row in rows] == [
+        "photos_a.png",
+        "photos_c.png",
+        "sheet_000.png",
+        "graphic_000.png",
+        "graphic_001.png",
+    ]
     assert [row["split"] for row in rows] == ["train", "val", "train", "train", "train"]
     images = [np.asarray(Image.open(tmp_path / "data" / row["file"])) for row in rows]
     assert all(image.shape == (SIZE, SIZE, 3) for image in images)

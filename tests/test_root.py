@@ -278,7 +278,9 @@ def test_a_run_starts_from_weights_without_a_root_and_from_another_runs_discrimi
         assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
         assert not network.to_root.bank.any()
     for name, tensor in first.game.discriminator.state_dict().items():
-        torch.testing.assert_close(second.game.discriminator.state_dict()[name], tensor, atol=1e-7, rtol=1e-3)  # half precision
+        torch.testing.assert_close(
+            second.game.discriminator.state_dict()[name], tensor, atol=1e-7, rtol=1e-3
+        )  # half precision
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from gigasr.cli.common import DEVICE, PRECISION, clear_errors
+from gigasr.config.shipped import find_config
 
 
 @click.command()
@@ -19,8 +19,7 @@ from gigasr.cli.common import DEVICE, PRECISION, clear_errors
     "--config",
     "configs",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also time the upsampler of this config, with random weights; may be repeated.",
+    help="Also time the upsampler of this config (file or name), with random weights; may be repeated.",
 )
 @click.option("-n", "--model", "models", multiple=True, help="Also time this model; may be repeated.")
 @click.option(
@@ -35,7 +34,7 @@ from gigasr.cli.common import DEVICE, PRECISION, clear_errors
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @clear_errors
-def bench(as_json: bool, **options: Any) -> None:
+def bench(as_json: bool, configs: tuple[str, ...], **options: Any) -> None:
     """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 
     The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
@@ -43,5 +42,6 @@ def bench(as_json: bool, **options: Any) -> None:
     """
     from gigasr.evaluation.bench import format_table, measure, plan
 
-    result = measure(plan(**options), lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
+    plans = plan(configs=map(find_config, configs), **options)
+    result = measure(plans, lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
     click.echo(json.dumps(result, indent=2) if as_json else format_table(result))

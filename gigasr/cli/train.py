@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gigasr.cli.common import clear_errors, is_given, progress_bar
+from gigasr.config.shipped import find_config
 
 DAY = 86_400  # seconds
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("config")
 @click.option("--data", help="Folder with captions.jsonl or .txt files, or a pattern of .tar shards.")
 @click.option("--validation", help="The same for validation.  [default: the validation split of --data]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
@@ -52,21 +53,23 @@ if TYPE_CHECKING:
     help="SqueezeNet features where they can't be downloaded.",
 )
 @clear_errors
-def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:
+def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:
     """Train an upsampler or a base generator.
 
-    On several GPUs start the same command with accelerate or torchrun.
+    CONFIG is a TOML file, or the name of one that ships with the package. On several GPUs start the same command with
+    accelerate or torchrun.
 
     \b
     Examples:
-      gigasr train configs/upsampler_64_512.toml --dry-run --gpus 64 --days 7
-      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite
-      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/lite --resume
-      gigasr train configs/upsampler_lite.toml --data photos/ -o runs/mine --init upsampler_lite
-      gigasr train configs/upsampler_64_512.toml --data "shards/{00000..00999}.tar"
-      accelerate launch -m gigasr train configs/base_64.toml --data "shards/{00000..00999}.tar"
+      gigasr train upsampler_64_512 --dry-run --gpus 64 --days 7
+      gigasr train upsampler_lite --data photos/ -o runs/lite
+      gigasr train upsampler_lite --data photos/ -o runs/lite --resume
+      gigasr train upsampler_lite --data photos/ -o runs/mine --init upsampler_lite
+      gigasr train upsampler_64_512 --data "shards/{00000..00999}.tar"
+      accelerate launch -m gigasr train base_64 --data "shards/{00000..00999}.tar"
     """
-    settings = read_config(config, overrides)
+    path = find_config(config)
+    settings = read_config(path, overrides)
     if dry_run:
         from gigasr.training.budget import make_budget
 
@@ -81,12 +84,12 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool, data: str | N
         raise click.UsageError("Options '--init' and '--resume' exclude each other.")
     if options["init_discriminator"] and options["resume"]:
         raise click.UsageError("Options '--init-discriminator' and '--resume' exclude each other.")
-    folder = options["output"] or Path("runs") / config.stem
+    folder = options["output"] or Path("runs") / path.stem
     check_folder(folder, options["resume"])
     for images in filter(None, (data, options["validation"])):
         if Path(images).is_dir() and folder.resolve().is_relative_to(Path(images).resolve()):
             raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another")
-    run(settings, data, folder, options, config.stem)
+    run(settings, data, folder, options, path.stem)
 
 
 def check_folder(folder: Path, is_resumed: bool) -> None:
@@ -128,10 +131,12 @@ def describe(budget: "Budget", tflops: float, days: float | None) -> str:
     from gigasr.text_table import align
 
     costs, gpus, images = budget.phases, budget.gpus, budget.images
-    crops = {cost.phase.crop: cost.parts for cost in costs}
+    crops: dict[int, dict[str, float]] = {}
+    for cost in costs:
+        crops[cost.phase.crop] = crops.get(cost.phase.crop, {}) | cost.parts
     parts = [["part", "parameters", *(f"FLOP, {crop} px" for crop in crops)]]
     for name, count in budget.parameters.items():
-        parts.append([name, f"{count:,}", *(short(flops[name]) for flops in crops.values())])
+        parts.append([name, f"{count:,}", *(short(flops.get(name, 0)) for flops in crops.values())])
     phases = [["phase", "images", "px", "batch", "per GPU at once", "FLOP per image", "images/s"]]
     for number, cost in enumerate(costs, 1):
         phase, rate = cost.phase, gpus * tflops * 1e12 / cost.flops

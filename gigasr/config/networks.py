@@ -9,26 +9,34 @@ from gigasr.config.strict import Name, Strict
 
 
 class TextConfig(Strict):
-    tower: str = "ViT-L-14"  # frozen text tower: "text_lite" (bundled) or an open_clip model name
-    pretrained: Name = "openai"  # open_clip tag or a local file; "" for text_lite
-    tower_width: int = Field(768, gt=0)  # features per token that the tower gives
-    dim: int = Field(768, gt=0)  # width of the learned text transformer T
-    depth: int = Field(2, ge=0)  # layers of T
-    num_heads: int = Field(8, gt=0)
-    lr_mul: float = Field(0.01, gt=0)  # of T's layers
+    """The frozen text tower and the learned text transformer T after it."""
+
+    tower: str = Field("ViT-L-14", description='frozen text tower: "text_lite" (bundled) or an open_clip model name')
+    pretrained: Name = Field("openai", description='tag of open_clip or a local file; "" for text_lite')
+    tower_width: int = Field(768, gt=0, description="features per token of the tower")
+    dim: int = Field(768, gt=0, description="width of T")
+    depth: int = Field(2, ge=0, description="layers of T")
+    num_heads: int = Field(8, gt=0, description="attention heads of T's layers")
+    lr_mul: float = Field(0.01, gt=0, description="factor on the learning rate of T's layers")
 
 
 class LevelConfig(Strict):
-    channels: int = Field(gt=0)
-    blocks: int = Field(ge=1)  # residual blocks of two adaptive convolutions each
-    num_kernels: int = Field(1, ge=1)  # N, the size of each kernel bank
-    attention: int = Field(0, ge=0)  # units of self-attention, cross-attention, feed-forward
+    """One resolution of a generator."""
+
+    channels: int = Field(gt=0, description="feature channels")
+    blocks: int = Field(ge=1, description="residual blocks of two adaptive convolutions each")
+    num_kernels: int = Field(1, ge=1, description="N, the number of kernels in each bank")
+    attention: int = Field(0, ge=0, description="units of self-attention, cross-attention and feed-forward")
 
 
 class StageConfig(Strict):
-    channels: int = Field(gt=0)
-    blocks: int = Field(1, ge=1)  # of two convolutions each, the last one halves the size (or flattens, one more)
-    attention: int = Field(0, ge=0)  # units of self-attention and feed-forward
+    """One resolution of the discriminator, with a prediction at its end."""
+
+    channels: int = Field(gt=0, description="feature channels")
+    blocks: int = Field(
+        1, ge=1, description="pairs of convolutions; the last one halves the size (a stage that flattens has one more)"
+    )
+    attention: int = Field(0, ge=0, description="units of self-attention and feed-forward")
 
 
 def check_heads(key: str, parts: Iterable[LevelConfig | StageConfig], head_dim: int) -> None:
@@ -39,20 +47,32 @@ def check_heads(key: str, parts: Iterable[LevelConfig | StageConfig], head_dim: 
 
 
 class SynthesisConfig(Strict):
-    """What both generators, the upsampler and the base model, have."""
+    """The settings that both generators, the upsampler and the base model, have."""
 
-    z_dim: int = Field(128, gt=0)
-    w_dim: int = Field(512, gt=0)
-    mapping_layers: int = Field(4, ge=1)
-    mapping_lr_mul: float = Field(0.01, gt=0)  # StyleGAN's, for long games; regression needs more
-    style_std: float = Field(0.1, ge=0)  # of the weights from w to styles and logits at the start; StyleGAN: 1
-    levels: tuple[LevelConfig, ...]  # smallest resolution first
-    upsample: Literal["filter", "shuffle"] = "filter"  # [1,3,3,1] filter, or convolution + pixel shuffle
-    head_dim: int = Field(64, gt=0)  # features per attention head
-    window: int = Field(0, ge=0)  # tokens; side of the self-attention windows, 0 = global
-    residual_gain: float = 0.4
-    attention_gain: float = 0.3
-    text: TextConfig = TextConfig()
+    z_dim: int = Field(128, gt=0, description="width of the latent z")
+    w_dim: int = Field(512, gt=0, description="width of the mapped latent w")
+    mapping_layers: int = Field(4, ge=1, description="layers of the mapping network from z and text to w")
+    mapping_lr_mul: float = Field(
+        0.01,
+        gt=0,
+        description="factor on the learning rate of the mapping network; StyleGAN's 0.01 suits adversarial training, "
+        "regression needs more",
+    )
+    style_std: float = Field(
+        0.1,
+        ge=0,
+        description="standard deviation at the start of the weights from w to styles and kernel logits; StyleGAN: 1",
+    )
+    levels: tuple[LevelConfig, ...] = Field(description="the resolutions, smallest first, each twice the one before")
+    upsample: Literal["filter", "shuffle"] = Field(
+        "filter",
+        description="doubling of the size: by a [1, 3, 3, 1] filter, or by convolution and pixel shuffle",
+    )
+    head_dim: int = Field(64, gt=0, description="features per attention head")
+    window: int = Field(0, ge=0, description="side of the self-attention windows, tokens; 0 = global attention")
+    residual_gain: float = Field(0.4, description="factor on the output of a residual block")
+    attention_gain: float = Field(0.3, description="factor on the output of an attention unit")
+    text: TextConfig = Field(TextConfig(), description="text tower and text transformer")
 
     @model_validator(mode="after")
     def check_heads(self) -> "SynthesisConfig":
@@ -61,13 +81,23 @@ class SynthesisConfig(Strict):
 
 
 class UpsamplerConfig(SynthesisConfig):
-    """Its last log2(scale) levels form the tail."""
+    """The upsampler. Its last log2(scale) levels form the tail."""
 
-    scale: int = Field(8, ge=2)  # HR / LR, a power of two
-    lr_size: int = Field(64, gt=0)  # px; low-res side in training, and of body regions where attention is global
-    input_noise: float = Field(0.0, ge=0)  # std of the noise added to the low-res input, [-1, 1] units
-    restores: bool = False  # the pyramid has a root: a low-res image from which the network removed damage
-    early_scales: tuple[int, ...] = ()  # smaller factors at which the pyramid may end: the network was trained for them
+    scale: int = Field(8, ge=2, description="HR size / LR size, a power of two")
+    lr_size: int = Field(
+        64, gt=0, description="low-res side in px: in training, and of body regions where attention is global"
+    )
+    input_noise: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of the noise that the network adds to its low-res input, [-1, 1] units",
+    )
+    restores: bool = Field(
+        False, description="remove damage; the pyramid begins with the restored low-res image, its root"
+    )
+    early_scales: tuple[int, ...] = Field(
+        (), description="smaller scales at which the pyramid may end, as the network was trained for them"
+    )
 
     @property
     def num_up(self) -> int:
@@ -97,18 +127,28 @@ class UpsamplerConfig(SynthesisConfig):
 
 
 class DiscriminatorConfig(Strict):
-    stages: tuple[StageConfig, ...]  # largest resolution first; each halves it
-    out_channels: int = Field(gt=0)  # of the last exit
-    num_levels: int = Field(ge=1)  # pyramid levels that enter, the largest at the first stage
-    exit_weight: float = Field(0.1, ge=0)  # of the early exits beside the last
-    predictor_layers: int = Field(4, ge=1)  # 1x1 modulated convolutions of each psi
-    flatten: int = Field(0, ge=0)  # px; the last stage's input of this side becomes 1x1; 0 = it is halved like others
-    sees_lr: bool = False  # differs from the paper: the enlarged low-res image stands beside each level
-    minibatch_std: int = Field(4, ge=0)  # group size; 0 = off
-    head_dim: int = Field(64, gt=0)
-    attention_gain: float = 0.3
-    style_std: float = Field(0.1, ge=0)  # of the weights from t_D to styles at the start; StyleGAN: 1
-    text: TextConfig = TextConfig()
+    """The discriminator, which predicts at several resolutions whether an image is real."""
+
+    stages: tuple[StageConfig, ...] = Field(description="the resolutions, largest first; each stage halves the size")
+    out_channels: int = Field(gt=0, description="feature channels of the last prediction")
+    num_levels: int = Field(ge=1, description="pyramid levels that enter, the largest at the first stage")
+    exit_weight: float = Field(0.1, ge=0, description="weight of the early predictions; the last one has 1")
+    predictor_layers: int = Field(4, ge=1, description="modulated 1x1 convolutions of each prediction")
+    flatten: int = Field(
+        0, ge=0, description="side of the last stage's input, px, that becomes 1x1; 0 = halved like the others"
+    )
+    sees_lr: bool = Field(
+        False, description="show the enlarged low-res image beside each level; differs from the paper"
+    )
+    minibatch_std: int = Field(4, ge=0, description="images per group of the minibatch statistics; 0 = off")
+    head_dim: int = Field(64, gt=0, description="features per attention head")
+    attention_gain: float = Field(0.3, description="factor on the output of an attention unit")
+    style_std: float = Field(
+        0.1,
+        ge=0,
+        description="standard deviation at the start of the weights from the text to styles; StyleGAN: 1",
+    )
+    text: TextConfig = Field(TextConfig(), description="text tower and text transformer")
 
     @model_validator(mode="after")
     def check(self) -> "DiscriminatorConfig":

@@ -11,42 +11,54 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(Strict):
-    """The weight of each term; 0 leaves it out."""
+    """The weight of each loss term; 0 leaves a term out."""
 
-    l1: float = Field(0.0, ge=0)  # not in the paper; steadies the start
-    charbonnier: float = Field(0.0, ge=0)  # not in the paper; a smooth L1
-    ssim: float = Field(0.0, ge=0)  # not in the paper
-    spectrum: float = Field(0.0, ge=0)  # not in the paper; as much detail of each fineness
-    root: float = Field(0.0, ge=0)  # not in the paper; Charbonnier of the root and the undamaged low-res image
-    lpips: float = Field(10.0, ge=0)
-    adversarial: float = Field(1.0, ge=0)
-    matching: float = Field(1.0, ge=0)  # the discriminator's: real and fake images with another image's caption
-    generator_matching: float = Field(0.0, ge=0)  # the generator's side of it, whose meaning the paper leaves open
-    clip: float = Field(0.0, ge=0)  # contrastive, image to text
-    vision: float = Field(0.0, ge=0)  # vision-aided adversarial
-    r1: float = Field(0.2048, ge=0)
+    l1: float = Field(0.0, ge=0, description="mean distance to the original; not in the paper, steadies the start")
+    charbonnier: float = Field(0.0, ge=0, description="the same, smooth at zero; not in the paper")
+    ssim: float = Field(0.0, ge=0, description="1 minus the structural similarity; not in the paper")
+    spectrum: float = Field(0.0, ge=0, description="difference of the radial power spectra; not in the paper")
+    root: float = Field(
+        0.0, ge=0, description="Charbonnier distance of the root to the undamaged low-res image; not in the paper"
+    )
+    lpips: float = Field(10.0, ge=0, description="perceptual distance to the original")
+    adversarial: float = Field(1.0, ge=0, description="logistic loss of the discriminator's predictions")
+    matching: float = Field(
+        1.0, ge=0, description="the discriminator's term for images with another image's caption, real and generated"
+    )
+    generator_matching: float = Field(
+        0.0, ge=0, description="the generator's side of the same, whose meaning the paper leaves open"
+    )
+    clip: float = Field(0.0, ge=0, description="contrastive loss of CLIP, image to text")
+    vision: float = Field(0.0, ge=0, description="adversarial loss of the vision-aided discriminator")
+    r1: float = Field(0.2048, ge=0, description="gradient penalty of the discriminator on real images")
 
 
 LEAST_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
 
 
 class EarlyStep(Strict):
-    """Steps that end the pyramid at a smaller scale."""
+    """A kind of step that ends the pyramid at a smaller scale."""
 
-    scale: int = Field(ge=2)  # HR / LR
-    crop: int = Field(gt=0)  # px; high-res side
+    scale: int = Field(ge=2, description="HR size / LR size, one of the upsampler's early_scales")
+    crop: int = Field(gt=0, description="high-res side of the crops, px")
 
 
 class PhaseConfig(Strict):
-    images: int = Field(gt=0)  # how many this phase shows
-    crop: int = Field(gt=0)  # px; high-res side
-    batch_size: int = Field(gt=0)  # of all processes and accumulation steps together
-    generator_lr: float = Field(0.0025, gt=0)
-    discriminator_lr: float = Field(0.0025, gt=0)
-    betas: tuple[Beta, Beta] = (0.0, 0.99)  # of AdamW, all players
-    early: tuple[EarlyStep, ...] = ()  # steps at smaller scales; they take turns with one at the full scale
-    decay: bool = False  # learning rates fall with the root of what is left of the phase, to a tenth
-    loss: LossConfig = LossConfig()
+    """One phase of the training."""
+
+    images: int = Field(gt=0, description="number of images that this phase shows")
+    crop: int = Field(gt=0, description="high-res side of the crops, px")
+    batch_size: int = Field(gt=0, description="images per step, of all processes and accumulation steps together")
+    generator_lr: float = Field(0.0025, gt=0, description="learning rate of the generator")
+    discriminator_lr: float = Field(0.0025, gt=0, description="learning rate of the discriminators")
+    betas: tuple[Beta, Beta] = Field((0.0, 0.99), description="betas of AdamW, for all networks")
+    early: tuple[EarlyStep, ...] = Field(
+        (), description="steps at smaller scales, which take turns with one at the full scale"
+    )
+    decay: bool = Field(
+        False, description="let the learning rates fall with the root of what is left of the phase, to a tenth"
+    )
+    loss: LossConfig = Field(LossConfig(), description="weights of the loss terms")
 
     @model_validator(mode="after")
     def check_loss(self) -> "PhaseConfig":
@@ -78,36 +90,60 @@ class PhaseConfig(Strict):
 
 
 class DataConfig(Strict):
-    split: Name = "train"  # rows of captions.jsonl to train on; "" = all
-    validation_split: Name = "val"  # "" = none
-    min_size: int = Field(0, ge=0)  # px; shorter side
-    min_scores: dict[str, float] = {}  # e.g. sharpness, similarity, aesthetic; a sample without the score is left out
-    max_reduction: float = Field(1.0, ge=1)  # half the images are reduced by up to this before cropping
-    whole: bool = False  # images are reduced whole to the crop, and a folder's are kept in memory
-    mirror: bool = True  # half the crops are mirrored
-    empty_caption: float = Field(0.1, ge=0, le=1)  # share of crops shown without a caption
-    word_dropout: float = Field(0.0, ge=0, lt=1)  # probability with which each word of a caption is left out
-    workers: int = Field(1, ge=0)  # processes that read, per process that trains
+    """The training images: which are taken, and what is cropped from them."""
+
+    split: Name = Field("train", description='split of captions.jsonl to train on; "" = all')
+    validation_split: Name = Field("val", description='split of captions.jsonl to validate on; "" = none')
+    min_size: int = Field(0, ge=0, description="least shorter side of an image, px; smaller images are left out")
+    min_scores: dict[str, float] = Field(
+        {},
+        description="least scores of an image, such as { sharpness = 0.3 }; images with less or without are left out",
+    )
+    max_reduction: float = Field(1.0, ge=1, description="half the images are reduced by up to this before cropping")
+    whole: bool = Field(
+        False,
+        description="reduce images whole to the crop, instead of cropping; a folder's are kept in memory; "
+        "base models: true by default",
+    )
+    mirror: bool = Field(True, description="mirror half the crops")
+    empty_caption: float = Field(0.1, ge=0, le=1, description="share of crops without their caption")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="probability of each word of a caption to be left out")
+    workers: int = Field(1, ge=0, description="processes that read data, per process that trains")
 
 
 class RestorationConfig(Strict):
-    """What is wrong with the inputs of a network that restores, and how often the caption says so."""
+    """The damage of a restoring network's inputs, and the words for it."""
 
-    clean: float = Field(0.25, ge=0, le=1)  # share with nothing wrong; of the rest half have one cause, half several
-    heavy: float = Field(0.25, ge=0, le=1)  # share of two rounds of damage among what has several causes
-    words: float = Field(0.5, ge=0, le=1)  # share whose state is said
-    content: float = Field(0.5, ge=0, le=1)  # share that shows the content's caption
-    contrary: float = Field(0.2, ge=0, le=1)  # of the damaged with words: these want it left, the input is the truth
-    keep_grain: float = Field(0.2, ge=0, le=1)  # of the other noisy ones with words: these want the noise left
+    clean: float = Field(
+        0.25, ge=0, le=1, description="share of undamaged inputs; half of the others have one damage, half several"
+    )
+    heavy: float = Field(0.25, ge=0, le=1, description="share with two rounds of damage, among inputs with several")
+    words: float = Field(0.5, ge=0, le=1, description="share of inputs whose caption tells the damage")
+    content: float = Field(0.5, ge=0, le=1, description="share of inputs whose caption tells the content")
+    contrary: float = Field(
+        0.2, ge=0, le=1, description="share whose caption asks to keep all damage, among damaged inputs with words"
+    )
+    keep_grain: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share whose caption asks to keep the noise, among other noisy inputs with words",
+    )
 
 
 class DegradationConfig(Strict):
-    """How low-res inputs are made; what neither share takes is reduced by bicubic alone."""
+    """The degradations of low-res inputs. Images outside of both shares are reduced by bicubic interpolation alone."""
 
-    camera: float = Field(0.0, ge=0, le=1)  # share with mild blur, noise and JPEG
-    second_order: float = Field(0.0, ge=0, le=1)  # share of Real-ESRGAN's two rounds of blur, resize, noise, JPEG
-    noise: float = Field(0.0, ge=0)  # largest std of the noise added to every input, [-1, 1] units
-    restoration: RestorationConfig | None = None  # draws inputs, their truths and words instead of the three above
+    camera: float = Field(0.0, ge=0, le=1, description="share with mild blur, noise and JPEG")
+    second_order: float = Field(
+        0.0, ge=0, le=1, description="share with Real-ESRGAN's two rounds of blur, resizing, noise and JPEG"
+    )
+    noise: float = Field(
+        0.0, ge=0, description="largest standard deviation of the noise added to every input, [-1, 1] units"
+    )
+    restoration: RestorationConfig | None = Field(
+        None, description="damaged inputs with their truths and words, instead of the three above"
+    )
 
     @model_validator(mode="after")
     def check_shares(self) -> "DegradationConfig":
@@ -123,42 +159,54 @@ class DegradationConfig(Strict):
 class ClipConfig(Strict):
     """The frozen open_clip model of the contrastive loss."""
 
-    tower: str = "ViT-B-32"
-    pretrained: Name = "openai"
+    tower: str = Field("ViT-B-32", description="model of open_clip")
+    pretrained: Name = Field("openai", description="tag of open_clip or a local file")
 
 
 class VisionConfig(Strict):
     """The vision-aided discriminator: a frozen open_clip image tower and trained heads."""
 
-    tower: str = "ViT-B-32"
-    pretrained: Name = "openai"
-    layers: tuple[int, ...] = (3, 6, 9, 12)  # after which blocks of the tower features are taken, counted from 1
-    channels: int = Field(64, gt=0)  # of the fixed random projections
-    text: TextConfig = TextConfig()
+    tower: str = Field("ViT-B-32", description="model of open_clip")
+    pretrained: Name = Field("openai", description="tag of open_clip or a local file")
+    layers: tuple[int, ...] = Field(
+        (3, 6, 9, 12), description="blocks of the tower, counted from 1, after which features are taken"
+    )
+    channels: int = Field(64, gt=0, description="feature channels of the fixed random projections")
+    text: TextConfig = Field(TextConfig(), description="text tower and text transformer")
 
 
 class TrainConfig(Strict):
-    phases: tuple[PhaseConfig, ...]
-    seed: int = 0
-    data: DataConfig = DataConfig()
-    degradation: DegradationConfig = DegradationConfig()
-    clip: ClipConfig = ClipConfig()
-    vision: VisionConfig = VisionConfig()
-    keep_texts: bool = False  # keep in memory what the frozen tower says of each caption: for small data
-    r1_every: int = Field(16, ge=1)  # steps; lazy regularisation
-    ema_half_life: float = Field(20_000, gt=0)  # images
-    weight_decay: float = Field(1e-5, ge=0)
-    attention_weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(0.0, ge=0)  # gradient norm, 0 = off
-    accumulation: int = Field(1, ge=1)  # micro-batches per step
-    checkpointing: bool = False  # recompute the generator's blocks in the backward pass instead of keeping them
-    precision: Literal["fp32", "tf32", "bf16"] = "tf32"  # bf16: all but heads, losses and R1
-    sharded: bool = False  # FSDP for the generator
-    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    log_every: int = Field(50, ge=1)  # steps
-    sample_every: int = Field(500, ge=1)  # steps
-    validate_every: int = Field(2000, ge=0)  # steps; 0 = never
-    save_every: int = Field(250, ge=1)  # steps
+    """The phases of the training, and all that they share."""
+
+    phases: tuple[PhaseConfig, ...] = Field(description="the phases, in their order")
+    seed: int = Field(0, description="seed of everything random")
+    data: DataConfig = Field(DataConfig(), description="training images")
+    degradation: DegradationConfig = Field(DegradationConfig(), description="degradations of low-res inputs")
+    clip: ClipConfig = Field(ClipConfig(), description="model of the contrastive loss")
+    vision: VisionConfig = Field(VisionConfig(), description="vision-aided discriminator")
+    keep_texts: bool = Field(
+        False, description="keep the frozen tower's features of every caption in memory, for small data"
+    )
+    r1_every: int = Field(16, ge=1, description="steps from one gradient penalty to the next (lazy regularisation)")
+    ema_half_life: float = Field(20_000, gt=0, description="half-life of the averaged weights, images")
+    weight_decay: float = Field(
+        1e-5, ge=0, description="weight decay of all weights but those of the attention over images"
+    )
+    attention_weight_decay: float = Field(0.01, ge=0, description="weight decay of the attention over images")
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of a network's gradient; 0 = off")
+    accumulation: int = Field(1, ge=1, description="micro-batches per step")
+    checkpointing: bool = Field(
+        False, description="recompute the generator's blocks in the backward pass: less memory, more work"
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "tf32", description="number format of the arithmetic; with bf16 predictions, losses and R1 stay in tf32"
+    )
+    sharded: bool = Field(False, description="spread the generator over all processes (FSDP)")
+    tracker: Literal["tensorboard", "wandb", "none"] = Field("tensorboard", description="service that shows the curves")
+    log_every: int = Field(50, ge=1, description="steps between two lines of the log")
+    sample_every: int = Field(500, ge=1, description="steps between two grids of samples")
+    validate_every: int = Field(2000, ge=0, description="steps between two validations; 0 = never")
+    save_every: int = Field(250, ge=1, description="steps between two saves")
 
     @model_validator(mode="after")
     def check(self) -> "TrainConfig":

@@ -168,10 +168,10 @@ def play(game: Game, phase: PhaseConfig, size: int) -> Measure:
     meters = {"fake": plain}
     if game.train.checkpointing:
         meters["fake"], _, pyramid = synthesize(game, batch, checkpointing=True)
-    with torch.no_grad(), Meter() as meter, watching(game.discriminator, meter) as judged:
-        game.discriminator(pyramid, [batch.tokens], batch.lr)
-    parts |= sum_parts("discriminator", meter, judged)
     if phase.plays:
+        with torch.no_grad(), Meter() as meter, watching(game.discriminator, meter) as judged:
+            game.discriminator(pyramid, [batch.tokens], batch.lr)
+        parts |= sum_parts("discriminator", meter, judged)
         meters["d"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=False))
         if phase.loss.r1:
             meters["r1"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=True))
@@ -210,7 +210,7 @@ class PhaseCost:
 
     phase: PhaseConfig
     size: int  # images of one process's micro-batch
-    parts: dict[str, float]  # FLOPs of one image's forward pass
+    parts: dict[str, float]  # FLOPs of one image's forward pass; the discriminator's only where it learns
     flops: float  # of one image in training
     memory: dict[str, float]  # bytes of one process
 
