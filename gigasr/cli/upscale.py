@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from gigasr.folders.plan import Job
     from gigasr.folders.worker import Settings, Work
-    from gigasr.models.zoo import AuraMode
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 
@@ -69,12 +68,6 @@ class Shard(click.ParamType):
     help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
 @DETAIL
-@click.option(
-    "--aurasr-compatible",
-    "aurasr",
-    type=click.Choice(["tiles", "overlapped"]),
-    help="Reproduce the aura-sr package: its upscale_4x, or upscale_4x_overlapped, after manual_seed.",
-)
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
@@ -190,9 +183,7 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     names = ("model", "scale", "size", "seed", "fidelity", "detail", "tile", "batch", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
     depth = options["bit_depth"] and int(options["bit_depth"])
-    aurasr: AuraMode = options["aurasr"] or "gigasr"
-    chosen = {name: options[name] for name in names} | ({} if aurasr == "gigasr" else {"fidelity": 0.0})
-    return Settings(precision=precision, bit_depth=depth, aurasr=aurasr, **chosen)
+    return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
 
 
 def enlarge(
