@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -349,6 +350,14 @@ def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_the_help_of_upscale_shows_ten_options_first_and_every_one_once() -> None:
+    output = CliRunner().invoke(main, ["upscale", "--help"]).output
+    first, advanced = (re.findall(r"^  (?:-\w, )?(--[\w-]+)", part, re.MULTILINE) for part in output.split("Advanced:"))
+    assert len(first) == 10 + 1  # and --help
+    names = [option.opts[-1] for option in main.commands["upscale"].params if isinstance(option, click.Option)]
+    assert sorted(first + advanced) == sorted([*names, "--help"])
 
 
 def test_models_are_the_bundled_ones_of_both_kinds() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
+from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, GroupedCommand, clear_errors, progress_bar
 from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from gigasr.folders.worker import Settings, Work
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
+
+COMMON = (
+    *("output", "prompt", "prompts", "recursive", "scale", "size"),
+    *("model", "detail", "suffix", "overwrite"),
+)
 
 
 class Shard(click.ParamType):
@@ -37,7 +42,7 @@ class Shard(click.ParamType):
         return int(part), int(count)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, common=COMMON)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File, or folder for several inputs.")
 @click.option("-p", "--prompt", default="", help="What the image shows.")
