@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gigasr.cli import main as gigasr
+from gigasr.cli.common import GroupedCommand
 
 TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# The command line
@@ -27,10 +28,17 @@ def describe(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     parts = [f"## {context.command_path}", f"```\n{usage}\n```"]
     parts += map(paragraph, inspect.cleandoc(command.help or "").split("\n\n"))
-    records = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
-    cells = [[cell.replace("|", r"\|") for cell in record] for record in records if record[1]]
-    rows = [f"| `{names}` | {text} |" for names, text in cells]
-    return "\n\n".join([*parts, "\n".join(["| option | |", "|---|---|", *rows])])
+    if isinstance(command, GroupedCommand):
+        groups = command.option_groups(context)
+    else:
+        groups = {"Options": command.get_params(context)}
+    for title, parameters in groups.items():
+        heading = "option" if title == "Options" else title.lower()
+        records = [record for each in parameters if (record := each.get_help_record(context))]
+        cells = [[cell.replace("|", r"\|") for cell in record] for record in records if record[1]]
+        rows = [f"| `{names}` | {text} |" for names, text in cells]
+        parts.append("\n".join([f"| {heading} | |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
 
 
 def paragraph(text: str) -> str:

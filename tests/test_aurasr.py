@@ -1,4 +1,4 @@
-"""AuraSR's network and its package's own results, on small random weights, against the package itself."""
+"""AuraSR's network on small random weights, against the package itself."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,16 +13,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place
 from gigasr.inference.rows import Rows
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.aurasr_layers import ChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
-from gigasr.models.aurasr_tiles import TileModel, upscale_tiles
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.zoo import load_model
-from gigasr.pipeline import SuperResolver
 
 aura_sr = pytest.importorskip("aura_sr", reason="the package to compare with is not installed")
 CONFIG = {
@@ -74,31 +71,26 @@ def test_the_folded_network_equals_the_packages_for_the_same_z_and_noise(package
     assert (other - expected).abs().max() > 1e-3
 
 
-def test_the_packages_tiles_are_reproduced_byte_for_byte(
-    package: Any,
-    weights: AuraWeights,
-    image: Image.Image,
-) -> None:
+@torch.inference_mode()
+def test_the_packages_tiles_are_those_of_the_network(package: Any, weights: AuraWeights, image: Image.Image) -> None:
     torch.manual_seed(5)
-    expected = package.upscale_4x(image)
-    resolver = SuperResolver(TileModel(weights, is_overlapped=False), "cpu", "fp32")
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    result = resolver.upscale(Picture(pixels / 255), seed=5, fidelity=0).rgb
-    assert np.array_equal((result * 255).round().permute(1, 2, 0).numpy(), np.array(expected))
-
-
-def test_the_packages_overlapped_tiles_are_reproduced_to_the_rounding_of_their_blend(
-    package: Any,
-    weights: AuraWeights,
-    image: Image.Image,
-) -> None:
-    small = image.resize((90, 70))
-    torch.manual_seed(5)
-    expected = np.array(package.upscale_4x_overlapped(small)).astype(int)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)
-    difference = abs(upscale_tiles(weights, pixels, 5, is_overlapped=True).permute(1, 2, 0).numpy() - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).sum() <= 10  # of 302,400 bytes
+    expected = np.array(package.upscale_4x(image)).astype(int)
+    lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    padded = F.pad(lr, (0, 256 - 200, 0, 192 - 150), mode="reflect")
+    tiles = [padded[:, :, top : top + 64, left : left + 64] for top in (0, 64, 128) for left in (0, 64, 128, 192)]
+    torch.manual_seed(
+        5
+    )  # the package's random stream: a z, noise, and a z that it leaves unused, for 8 tiles at a time
+    results = []
+    for batch in torch.cat(tiles).split(8):
+        z, noise, _ = torch.randn(len(batch), 128), torch.randn_like(batch), torch.randn(len(batch), 128)
+        noisy = (batch + 0.001 * noise) * 2 - 1
+        results += [weights.fold(z[i : i + 1])(noisy[i : i + 1])[0] / 2 + 0.5 for i in range(len(batch))]
+    rows = [torch.cat(results[i : i + 4], dim=2) for i in (0, 4, 8)]
+    result = (torch.cat(rows, dim=1).clamp(0, 1) * 255).byte()[:, :600, :800].permute(1, 2, 0).numpy().astype(int)
+    difference = abs(result - expected)
+    assert difference.max() <= 1  # both cut values to bytes
+    assert (difference > 0).mean() < 1e-3
 
 
 @torch.inference_mode()

@@ -102,6 +102,14 @@ def test_files_made_before_detail_could_be_chosen_stay_known(tiny_weights: Path)
     assert ["detail" in each for each in options] == [False, True]
 
 
+def test_a_fingerprint_is_made_of_what_it_was_in_version_0_1(tiny_weights: Path) -> None:
+    old = Worker(Settings(model=str(tiny_weights), seed=3, tile=64, batch=2, device="cpu", overwrite=True)).options
+    assert json.dumps(old | {"model": ""}) == (
+        '{"model": "", "scale": null, "size": null, "seed": 3, "fidelity": 1.0, "tile": 64, "aurasr": "gigasr", '
+        '"precision": "auto", "quality": null, "bit_depth": null, "device": "", "overwrite": false}'
+    )
+
+
 def test_to_name_the_scale_of_the_model_changes_nothing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png")
     enlarge(tmp_path / "in", output=tmp_path / "out")
@@ -172,9 +180,9 @@ def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_
     folded: list[str] = []
     make = PromptedUpsampler.engine
 
-    def counted(model: PromptedUpsampler, prompt: str, seed: int, place: Place) -> BodyTailEngine:
+    def counted(model: PromptedUpsampler, prompt: str, seed: int, place: Place, scale: int) -> BodyTailEngine:
         folded.append(prompt)
-        return make(model, prompt, seed, place)
+        return make(model, prompt, seed, place, scale)
 
     monkeypatch.setattr(PromptedUpsampler, "engine", counted)
     jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")

@@ -1,7 +1,6 @@
 """The benchmark times all networks in turn and gives each a row with its figures."""
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from gigasr.evaluation import bench
 from gigasr.inference.devices import Place
 
 
-def test_the_peers_are_real_esrgans_networks(basicsr: ModuleType) -> None:
+def test_the_peers_are_real_esrgans_networks() -> None:
     compact, large = bench.peer_cases(Place())
     assert [sum(p.numel() for p in case.convolutions.parameters()) for case in (compact, large)] == [
         1_213_296,
@@ -25,7 +24,7 @@ def test_flops_count_two_per_multiplication_and_addition() -> None:
     assert bench.count_flops(lambda: layer(torch.rand(1, 3, 8, 9))) == 2 * 8 * 9 * 5 * 3 * 9
 
 
-def test_the_bare_convolutions_are_all_of_the_networks(basicsr: ModuleType) -> None:
+def test_the_bare_convolutions_are_all_of_the_networks() -> None:
     plan = bench.plan("cpu", "fp32", 8, 1, "cpu", ())
     compact = bench.peer_cases(plan.place)[0]
     flops, seconds = bench.bare_convolutions(compact, plan)
@@ -33,9 +32,7 @@ def test_the_bare_convolutions_are_all_of_the_networks(basicsr: ModuleType) -> N
     assert seconds > 0
 
 
-def test_every_network_has_a_row_with_its_figures(
-    basicsr: ModuleType, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_network_has_a_row_with_its_figures(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PEER_SIDE", 8)
     monkeypatch.setattr(bench, "MATMUL_SIDE", 64)
     result = bench.measure(bench.plan("cpu", "fp32", 8, 1, "wall", (), (str(tiny_onnx),)))
@@ -63,7 +60,7 @@ def test_a_network_with_global_attention_is_timed_at_its_own_size(tmp_path: Path
         assert [case.pixels for case in cases] == [(8 * side) ** 2] * 2
 
 
-def test_a_side_is_rounded_up_to_what_the_network_takes(basicsr: ModuleType) -> None:
+def test_a_side_is_rounded_up_to_what_the_network_takes() -> None:
     plan = bench.plan("cpu", "fp32", 10, 1, "cpu", ())
     for case in bench.config_cases(Path("configs/upsampler_tiny.toml"), plan):
         assert case.pixels == (8 * 12) ** 2

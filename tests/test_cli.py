@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -351,6 +352,14 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage:" in result.output
 
 
+def test_the_help_of_upscale_shows_ten_options_first_and_every_one_once() -> None:
+    output = CliRunner().invoke(main, ["upscale", "--help"]).output
+    first, advanced = (re.findall(r"^  (?:-\w, )?(--[\w-]+)", part, re.MULTILINE) for part in output.split("Advanced:"))
+    assert len(first) == 10 + 1  # and --help
+    names = [option.opts[-1] for option in main.commands["upscale"].params if isinstance(option, click.Option)]
+    assert sorted(first + advanced) == sorted([*names, "--help"])
+
+
 def test_models_are_the_bundled_ones_of_both_kinds() -> None:
     lines = CliRunner().invoke(main, ["models"]).output.splitlines()
     assert [line.split()[0] for line in lines] == [*gigasr.models.zoo.bundled(), *gigasr_base.zoo.bundled()]
@@ -371,7 +380,8 @@ def test_a_mistyped_setting_is_one_clear_line() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_training_on_a_gpu_that_is_not_there_is_one_clear_line(photo_folder: Path, tmp_path: Path) -> None:
     options = ["--data", str(photo_folder), "--device", "cuda", "-o", str(tmp_path / "run")]
-    assert_fails(CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options]), "device: expected cuda, got cpu")
+    result = CliRunner().invoke(main, ["train", str(TINY_CONFIG), *options])
+    assert_fails(result, "device: expected auto, cpu, cuda, cuda:N or mps, got 'cuda'")
 
 
 def test_training_into_its_own_data_or_over_a_model_is_refused(photo_folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """gigasr eval: the table, the files it writes, and the errors it ends in before any work."""
 
+import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,15 +32,27 @@ def test_a_split_is_compared_in_a_table_in_json_and_on_a_page(
     photo_folder: Path, tiny_weights: Path, lpips_features: Path, tmp_path: Path
 ) -> None:
     files = ["--json", tmp_path / "f.json", "--report", tmp_path / "r.html", "--lpips-features", lpips_features]
-    result = evaluate(
-        tiny_weights, "lanczos", "--data", photo_folder, "--split", "val", "-s", 2, "--skip", "niqe", *files
-    )
+    result = evaluate(tiny_weights, "lanczos", "--data", photo_folder, "--split", "val", "-s", 2, *files)
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()[1:3]] == [str(tiny_weights), "lanczos"]
     content = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
     assert list(content["images"]["lanczos"]) == ["4.png"]
-    assert "lpips" in content["table"]["lanczos"]
+    assert list(content["table"]["lanczos"]) == ["psnr_y", "ssim_y", "lpips", "lr_psnr", "seconds"]
     assert "picture 4" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_the_metrics_that_are_asked_for_are_the_columns(photo_folder: Path, tmp_path: Path) -> None:
+    options = ["--data", photo_folder, "-s", 2, "--json", tmp_path / "f.json", "--metrics"]
+    for words, names in {
+        "peak_mb,psnr_y": ["psnr_y", "peak_mb"],
+        "niqe,spectrum_error,ssim_y": ["ssim_y", "spectrum_error"],  # NIQE needs larger images
+    }.items():
+        result = evaluate("lanczos", *options, words)
+        assert result.exit_code == 0, result.output
+        content = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+        assert list(content["table"]["lanczos"]) == names
+        assert {tuple(row) for row in content["images"]["lanczos"].values()} == {tuple(names)}
+    assert_fails(evaluate("lanczos", *options, "psnr"), "expected psnr_y, ssim_y", code=2)
 
 
 def test_a_base_model_is_judged_over_its_truncations(
@@ -48,11 +62,13 @@ def test_a_base_model_is_judged_over_its_truncations(
     result = evaluate(base_weights, "--data", photo_folder, *more)
     assert result.exit_code == 0, result.output
     assert [line.count("truncation") for line in result.output.splitlines()] == [1, 1, 1, 0]
-    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("<polyline") == 2
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    plots = map(base64.b64decode, re.findall(r'"data:image/svg\+xml;base64,(.*?)"', page))
+    assert [plot.count(b'id="curve"') for plot in plots] == [1, 1]
 
 
 def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:
-    data = ["--data", photo_folder, "--skip", "lpips", "--skip", "niqe"]
+    data = ["--data", photo_folder, "--metrics", "psnr_y,ssim_y"]
     assert_fails(evaluate("lanczos", base_weights, *data), "evaluate them separately", code=2)
     assert_fails(evaluate("nonsense", *data), "got 'nonsense'")
     assert_fails(evaluate("lanczos", *data, "--split", "dev"), "got none of 5 listed")
@@ -64,7 +80,7 @@ def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weight
     assert_fails(evaluate("lanczos", *data, "--truncations", "1"), "Option '--truncations' does not apply", code=2)
     assert_fails(evaluate(base_weights, *data[:2], "--truncations", "1,5"), "expected numbers of 0 to 1", code=2)
     assert_fails(evaluate(base_weights, *data[:2], "--square", 64), "Option '--square' does not apply", code=2)
-    assert_fails(evaluate("lanczos", *data, "--lpips", "vgg"), "Option '--lpips' contradicts '--skip lpips'", code=2)
+    assert_fails(evaluate("lanczos", *data, "--lpips", "vgg"), "Option '--lpips' needs 'lpips' in '--metrics'", code=2)
     assert_fails(evaluate("lanczos", *data, "--cases", 3), "Option '--cases' needs '--report'", code=2)
     (tmp_path / "junk.safetensors").write_bytes(b"no weights")
     assert_fails(evaluate(tmp_path / "junk.safetensors", *data), "expected a safetensors file")
@@ -81,7 +97,9 @@ def test_images_elsewhere_are_refused_as_results_would_take_their_place(tmp_path
     (tmp_path / "data").mkdir()
     for name in ("../a.png", (tmp_path / "a.png").as_posix()):
         (tmp_path / "data" / "captions.jsonl").write_text(json.dumps({"file": name, "captions": ["a"]}))
-        result = evaluate("lanczos", "--data", tmp_path / "data", "--skip", "lpips", "--save", tmp_path / "out" / "in")
+        result = evaluate(
+            "lanczos", "--data", tmp_path / "data", "--metrics", "psnr_y", "--save", tmp_path / "out" / "in"
+        )
         assert_fails(result, "got one elsewhere; move captions.jsonl")
     assert (tmp_path / "a.png").read_bytes() == original
 
@@ -92,7 +110,7 @@ def test_a_name_that_is_no_text_costs_no_figures(tmp_path: Path) -> None:
     write_image(tmp_path / "data" / "a.png", Picture(torch.rand(3, 64, 64)))
     os.rename(tmp_path / "data" / "a.png", os.fsencode(tmp_path / "data") + b"/\xff.png")
     files = ["--json", tmp_path / "f.json", "--report", tmp_path / "r.html"]
-    result = evaluate("lanczos", "--data", tmp_path / "data", "-s", 2, "--skip", "lpips", "--skip", "niqe", *files)
+    result = evaluate("lanczos", "--data", tmp_path / "data", "-s", 2, "--metrics", "psnr_y,lr_psnr", *files)
     assert result.exit_code == 0, result.output
     assert list(json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["images"]["lanczos"]) == ["\udcff.png"]
     assert "\\udcff.png" in (tmp_path / "r.html").read_text(encoding="utf-8")

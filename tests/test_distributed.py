@@ -48,10 +48,19 @@ def train(
         pytest.fail(done.stderr[-3000:])
 
 
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    "accelerate": [
+        *("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"),
+        *("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
+    ],
+}
+
+
 def environment() -> dict[str, str]:
     import os
 
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def weights(folder: Path, kind: str = "upsampler") -> dict[str, Tensor]:
@@ -106,3 +115,18 @@ def test_replicas_train_a_base_generator_in_stages_as_one_process_does(
     for count in (1, 2):
         train(count, photo_folder, tmp_path / str(count), lpips_features, 2, *STAGE, config="base_tiny")
     assert difference(weights(tmp_path / "1", "base"), weights(tmp_path / "2", "base")) < 1e-5
+
+
+def test_torchrun_and_accelerate_start_the_same_training(
+    photo_folder: Path, lpips_features: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("accelerate", reason="the launcher is not installed")
+    config = ROOT / "configs" / "upsampler_tiny.toml"
+    options = ["--data", photo_folder, "--lpips-features", lpips_features, "--device", "cpu"]
+    options += [item for override in (*UPSAMPLER, "train.phases.1.images=4") for item in ("--set", override)]
+    for name, launcher in LAUNCHERS.items():
+        command = [sys.executable, "-m", *launcher, "-m", "gigasr", "train", config, *options, "-o", tmp_path / name]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("model.safetensors  after 8 images") == 1  # of two processes
+    assert difference(weights(tmp_path / "torchrun"), weights(tmp_path / "accelerate")) == 0

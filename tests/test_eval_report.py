@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import xml.etree.ElementTree as ET
 
 import pytest
 import torch
 
 from gigasr.evaluation.cases import Case
+from gigasr.evaluation.plots import draw_svg, row_colours
 from gigasr.evaluation.report import Report, best_rows, format_table, plot, to_html, to_json
 
 TABLE = {
@@ -41,6 +43,7 @@ def test_the_page_holds_all_it_needs_and_escapes_what_it_is_given(report: Report
     page = to_html(report)
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?:""", page)
     assert page.count("data:image/webp;base64,") == 5
+    assert page.count("data:image/svg+xml;base64,") == 1
     assert "default-src 'none'" in page
     assert "&lt;lanczos&gt;" in page and "<lanczos>" not in page
     assert "a &#34;quoted&#34; &lt;/script&gt; prompt" in page
@@ -55,7 +58,7 @@ def test_the_data_of_the_script_is_json(report: Report) -> None:
 
 def test_a_page_without_cases_and_plots_is_a_table() -> None:
     page = to_html(Report("t", {}, {"a": {"fid": 3.0}}))
-    assert "FID" in page and "<svg" not in page and "Cases" not in page
+    assert "FID" in page and "svg+xml" not in page and "Cases" not in page
 
 
 def test_the_best_row_is_the_highest_or_the_lowest_as_the_figure_asks() -> None:
@@ -70,10 +73,32 @@ def test_a_plot_leaves_out_what_has_no_place() -> None:
     assert plot(TABLE, "seconds", "clip") is None
 
 
-def test_points_and_marks_lie_inside_and_in_order() -> None:
-    drawn = plot({str(i): {"seconds": 10.0**i, "fid": -3.0 * i} for i in range(-3, 3)}, "seconds", "fid", is_log=True)
+def drawn_points(svg: bytes) -> dict[str, tuple[float, float, str]]:
+    """Row -> x and y in px, y downwards, and style."""
+    name = "{http://www.w3.org/2000/svg}"
+    groups = [group for group in ET.fromstring(svg).iter(f"{name}g") if group.get("id", "").startswith("point ")]
+    marks = {group.get("id", "").removeprefix("point "): next(group.iter(f"{name}use")) for group in groups}
+    return {
+        row: (float(mark.get("x", "")), float(mark.get("y", "")), mark.get("style", "")) for row, mark in marks.items()
+    }
+
+
+def test_points_lie_inside_in_order_and_in_their_colours() -> None:
+    rows = {str(i): {"seconds": 10.0**i, "fid": -3.0 * i} for i in range(-3, 3)}
+    drawn = plot(rows, "seconds", "fid", is_log=True)
     assert drawn is not None
-    xs, ys = zip(*drawn.points.values(), strict=True)
-    assert list(xs) == sorted(xs) and list(ys) == sorted(ys, reverse=True)
-    assert min(xs + ys) > 0 and max(xs + ys) < 1
-    assert [text for _, text in drawn.x.marks] == ["0.001", "0.01", "0.1", "1", "10", "100"]
+    colours = row_colours(rows)
+    points = drawn_points(draw_svg(drawn, colours))
+    assert list(points) == list(rows)
+    xs, ys, styles = zip(*points.values(), strict=True)
+    steps = torch.tensor([xs, ys]).diff()
+    assert (steps > 1).all() and torch.allclose(steps, steps[:, :1].expand(2, 5), atol=1e-3)
+    assert min(xs + ys) > 0 and max(xs) < 216 and max(ys) < 158.4
+    assert all(colours[row] in style for row, style in zip(points, styles, strict=True))
+    assert len(set(colours.values())) == len(rows)
+
+
+def test_the_same_plot_is_the_same_bytes() -> None:
+    drawn = plot(TABLE, "seconds", "lpips", is_curve=True)
+    assert drawn is not None
+    assert draw_svg(drawn, row_colours(TABLE)) == draw_svg(drawn, row_colours(TABLE))

@@ -18,7 +18,7 @@ def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: list(handoff))
         for _ in handoff.feed(range(100), ()):
-            most = max(most, len(handoff.items))
+            most = max(most, handoff.items.qsize())
         handoff.finish()
         assert reading.result(20) == list(range(100))
     assert most <= 2

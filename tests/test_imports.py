@@ -132,6 +132,11 @@ def test_counting_a_prompts_tokens_loads_no_more_than_torch() -> None:
     assert modules_loaded_by("-c", code).isdisjoint({"open_clip", "timm", "torchvision", "sympy", "kornia", "lpips"})
 
 
+def test_the_benchmarks_peers_need_no_extra() -> None:
+    code = "from gigasr.evaluation.bench import Place, peer_cases; assert len(peer_cases(Place())) == 2"
+    assert modules_loaded_by("-c", code).isdisjoint({"basicsr", "jinja2", "torch_fidelity"})
+
+
 def test_help_does_not_load_torch() -> None:
     assert "torch" not in modules_loaded_by("-m", "gigasr", "--help")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from conftest import save_upsampler
 from pydantic import ValidationError
 from torch import Tensor
@@ -236,7 +235,7 @@ def train(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_pat
         config = Config.model_validate(table)
         game = Game(config, torch.device("cpu"), lpips_features)
         source = FolderSource(tuple(read_folder(photo_folder, config.train.data, "train")), config.train.data)
-        return Trainer(game, source, tmp_path / folder, Accelerator(cpu=True))
+        return Trainer(game, source, tmp_path / folder)
 
     return build
 

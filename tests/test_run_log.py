@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from gigasr.training.run_log import CAPTION_HEIGHT, RunLog, draw_grid, stop_requests
 
 
 def test_rare_terms_are_logged_with_the_mean_of_the_steps_that_had_them(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, Accelerator(cpu=True), "none")
+    log = RunLog(tmp_path, "none")
     for values in ({"l1": 1.0, "r1": 5.0}, {"l1": 2.0}, {"l1": 6.0}):
         log.add(values)
     log.write(3, 12, log.means())
@@ -34,7 +33,7 @@ def test_a_grid_has_a_row_per_caption_and_its_pixels_in_place() -> None:
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
 def test_a_tracker_that_is_not_installed_is_named_before_training(tmp_path: Path) -> None:
     with pytest.raises(ImportError, match="wandb: not installed; run pip install wandb"):
-        RunLog(tmp_path, Accelerator(cpu=True, log_with="wandb"), "wandb")
+        RunLog(tmp_path, "wandb")
 
 
 def test_signals_become_an_event_while_the_block_runs_and_are_given_back() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from test_shards import broken_samples, write_shard
 
 from gigasr.config.model import Config
@@ -28,14 +27,11 @@ Make = Callable[..., Trainer]
 def make(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_path: Path) -> Make:
     """Build a trainer of the tiny config in a folder of its own."""
 
-    def build(
-        folder: str = "run", config: Config = tiny_config, log_with: str | None = None, shards: Path | None = None
-    ) -> Trainer:
+    def build(folder: str = "run", config: Config = tiny_config, shards: Path | None = None) -> Trainer:
         game = Game(config, torch.device("cpu"), lpips_features)
         data, split = config.train.data, config.train.data.validation_split
         source, validation = (open_source(str(shards or photo_folder), data, s) for s in (data.split, split))
-        accelerator = Accelerator(cpu=True, log_with=log_with, project_dir=str(tmp_path / folder))
-        return Trainer(game, source, tmp_path / folder, accelerator, validation)
+        return Trainer(game, source, tmp_path / folder, validation)
 
     return build
 
@@ -264,7 +260,7 @@ def test_a_run_killed_while_it_saves_resumes_from_its_last_state(
 def test_curves_and_pictures_go_to_tensorboard(make: Make, tiny_config: Config) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trainer = make(config=with_train(tiny_config, tracker="tensorboard"), log_with="tensorboard")
+    trainer = make(config=with_train(tiny_config, tracker="tensorboard"))
     run(trainer)
     events = EventAccumulator(str(next(trainer.folder.rglob("events.out.tfevents.*")).parent))
     events.Reload()

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from gigasr.config.model import load_config
 from gigasr.data.shards import open_source
@@ -20,7 +19,7 @@ from gigasr.training.trainer import Trainer
 config_path, data, folder, lpips = sys.argv[1:]
 config = load_config(Path(config_path))
 game = Game(config, torch.device("cpu"), Path(lpips))
-trainer = Trainer(game, open_source(data, config.train.data, "train"), Path(folder), Accelerator(cpu=True))
+trainer = Trainer(game, open_source(data, config.train.data, "train"), Path(folder))
 save = torch.save
 
 

@@ -38,7 +38,7 @@ def bench(as_json: bool, configs: tuple[str, ...], **options: Any) -> None:
     """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 
     The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
-    take when they run alone. Needs the extra gigasr[eval].
+    take when they run alone.
     """
     from gigasr.evaluation.bench import format_table, measure, plan
 

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -30,6 +30,30 @@ DETAIL = click.option(
     type=click.FloatRange(0, 2),
     help="How much detail is added: 0 = none, only bicubic; 1 = as trained; above = crisper, less exact.",
 )
+
+
+class GroupedCommand(click.Command):
+    """A command that lists its rarely used options last in its help, under "Advanced"."""
+
+    def __init__(self, *args: Any, common: Collection[str], **kwargs: Any) -> None:
+        """common: names of the parameters that come first"""
+        super().__init__(*args, **kwargs)
+        self.common = common
+
+    def option_groups(self, context: click.Context) -> dict[str, list[click.Parameter]]:
+        """Return the options under the headings of the help."""
+        groups: dict[str, list[click.Parameter]] = {"Options": [], "Advanced": []}
+        for option in self.get_params(context):
+            if isinstance(option, click.Option):
+                is_first = option.name in self.common or option is self.get_help_option(context)
+                groups["Options" if is_first else "Advanced"].append(option)
+        return groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per group."""
+        for title, parameters in self.option_groups(ctx).items():
+            with formatter.section(title):
+                formatter.write_dl([record for each in parameters if (record := each.get_help_record(ctx))])
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:

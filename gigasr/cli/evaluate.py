@@ -1,14 +1,15 @@
 """gigasr eval: what the models are worth."""
 
+import itertools
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gigasr.cli.common import DETAIL, DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
+from gigasr.cli.parameter_types import Several, Truncations
 
 if TYPE_CHECKING:
     from gigasr.data.captions import Sample
@@ -20,37 +21,12 @@ Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
-OF_UPSAMPLERS = ("scale", "low_res", "prompts", "square", "net", "lpips_features", "skip", "cases", "save", "detail")
+METRICS = ("psnr_y", "ssim_y", "lpips", "lr_psnr", "seconds")  # shown unless others are asked for
+MORE_METRICS = ("niqe", "spectrum_error", "peak_mb")
+OF_UPSAMPLERS = (
+    *("scale", "low_res", "prompts", "square", "metrics", "net", "lpips_features", "cases", "save", "detail"),
+)
 PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"}  # word -> in a row's name
-
-
-class Several(click.ParamType):
-    """Words of a list, with commas between them; some words may stand for several."""
-
-    def __init__(self, words: tuple[str, ...], groups: dict[str, tuple[str, ...]] | None = None) -> None:
-        self.words, self.groups, self.name = words, groups or {}, "WORDS"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[str, ...]:
-        """'a,b' -> ('a', 'b'), each word once"""
-        found = [word for part in value.split(",") for word in self.groups.get(part, (part,))]
-        for word in found:
-            if word not in self.words:
-                self.fail(f"expected {', '.join((*self.words, *self.groups))}; got '{word}'", param, context)
-        return tuple(dict.fromkeys(found))
-
-
-class Truncations(click.ParamType):
-    """Numbers of 0..1, with commas between them."""
-
-    name = "NUMBERS"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[float, ...]:
-        """'1,0.5' -> (1.0, 0.5)"""
-        with suppress(ValueError):
-            found = tuple(map(float, value.split(",")))
-            if all(0 <= number <= 1 for number in found):
-                return found
-        self.fail(f"expected numbers of 0 to 1, e.g. 1,0.7,0.4; got '{value}'", param, context)
 
 
 @click.command("eval")
@@ -62,7 +38,6 @@ class Truncations(click.ParamType):
     help="Folder of high-res images, with captions.jsonl, or a .txt beside each, where there are prompts.",
 )
 @click.option("--split", help="Only this split of captions.jsonl.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every n-th image.")
 @click.option("-s", "--scale", default=8, show_default=True, type=click.IntRange(2, 64))
 @click.option(
     "--lr",
@@ -87,9 +62,15 @@ class Truncations(click.ParamType):
 )
 @click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of models, degradations and wrong prompts.")
 @DETAIL
+@click.option(
+    "--metrics",
+    type=Several((*METRICS, *MORE_METRICS), {"all": (*METRICS, *MORE_METRICS)}),
+    default=",".join(METRICS),
+    show_default=True,
+    help=f"Columns, with commas between them; also {', '.join(MORE_METRICS)}, or all. --fid and --clip add theirs.",
+)
 @click.option("--lpips", "net", type=click.Choice(["squeeze", "alex", "vgg"]), default="squeeze", show_default=True)
 @click.option("--lpips-features", type=FILE, help="File of its backbone, torchvision's weights.  [default: downloaded]")
-@click.option("--skip", multiple=True, type=click.Choice(["lpips", "niqe"]), help="Leave a metric out.")
 @click.option("--fid", help="FID and patch-FID: inception (downloaded), or a file of its or SqueezeNet's weights.")
 @click.option("--clip", help="CLIP score: MODEL:TAG (downloaded) or MODEL:FILE of open_clip, e.g. ViT-B-32:openai.")
 @click.option(
@@ -112,12 +93,12 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     MODELS are upsamplers, named as for upscale, lanczos, bicubic, or folders of another tool's results named like the
     images; or base models, which paint the images' captions. Time is the median; memory is the peak above what was in
     use before.
-    Needs the extra gigasr[eval].
+    NIQE, FID, --lr matlab and --report need the extra gigasr[eval].
 
     \b
     Examples:
       gigasr eval upsampler_lite lanczos --data kodak24 --scale 8
-      gigasr eval upsampler_lite lanczos --data kodak24 --lr degraded --report report.html
+      gigasr eval upsampler_lite lanczos --data kodak24 --metrics all --lr degraded --report report.html
       gigasr eval upsampler_lite --data photos --split val --prompts right,none,wrong
       gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
@@ -130,8 +111,10 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     if any(is_base) and not all(is_base):
         raise click.UsageError("MODELS: base models and upsamplers share no metrics; evaluate them separately.")
     check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS, "does not apply to these models")
-    check_options(("net", "lpips_features") if "lpips" in options["skip"] else (), "contradicts '--skip lpips'")
-    check_options(() if options["report"] else ("cases",), "needs '--report'")
+    if "lpips" not in options["metrics"]:
+        check_options(("net", "lpips_features"), "needs 'lpips' in '--metrics'")
+    if not options["report"]:
+        check_options(("cases",), "needs '--report'")
     for file in filter(None, (options["report"], options["json_file"])):
         if not file.absolute().parent.is_dir():
             raise ValueError(f"{file}: expected a file in a folder that exists; create it first")
@@ -166,7 +149,7 @@ def list_samples(options: dict[str, Any]) -> "dict[str, Sample]":
     if options["split"] and not (options["data"] / "captions.jsonl").is_file():
         raise ValueError(f"{options['data']}: expected captions.jsonl, which tells splits, got none; leave out --split")
     config = DataConfig(min_size=options["square"] or 0)
-    samples = read_folder(options["data"], config, options["split"])[:: options["every"]]
+    samples = read_folder(options["data"], config, options["split"])
     return {name_below(options["data"], sample.path): sample for sample in samples}
 
 
@@ -196,12 +179,12 @@ def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 
     device = choose_device(options["device"])
-    has_lpips = not is_base and "lpips" not in options["skip"]
+    has_lpips = not is_base and "lpips" in options["metrics"]
     return Judges(
         lpips=Lpips(options["net"], options["lpips_features"]).to(device) if has_lpips else None,
         features=FrozenFeatures(options["fid"]).to(device) if options["fid"] else None,
         clip=ClipScore(options["clip"], device) if options["clip"] else None,
-        has_niqe="niqe" not in options["skip"],
+        has_niqe="niqe" in options["metrics"],
     )
 
 
@@ -216,9 +199,11 @@ def judge_upsamplers(
     num_cases = options["cases"] if options["report"] else 0
     judges = load_judges(options, is_base=False)
     found = evaluate_models(models, samples, protocols, judges, progress, num_cases, options["save"])
+    found.leave_out({*METRICS, *MORE_METRICS}.difference(options["metrics"]))
     table = found.table()
     facts = describe(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
-    facts |= {"detail": str(options["detail"])} if options["detail"] != 1 else {}
+    if options["detail"] != 1:
+        facts["detail"] = str(options["detail"])
     facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
     if judges.lpips is not None:
         facts["LPIPS"] = options["net"]
@@ -237,13 +222,15 @@ def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
 
     shared = {name: options[name] for name in ("scale", "square", "detail", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]
-    return {
-        ", ".join([kind] * (len(low_res) > 1) + [PROMPTS[choice]] * (len(prompts) > 1)): Protocol(
-            low_res=kind, prompts=choice, **shared
-        )
-        for kind in low_res
-        for choice in prompts
-    }
+    protocols = {}
+    for kind, choice in itertools.product(low_res, prompts):
+        words = []
+        if len(low_res) > 1:
+            words.append(kind)
+        if len(prompts) > 1:
+            words.append(PROMPTS[choice])
+        protocols[", ".join(words)] = Protocol(low_res=kind, prompts=choice, **shared)
+    return protocols
 
 
 def judge_base_models(

@@ -57,7 +57,7 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
     """Train an upsampler or a base generator.
 
     CONFIG is a TOML file, or the name of one that ships with the package. On several GPUs start the same command with
-    accelerate or torchrun.
+    torchrun or accelerate.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
       gigasr train upsampler_lite --data photos/ -o runs/lite --resume
       gigasr train upsampler_lite --data photos/ -o runs/mine --init upsampler_lite
       gigasr train upsampler_64_512 --data "shards/{00000..00999}.tar"
-      accelerate launch -m gigasr train base_64 --data "shards/{00000..00999}.tar"
+      torchrun --nproc-per-node 8 -m gigasr train base_64 --data "shards/{00000..00999}.tar"
     """
     path = find_config(config)
     settings = read_config(path, overrides)
@@ -200,23 +200,16 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     """Train to the end, or until a signal asks to stop."""
     import torch
 
-    try:
-        from accelerate import Accelerator
-    except ImportError:
-        raise ImportError("accelerate: not installed; run pip install 'gigasr[train]'") from None
     from gigasr.data.shards import open_source
+    from gigasr.training.distributed import join_processes, leave_processes
     from gigasr.training.trainer import Trainer
 
     source = open_source(data, settings.train.data, settings.train.data.split)
-    tracker = None if settings.train.tracker == "none" else settings.train.tracker
-    device = options["device"]
-    accelerator = Accelerator(cpu=device == "cpu", log_with=tracker, project_dir=str(folder))
-    if device not in ("auto", accelerator.device.type):
-        raise ValueError(f"device: expected {device}, got {accelerator.device.type}; is it on this machine?")
+    device = join_processes(options["device"])
     allow_tf32 = settings.train.precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    game = game_class(settings)(settings, accelerator.device, options["lpips_features"])
-    trainer = Trainer(game, source, folder, accelerator, open_validation(data, options["validation"], settings))
+    game = game_class(settings)(settings, device, options["lpips_features"])
+    trainer = Trainer(game, source, folder, open_validation(data, options["validation"], settings))
     if options["resume"]:
         trainer.resume()
     if options["init"]:
@@ -224,7 +217,7 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     if options["init_discriminator"]:
         trainer.start_discriminator_from(options["init_discriminator"])
     with progress_bar(trainer.total_images, label, "image") as bar:
-        bar.disable |= not accelerator.is_main_process
+        bar.disable |= not trainer.is_main
         bar.update(trainer.images_seen)
 
         def progress(images: int, log: dict[str, float]) -> None:
@@ -232,6 +225,7 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
             bar.set_postfix(log)
 
         finished = trainer.fit(progress)
-    if accelerator.is_main_process:
+    if trainer.is_main:
         ending = "" if finished else "; stopped, go on with --resume"
         click.echo(f"{folder / 'model.safetensors'}  after {trainer.images_seen} images{ending}")
+    leave_processes()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, clear_errors, progress_bar
+from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, GroupedCommand, clear_errors, progress_bar
 from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     from gigasr.folders.plan import Job
     from gigasr.folders.worker import Settings, Work
-    from gigasr.models.zoo import AuraMode
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
+
+COMMON = (
+    *("output", "prompt", "prompts", "recursive", "scale", "size"),
+    *("model", "detail", "suffix", "overwrite"),
+)
 
 
 class Shard(click.ParamType):
@@ -38,7 +42,7 @@ class Shard(click.ParamType):
         return int(part), int(count)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, common=COMMON)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File, or folder for several inputs.")
 @click.option("-p", "--prompt", default="", help="What the image shows.")
@@ -69,12 +73,6 @@ class Shard(click.ParamType):
     help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
 @DETAIL
-@click.option(
-    "--aurasr-compatible",
-    "aurasr",
-    type=click.Choice(["tiles", "overlapped"]),
-    help="Reproduce the aura-sr package: its upscale_4x, or upscale_4x_overlapped, after manual_seed.",
-)
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
@@ -190,9 +188,7 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     names = ("model", "scale", "size", "seed", "fidelity", "detail", "tile", "batch", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
     depth = options["bit_depth"] and int(options["bit_depth"])
-    aurasr: AuraMode = options["aurasr"] or "gigasr"
-    chosen = {name: options[name] for name in names} | ({} if aurasr == "gigasr" else {"fidelity": 0.0})
-    return Settings(precision=precision, bit_depth=depth, aurasr=aurasr, **chosen)
+    return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
 
 
 def enlarge(

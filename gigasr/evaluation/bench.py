@@ -20,7 +20,6 @@ from gigasr.files.picture import Picture
 from gigasr.inference.devices import Place, choose_device, choose_dtype
 from gigasr.inference.engine import Engine, Model
 from gigasr.inference.rows import Rows
-from gigasr.metrics import import_basicsr
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import DEFAULT, load_model, load_upsampler
@@ -167,18 +166,17 @@ def run_unfolded(network: Upsampler, lr: Tensor, z: Tensor, tokens: TokenFeature
 
 def peer_cases(place: Place) -> list[Case]:
     """Real-ESRGAN's small and large network at 4x, on one tile, with random weights: times are the same."""
-    import_basicsr()
-    from basicsr.archs.rrdbnet_arch import RRDBNet
-    from basicsr.archs.srvgg_arch import SRVGGNetCompact
+    from spandrel.architectures.Compact import Compact
+    from spandrel.architectures.ESRGAN import ESRGAN
 
-    networks = {
-        "SRVGGNetCompact(64, 32)": SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4, act_type="prelu"),
-        "RRDBNet-23": RRDBNet(3, 3, scale=4, num_feat=64, num_block=23, num_grow_ch=32),
+    networks: dict[str, nn.Module] = {
+        "SRVGGNetCompact(64, 32)": Compact(num_feat=64, num_conv=32, upscale=4),
+        "RRDBNet-23": ESRGAN(num_filters=64, num_blocks=23, scale=4),
     }
     x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(place.home, place.dtype, memory_format=torch.channels_last)
     cases = []
     for name, network in networks.items():
-        network = network.eval().requires_grad_(False).to(place.home, place.dtype, memory_format=torch.channels_last)
+        network = network.eval().requires_grad_(False).to(place.home, place.dtype).to(memory_format=torch.channels_last)
         cases.append(Case(name, partial(network, x), (4 * PEER_SIDE) ** 2, network))
     return cases
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,13 @@ class Evaluation:
     images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Drop some figures of the images."""
+        self.images = {
+            model: {image: {name: row[name] for name in row if name not in names} for image, row in rows.items()}
+            for model, rows in self.images.items()
+        }
 
     def table(self) -> dict[str, dict[str, float]]:
         """Model -> figure -> mean over the images that have it; of seconds the median, of memory the peak."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gigasr.evaluation.cases import Case
+from gigasr.evaluation.plots import Plot, draw_svg, row_colours
 from gigasr.text_table import align
 
 Table = Mapping[str, Mapping[str, float]]  # row -> figure -> value
@@ -43,23 +44,6 @@ FIGURES = {
     "peak_mb": Figure("peak, MB", 0, -1),
     "truncation": Figure("truncation", 2),
 }
-
-
-class Axis(NamedTuple):
-    """One axis of a plot; marks are (place in 0..1, text)."""
-
-    label: str
-    marks: list[tuple[float, str]]
-
-
-@dataclass
-class Plot:
-    """Points in the unit square, by name; the origin is at the bottom left."""
-
-    x: Axis
-    y: Axis
-    points: dict[str, tuple[float, float]]
-    is_curve: bool
 
 
 @dataclass
@@ -100,11 +84,14 @@ def to_html(report: Report) -> str:
 
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    colours = row_colours(report.table)
     environment.filters |= {"picture": picture_address, "best": best_rows}
     page = environment.get_template("eval_report.html.j2")
     figures_of = {case.image: {row: rows[case.image] for row, rows in report.images.items()} for case in report.cases}
     return page.render(
         report=report,
+        colours=colours,
+        plots=[svg_address(draw_svg(each, colours)) for each in report.plots],
         figures=FIGURES,
         figures_of=figures_of,
         names=_columns(report.table.values()),
@@ -122,13 +109,12 @@ def plot(table: Table, x: str, y: str, is_log: bool = False, is_curve: bool = Fa
     }
     if not pairs:
         return None
-    xs, ys = zip(*pairs.values(), strict=True)
-    to_x, x_marks = _axis(xs, is_log)
-    to_y, y_marks = _axis(ys, False)
-    points = {name: (to_x(a), to_y(b)) for name, (a, b) in pairs.items()}
+    return Plot(_axis_label(x), _axis_label(y), pairs, is_log, is_curve)
+
+
+def _axis_label(name: str) -> str:
     arrows = {1: " ↑", -1: " ↓", 0: ""}
-    labels = [f"{FIGURES[name].label}{arrows[FIGURES[name].better]}" for name in (x, y)]
-    return Plot(Axis(labels[0], x_marks), Axis(labels[1], y_marks), points, is_curve)
+    return FIGURES[name].label + arrows[FIGURES[name].better]
 
 
 def best_rows(table: Table, name: str) -> set[str]:
@@ -146,32 +132,14 @@ def picture_address(image: Tensor) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def svg_address(svg: bytes) -> str:
+    """Return an address that holds an SVG itself."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
 def _columns(rows: Iterable[Mapping[str, float]]) -> list[str]:
     """The figures that any of the rows has, in the order of their first appearance."""
     return list({name: None for row in rows for name in row})
-
-
-def _axis(values: Sequence[float], is_log: bool) -> tuple[Any, list[tuple[float, str]]]:
-    """A function to 0..1 with some room at both ends, and round marks."""
-    scale = math.log10 if is_log else float
-    low, high = (scale(bound) for bound in (min(values), max(values)))
-    room = 0.1 * (high - low) or 0.1 * abs(high) or 0.1
-    low, high = low - room, high + room
-
-    def place(value: float) -> float:
-        return (scale(value) - low) / (high - low)
-
-    if is_log:
-        marks = [
-            m * 10.0**e
-            for e in range(math.floor(low), math.ceil(high) + 1)
-            for m in ((1,) if high - low > 2 else (1, 2, 5))
-        ]
-    else:
-        step = 10.0 ** math.floor(math.log10(high - low))
-        step *= next(m for m in (0.1, 0.2, 0.5, 1, 2) if (high - low) / (step * m) <= 6)
-        marks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return place, [(place(mark), f"{mark:.4g}") for mark in marks if 0 <= place(mark) <= 1]
 
 
 def _finite(value: Any) -> Any:

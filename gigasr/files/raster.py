@@ -165,7 +165,8 @@ def _compressor(data: np.ndarray, window_bits: int = zlib_ng.MAX_WBITS) -> "zlib
 def write_tiff(file: BinaryIO, rasters: Iterator[Raster]) -> None:
     """Write a deflated TIFF, BigTIFF where its first page may need more than 4 GiB; directories follow the samples.
 
-    Pillow has no 16-bit colour, loses EXIF when it compresses and has no strips; pyvips has no EXIF.
+    Pillow has no 16-bit colour, loses EXIF when it compresses and has no strips; pyvips has no EXIF. tifffile
+    cannot write the directories of EXIF and GPS.
 
     rasters: a picture, or pages
     """

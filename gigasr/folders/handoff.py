@@ -1,11 +1,11 @@
 """Threads beside the network's, and items handed to them, a few at a time; the failure of either side ends both."""
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -37,25 +37,28 @@ class ClosedError(Exception):
     """The reader is gone; nobody wants more items."""
 
 
+class _End(NamedTuple):
+    """Marks the end of the items."""
+
+    error: BaseException | None
+
+
 class Handoff(Generic[T]):
-    """What one thread puts, another iterates over."""
+    """Hand items from one thread to another, which iterates over them."""
 
     def __init__(self, limit: int = 1) -> None:
         """limit: items that wait at a time, at most"""
-        self.limit = limit
-        self.items: deque[T] = deque()
-        self.is_finished = self.is_closed = False
-        self.error: BaseException | None = None
-        self.changed = threading.Condition()
+        self.items: SimpleQueue[T | _End] = SimpleQueue()  # unbounded, so that the end is told without waiting
+        self.room = threading.Semaphore(limit)
+        self.is_closed = False
 
     def put(self, item: T) -> None:
         """Add an item, once there is room; ClosedError where the reader is gone."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_closed or len(self.items) < self.limit)
-            if self.is_closed:
-                raise ClosedError
-            self.items.append(item)
-            self.changed.notify_all()
+        self.room.acquire()
+        if self.is_closed:
+            self.room.release()
+            raise ClosedError
+        self.items.put(item)
 
     def feed(self, items: Iterable[T], errors: tuple[type[Exception], ...]) -> Iterator[T]:
         """Put items as they are made and give each back, until the reader is gone.
@@ -73,11 +76,8 @@ class Handoff(Generic[T]):
             self.finish(error)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """No more items come; the reader meets the error, where there is one. Of several calls the first counts."""
-        with self.changed:
-            if not self.is_finished:
-                self.is_finished, self.error = True, error
-            self.changed.notify_all()
+        """End the items; the reader meets the error, where there is one. Of several calls the first counts."""
+        self.items.put(_End(error))
 
     @contextmanager
     def ended(self) -> Iterator[None]:
@@ -90,22 +90,14 @@ class Handoff(Generic[T]):
         self.finish()
 
     def close(self, _: object = None) -> None:
-        """No more items are wanted; may be the callback of the reader's Future."""
-        with self.changed:
-            self.is_closed = True
-            self.items.clear()
-            self.changed.notify_all()
+        """Tell that no more items are wanted; may be the callback of the reader's Future."""
+        self.is_closed = True
+        self.room.release()
 
     def __iter__(self) -> Iterator[T]:
-        while (item := self._take()) is not None:
+        while not isinstance(item := self.items.get(), _End):
+            self.room.release()
             yield item
             del item
-
-    def _take(self) -> T | None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.items or self.is_finished)
-            if self.error is not None:
-                raise self.error
-            item = self.items.popleft() if self.items else None
-            self.changed.notify_all()
-            return item
+        if item.error is not None:
+            raise item.error

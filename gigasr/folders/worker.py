@@ -19,11 +19,18 @@ from gigasr.files.images import read_frames, read_metadata
 from gigasr.files.picture import Picture, PictureStrips, Timing
 from gigasr.folders.handoff import Handoff, background_thread
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import DEFAULT, AuraMode, find, load_model, model_scale
+from gigasr.models.zoo import DEFAULT, find, load_model, model_scale
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size
 
 ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
+# A fingerprint's parts, in its order: files that earlier versions made keep theirs. Hence there is no detail where it
+# is 1, and some parts no longer vary.
+_FINGERPRINTED = (
+    *("model", "scale", "size", "seed", "fidelity", "detail", "tile", "aurasr"),
+    *("precision", "quality", "bit_depth", "device", "overwrite"),
+)
+_CONSTANTS = {"aurasr": "gigasr", "device": "", "overwrite": False}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,6 @@ class Settings:
     fidelity: float = 1.0
     detail: float = 1.0
     tile: int = 0  # px; 0 = auto
-    aurasr: AuraMode = "gigasr"  # how AuraSR's weights are run
     precision: str = "auto"
     quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
     bit_depth: int | None = None  # 8 or 16; None = that of the input
@@ -87,11 +93,8 @@ class Worker:
         scale = settings.scale and float(settings.scale)  # 8 and 8.0 are one option
         if scale and scale == model_scale(settings.model):
             scale = None  # as where none is given
-        settings = replace(settings, scale=scale, device="", overwrite=False)
-        self.options = asdict(settings) | {"model": hash_file(find(settings.model))}
-        del self.options["batch"]  # which has no effect; files made before there was one keep their fingerprint
-        if settings.detail == 1:  # likewise
-            del self.options["detail"]
+        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find(settings.model)), "scale": scale}
+        self.options = {name: known[name] for name in _FINGERPRINTED if name != "detail" or settings.detail != 1}
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
@@ -164,7 +167,7 @@ class Worker:
         """The model, loaded once."""
         if self.resolver is None:
             settings = self.settings
-            model = load_model(settings.model, settings.aurasr)
+            model = load_model(settings.model)
             self.resolver = SuperResolver(
                 model, settings.device, settings.precision, settings.tile, batch=settings.batch
             )

@@ -74,7 +74,7 @@ class UpLevel(nn.Module):
 
 
 class AuraNetwork(nn.Module):
-    """AuraSR for one z, or for one z per sample; in two parts, as engines want it."""
+    """AuraSR for one z; in two parts, as engines want it."""
 
     def __init__(self, layers: Layers, config: AuraConfig) -> None:
         """The layers are asked for in the order of the forward pass, in which the file keeps their styles."""
@@ -124,36 +124,29 @@ class AuraNetwork(nn.Module):
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H', W'], without the margin"""
-        return crop(self.unit_body((lr / 2 + 0.5).to(self.dtype, memory_format=torch.channels_last)), margin)
+        skips: list[Tensor] = []
+        unit = (lr / 2 + 0.5).clamp(0, 1)  # as the weights want it; noise may have led out of that
+        x = self.stem(unit.to(self.dtype, memory_format=torch.channels_last))
+        for level in self.downs:
+            x = level(x, skips)
+        x = self.mid2(self.mid_attention(self.mid1(x)))
+        for level in self.ups:
+            x = level(x, skips)
+        return crop(x, margin)
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
 
         Pixels that only the margin needs are cropped away level by level.
         """
-        return self.unit_tail(features.to(self.dtype), margin).float() * 2 - 1
+        x = features.to(self.dtype)
+        for level, halo in zip(self.tops, self.halos[1:], strict=True):
+            x, margin = shrink(level(x, []), double(margin), halo)
+        return crop(self.to_rgb(self.final(x)), margin).float() * 2 - 1
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
         return self.tail(self.body(lr), lr)
-
-    def unit_body(self, lr: Tensor) -> Tensor:
-        """The body on values in [0, 1], as the weights want them; noise may lead out of that."""
-        skips: list[Tensor] = []
-        x = self.stem(lr.clamp(0, 1))
-        for level in self.downs:
-            x = level(x, skips)
-        x = self.mid2(self.mid_attention(self.mid1(x)))
-        for level in self.ups:
-            x = level(x, skips)
-        return x
-
-    def unit_tail(self, features: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
-        """The tail, with results in about [0, 1]."""
-        x = features
-        for level, halo in zip(self.tops, self.halos[1:], strict=True):
-            x, margin = shrink(level(x, []), double(margin), halo)
-        return crop(self.to_rgb(self.final(x)), margin)
 
 
 class AuraWeights:
@@ -185,12 +178,6 @@ class AuraWeights:
     def fold(self, z: Tensor, dtype: torch.dtype = torch.float32) -> AuraNetwork:
         """The network for one z [1, z_dim]: plain convolutions in dtype, on the device of z."""
         return AuraNetwork(Layers(self.tensors, self.config.self_attn_heads, z, dtype), self.config).eval()
-
-    @torch.no_grad()
-    def per_sample(self, z: Tensor) -> AuraNetwork:
-        """The network for a batch whose samples each have their own z [B, z_dim]; nothing is folded."""
-        layers = Layers(self.tensors, self.config.self_attn_heads, z, torch.float32, is_folded=False)
-        return AuraNetwork(layers, self.config).eval()
 
 
 class AuraModel:

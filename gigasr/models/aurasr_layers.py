@@ -1,4 +1,4 @@
-"""The layers of AuraSR's network, made of the tensors of a file for one z or for one z per sample."""
+"""The layers of AuraSR's network, made of the tensors of a file for one z."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.inference.tiling import Region, blend_strips
-from gigasr.networks.ops import conv2d_per_sample, modulate, select_kernel
+from gigasr.networks.ops import modulate, select_kernel
 
 UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
 LR_MUL = 0.1  # of the style network
@@ -17,41 +17,13 @@ SLOPE = 0.2  # its leaky ReLU's
 EPS = 1e-8  # least squared norm of a kernel
 
 
-class TileConv2d(nn.Module):
-    """An adaptive convolution whose samples each have their own z; the kernels are made on every call.
-
-    The order of operations is the original's, so that the results are the same to the last bit.
-    """
-
-    def __init__(self, bank: Tensor, styles: Tensor, logits: Tensor) -> None:
-        super().__init__()
-        self.bank, self.styles, self.shares = bank, styles, logits.softmax(dim=-1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, I, H, W], of as many samples as styles -> [B, O, H, W]"""
-        kernels = torch.stack([(self.bank * share[:, None, None, None, None]).sum(dim=0) for share in self.shares])
-        return conv2d_per_sample(x, normalize(modulate(kernels, self.styles + 1)))
-
-
 def normalize(kernel: Tensor) -> Tensor:
     """Give every output channel's kernel the norm 1. kernel: [B, O, I, K, K] -> the same shape"""
     return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=EPS).rsqrt()
 
 
-class Doubling(nn.Module):
-    """A convolution on the map doubled to its nearest neighbours."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, I, H, W] -> [B, O, 2H, 2W]"""
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-
-
 class FoldedDoubling(nn.Module):
-    """The same without the doubled map, with the kernel that `by_position` makes."""
+    """Convolve the map doubled to its nearest neighbours, without making it: with the kernel of `by_position`."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -159,13 +131,11 @@ def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Regio
 
 
 class Layers:
-    """Makes layers of a file's tensors, for one z or for one z per sample."""
+    """Makes layers of a file's tensors, for one z."""
 
-    def __init__(
-        self, tensors: Mapping[str, Tensor], heads: int, z: Tensor, dtype: torch.dtype, is_folded: bool = True
-    ) -> None:
-        """heads: of attention; z: [B, z_dim], B = 1 where folded. The layers are in dtype, on the device of z."""
-        self.tensors, self.heads, self.z, self.dtype, self.is_folded = tensors, heads, z, dtype, is_folded
+    def __init__(self, tensors: Mapping[str, Tensor], heads: int, z: Tensor, dtype: torch.dtype) -> None:
+        """heads: of attention; z: [1, z_dim]. The layers are in dtype, on the device of z."""
+        self.tensors, self.heads, self.z, self.dtype = tensors, heads, z, dtype
         self.unused = {name for name in tensors if not name.endswith(UNUSED)}
         self.styles, self.taken = self.all_styles(), 0
 
@@ -179,7 +149,7 @@ class Layers:
         return list(takewhile(lambda each: each + ending in self.tensors, (f"{name}.{i}" for i in count())))
 
     def all_styles(self) -> Tensor:
-        """The styles and the logits of all adaptive convolutions, one after the other: [B, S]"""
+        """The styles and the logits of all adaptive convolutions, one after the other: [1, S]"""
         x = F.normalize(self.z, dim=1)
         for i in takewhile(lambda i: f"style_network.net.{i}.weight" in self.tensors, count(step=2)):
             weight, bias = (self.read(f"style_network.net.{i}.{part}") * LR_MUL for part in ("weight", "bias"))
@@ -188,7 +158,7 @@ class Layers:
         return F.linear(x, weight, bias)
 
     def take(self, length: int) -> Tensor:
-        """The next styles: [B, length]"""
+        """The next styles: [1, length]"""
         self.taken += length
         return self.styles[:, self.taken - length : self.taken]
 
@@ -198,10 +168,8 @@ class Layers:
         bias = self.read(f"{name}.bias") if f"{name}.bias" in self.tensors else None
         return self.plain_conv(weight, bias, stride)
 
-    def doubling(self, name: str) -> nn.Module:
+    def doubling(self, name: str) -> FoldedDoubling:
         """A convolution on the doubled map."""
-        if not self.is_folded:
-            return Doubling(self.conv(name))
         weight, bias = by_position(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
         return FoldedDoubling(self.plain_conv(weight, bias))
 
@@ -209,18 +177,15 @@ class Layers:
         """weight: [O, I, K, K]"""
         out_channels, in_channels, size, _ = weight.shape
         conv = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, bias=bias is not None, device="meta")
-        layout = torch.channels_last if self.is_folded else torch.contiguous_format
-        conv.weight = nn.Parameter(weight.to(self.dtype, memory_format=layout), requires_grad=False)
+        conv.weight = nn.Parameter(weight.to(self.dtype, memory_format=torch.channels_last), requires_grad=False)
         if bias is not None:
             conv.bias = nn.Parameter(bias.to(self.dtype), requires_grad=False)
         return conv
 
-    def adaptive_conv(self, name: str) -> nn.Module:
-        """An adaptive convolution: folded for one z."""
+    def adaptive_conv(self, name: str) -> nn.Conv2d:
+        """An adaptive convolution, folded."""
         bank = self.read(f"{name}.proj.weights")
         styles, logits = self.take(bank.shape[2]), self.take(bank.shape[0])
-        if not self.is_folded:
-            return TileConv2d(bank, styles, logits)
         return self.plain_conv(normalize(modulate(select_kernel(bank, logits), styles + 1))[0], None)
 
     def block(self, name: str) -> Block:

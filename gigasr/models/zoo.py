@@ -3,14 +3,12 @@
 import functools
 import json
 from pathlib import Path
-from typing import Literal
 
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.config.strict import parse
 from gigasr.files.formats import suffix_of
 from gigasr.inference.engine import Model
 from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraModel, AuraWeights
-from gigasr.models.aurasr_tiles import TileModel
 from gigasr.models.checkpoint import (
     CONFIG,
     CheckpointError,
@@ -30,7 +28,6 @@ from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
 
 DEFAULT = "upsampler_lite"
-AuraMode = Literal["gigasr", "tiles", "overlapped"]
 
 
 def bundled() -> list[str]:
@@ -55,20 +52,14 @@ def find(name: str) -> Path:
     )
 
 
-def load_model(name: str = DEFAULT, aurasr: AuraMode = "gigasr") -> Model:
-    """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows.
-
-    aurasr: how AuraSR's weights are run: as gigasr does, or as the aura-sr package does, tile by tile
-    """
+def load_model(name: str = DEFAULT) -> Model:
+    """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows."""
     path = find(name)
-    if is_onnx(path) and aurasr == "gigasr":
+    if is_onnx(path):
         return load_onnx(path)
     tensors, header = open_weights(path)
     if all(key in tensors for key in SIGNATURE):
-        weights = AuraWeights(tensors, read_aura_config(path), str(path))
-        return AuraModel(weights) if aurasr == "gigasr" else TileModel(weights, aurasr == "overlapped")
-    if aurasr != "gigasr":
-        raise ValueError(f"aurasr-compatible: expected the weights of AuraSR, got {path}; leave the option out")
+        return AuraModel(AuraWeights(tensors, read_aura_config(path), str(path)))
     if "kind" in header:
         return PromptedUpsampler(load_upsampler(str(path)))
     from gigasr.models.spandrel_plugin import register

@@ -1,5 +1,6 @@
 """One network in several processes: replicas (DDP), shards (FSDP), and states that fit any number of them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -18,12 +19,53 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from gigasr.inference.devices import choose_device
+
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # states are whole, whatever the number of processes
 
 
+def join_processes(name: str) -> torch.device:
+    """Join the processes that a launcher has started, and return the device of this one.
+
+    torchrun and `accelerate launch` say by environment variables which process this is: WORLD_SIZE, RANK, LOCAL_RANK,
+    MASTER_ADDR and MASTER_PORT. Without them it trains alone.
+
+    name: auto, cpu, cuda or mps; ValueError for a device that this machine lacks
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return choose_device(name)
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        device = choose_device(name)
+        dist.init_process_group("gloo")
+        return device
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError("LOCAL_RANK: expected the process's number on its node, got none; start it with torchrun")
+    device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", device_id=device)
+    return device
+
+
+def leave_processes() -> None:
+    """End what join_processes began; not after an error, as others may still wait for this process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def num_processes() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    if num_processes() > 1:
+        dist.barrier()
 
 
 def replicate(module: nn.Module, device: torch.device, in_part: bool = False) -> nn.Module:
@@ -135,4 +177,4 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
         return x, 0
     parts = [torch.empty_like(x) for _ in range(num_processes())]
     dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts), dist.get_rank() * len(x)
+    return torch.cat(parts), process_index() * len(x)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from torch import Tensor
 
 from gigasr.files.atomic import replacing
 from gigasr.pixels import signed_to_uint8
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from gigasr.training.distributed import process_index
 
 CAPTION_HEIGHT = 14  # px
 
@@ -26,16 +24,27 @@ CAPTION_HEIGHT = 14  # px
 class RunLog:
     """Writes on the first process, stays silent on all others."""
 
-    def __init__(self, folder: Path, accelerator: "Accelerator", tracker: str) -> None:
-        self.folder, self.accelerator, self.tracker = folder, accelerator, tracker
-        self.is_main = accelerator.is_main_process
+    def __init__(self, folder: Path, tracker: str) -> None:
+        self.folder, self.is_main = folder, process_index() == 0
         self.recent: dict[str, list[float]] = {}
+        self.board: Any = None  # TensorBoard's SummaryWriter
+        self.wandb: Any = None  # a run
         if self.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-        if tracker != "none":
-            accelerator.init_trackers("gigasr", init_kwargs={"wandb": {"dir": str(folder), "name": folder.name}})
-            if tracker not in {known.name for known in accelerator.trackers}:
-                raise ImportError(f"{tracker}: not installed; run pip install {tracker}, or --set train.tracker=none")
+        try:
+            if tracker == "tensorboard":
+                from torch.utils.tensorboard import SummaryWriter
+
+                if self.is_main:
+                    self.board = SummaryWriter(folder / "gigasr")
+            elif tracker == "wandb":
+                import wandb
+
+                if self.is_main:
+                    self.wandb = wandb.init(project="gigasr", name=folder.name, dir=str(folder))
+        except ImportError:
+            advice = f"run pip install {tracker}, or --set train.tracker=none"
+            raise ImportError(f"{tracker}: not installed; {advice}") from None
 
     def trim(self, step: int) -> None:
         """Drop the lines of later steps, which a run that was killed after its last save has left: they come again."""
@@ -65,8 +74,12 @@ class RunLog:
         row = {"step": step, "images": images} | {key: round(value, 5) for key, value in values.items()}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self.tracker != "none":
-            self.accelerator.log(values, step=images)
+        if self.board is not None:
+            for key, value in values.items():
+                self.board.add_scalar(key, value, images)
+            self.board.flush()
+        if self.wandb is not None:
+            self.wandb.log(values, step=images)
 
     def write_samples(self, images: int, columns: Sequence[Tensor], captions: Sequence[str]) -> None:
         """Save a grid, one row per caption.
@@ -77,16 +90,15 @@ class RunLog:
             return
         grid = draw_grid(columns, captions)
         grid.save(self.folder / f"samples-{images:08d}.png")
-        if self.tracker == "tensorboard":
-            writer: Any = self.accelerator.get_tracker("tensorboard")
-            writer.log_images({"samples": np.asarray(grid)[None]}, step=images, dataformats="NHWC")
-        elif self.tracker == "wandb":
-            self.accelerator.get_tracker("wandb").log_images({"samples": [grid]}, step=images)
+        if self.board is not None:
+            self.board.add_image("samples", np.asarray(grid), images, dataformats="HWC")
 
     def close(self) -> None:
         """Flush the tracker."""
-        if self.tracker != "none":
-            self.accelerator.end_training()
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
 
 
 def draw_grid(columns: Sequence[Tensor], captions: Sequence[str]) -> Image.Image:

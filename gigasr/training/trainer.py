@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,17 @@ from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSchedule
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
-from gigasr.training.distributed import any_process, load_module_state, mean_over_processes, module_state
+from gigasr.training.distributed import (
+    any_process,
+    load_module_state,
+    mean_over_processes,
+    module_state,
+    num_processes,
+    process_index,
+    wait_for_all,
+)
 from gigasr.training.game import Batch, Game
 from gigasr.training.run_log import RunLog, stop_requests
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 VALIDATION_IMAGES = 32
 SAMPLES = 4  # rows of a grid
@@ -40,17 +45,15 @@ class Source(Protocol):
 class Trainer:
     """Play a game on a source of crops; everything it writes goes into one folder."""
 
-    def __init__(
-        self, game: Game, source: Source, folder: Path, accelerator: "Accelerator", validation: Source | None = None
-    ) -> None:
+    def __init__(self, game: Game, source: Source, folder: Path, validation: Source | None = None) -> None:
         self.game, self.train = game, game.train
         self.source, self.validation = source, validation
-        self.folder, self.accelerator = folder, accelerator
+        self.folder, self.is_main = folder, process_index() == 0
         self.images_seen = self.step = 0
         self.phase_start = 0  # images seen when the present phase begins
         for phase in self.train.phases:
             self.micro_batch_size(phase)  # wrong ones are an error now, not when their turn comes
-        self.log = RunLog(folder, accelerator, self.train.tracker)
+        self.log = RunLog(folder, self.train.tracker)
 
     @property
     def total_images(self) -> int:
@@ -121,7 +124,7 @@ class Trainer:
 
     def micro_batch_size(self, phase: PhaseConfig) -> int:
         """Images of one micro-batch in one process."""
-        return phase.micro_batch_size(self.accelerator.num_processes * self.train.accumulation)
+        return phase.micro_batch_size(num_processes() * self.train.accumulation)
 
     def batches(
         self,
@@ -133,7 +136,7 @@ class Trainer:
         start: int | None = None,
     ) -> Iterator[Batch]:
         """Yield this process's micro-batches from where the run stands, or from `start`, to at least `end`."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rank, world = process_index(), num_processes()
         start = self.images_seen if start is None else start
         block = size * world * self.train.accumulation
         end = start + math.ceil((end - start) / block) * block  # whole steps
@@ -171,12 +174,12 @@ class Trainer:
             "images_seen": self.images_seen,
             "step": self.step,
         }
-        if self.accelerator.is_main_process:
+        if self.is_main:
             config = game.generator_config.model_dump(mode="json")
             save_weights(self.folder / "model.safetensors", average, game.kind, config, torch.float32)
             self.save_discriminator()
             save_state(self.folder / "state.pt", state)
-        self.accelerator.wait_for_everyone()
+        wait_for_all()
 
     def save_discriminator(self) -> None:
         """Write the discriminator's weights in half precision, for other runs to start from."""
@@ -191,7 +194,7 @@ class Trainer:
         A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
         Raises CheckpointError where the networks are others.
         """
-        if self.accelerator.is_main_process:
+        if self.is_main:
             remove_leftovers(self.folder)  # a state may have been killed while it was saved
         path = self.folder / "state.pt"
         state = load_state(path)
