@@ -2,7 +2,8 @@
 # make test   run the tests
 # make lint   check style and types
 #
-# Each installs what it needs into .venv on the first run, and again when pyproject.toml changes.
+# Each installs what it needs into .venv on the first run, and again when pyproject.toml changes. With
+# PIP_CONSTRAINT=constraints.txt it installs the versions that CI does.
 
 PYTHON ?= python3
 PHOTO := examples/colosseum

@@ -6,4 +6,4 @@ Folders of data, such as gigasr/weights, count as packages.
 
 from setuptools import find_namespace_packages, setup
 
-setup(packages=[*find_namespace_packages(include=["gigasr*"]), "gigasr.configs"])
+setup(packages=[*find_namespace_packages(include=["gigasr*"]), "gigasr.configs", "gigasr.configs.ablation"])

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Picture", "SuperResolver", "read_image", "write_image"]
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ HOMES = {
     "read_image": "files.images",
     "write_image": "files.image_writer",
 }
+
+
+def __dir__() -> list[str]:
+    """List the public names, which tab completion offers."""
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

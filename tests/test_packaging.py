@@ -1,19 +1,34 @@
-"""What is installed is whole, from a checkout and from a wheel."""
+"""What is installed is whole, from a checkout and from a wheel; its versions and extras agree wherever they stand."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+import gigasr
 from gigasr.cli import main
 from gigasr.config.shipped import config_folder, config_names, find_config
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = {"gigasr": "gigasr", "gigasr_base": "gigasr_base", "configs": "gigasr/configs"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def project() -> dict[str, dict[str, list[str]]]:
+    """Return the table [project] of pyproject.toml."""
+    table: dict[str, dict[str, list[str]]] = tomllib.loads(read("pyproject.toml"))["project"]
+    return table
 
 
 def copy_without_weights(source: str, target: str) -> None:
@@ -90,3 +105,34 @@ def test_an_unknown_config_lists_the_known_ones(command: list[str]) -> None:
     assert result.exit_code == 1
     assert "config: expected a TOML file or one of ablation/01_stylegan2, " in result.output
     assert "upsampler_tiny, got 'upsampler_tinny'; check the spelling" in result.output
+
+
+def test_the_workflow_installs_the_extras_of_the_makefile_and_those_are_all() -> None:
+    extras = [
+        re.findall(r"--editable \"?\.\[([\w,-]+)\]", read(name)) for name in ("Makefile", ".github/workflows/ci.yml")
+    ]
+    assert extras[0] == extras[1]
+    assert [set(names.split(",")) for names in extras[0]] == [project()["optional-dependencies"].keys()]
+
+
+def test_every_requirement_is_pinned_at_a_version_that_it_allows() -> None:
+    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    texts = [
+        *project()["dependencies"],
+        *(text for extra in project()["optional-dependencies"].values() for text in extra),
+    ]
+    assert texts
+    for requirement in map(Requirement, texts):
+        pinned = pins.get(canonicalize_name(requirement.name))
+        assert pinned and requirement.specifier.contains(pinned), f"{requirement}: pinned at {pinned}"
+
+
+def test_one_version_stands_everywhere() -> None:
+    assert f"\nversion: {gigasr.__version__}\n" in read("CITATION.cff")
+    assert re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)[0] == gigasr.__version__
+
+
+def test_completion_offers_the_public_names_and_nothing_else() -> None:
+    assert set(dir(gigasr)) == {"Picture", "SuperResolver", "read_image", "write_image", "__version__"}
+    assert all(getattr(gigasr, name) for name in dir(gigasr))
