@@ -11,22 +11,22 @@ from torch import Tensor
 from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
 from gigasr.files.transpose import mirror, mirror_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
-from gigasr.inference.devices import Place, choose_devices, choose_dtype
+from gigasr.inference.devices import ExecutionPlan, choose_devices, choose_dtype
 from gigasr.inference.engine import BodyTailEngine, Engine, Model
 from gigasr.inference.noise import check_seed
-from gigasr.inference.rows import Rows, resize_rows
+from gigasr.inference.row_stream import RowStream, resize_rows
 from gigasr.models.zoo import DEFAULT, load_model
 from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
 
 MOST_DETAIL = 2
-WIDEST = 12_288  # px; an input that is wider than this, and than high, is enlarged transposed
+WIDEST = 12_288  # px; an input that is wider than this, and than high, is upscaled transposed
 PART = 64  # rows of the input taken at a time
 
 
 class SuperResolver:
-    """One model, ready to enlarge pictures.
+    """One model, ready to upscale pictures.
 
     >>> resolver = SuperResolver.from_pretrained()
     >>> result = resolver.upscale(read_image(path), prompt="stone arches", scale=8)
@@ -43,16 +43,16 @@ class SuperResolver:
     ) -> None:
         """
         device: "auto", or one or several of torch's with commas between; one picture is spread over all of them
-        tile:   side of the network's regions in low-res px, 0 = auto
+        tile:   side of the network's tiles in low-res px, 0 = auto
         strip:  low-res rows per strip, 0 = auto
-        batch:  regions at a time on each device, 0 = auto
+        batch:  tiles at a time on each device, 0 = auto
         """
         for name, value in {"tile": tile, "strip": strip, "batch": batch}.items():
             if value < 0:
                 raise ValueError(f"{name}: expected at least 0, got {value}; 0 = auto")
         devices = choose_devices(str(device))
         self.model = model
-        self.place = Place(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
+        self.execution = ExecutionPlan(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
         self.latest: tuple[str, int] = "", 0  # the prompt and seed of the engines
         self.engines: dict[int, Engine] = {}  # by scale
 
@@ -73,7 +73,7 @@ class SuperResolver:
         restore: float = 1.0,
         progress: Progress | None = None,
     ) -> Picture:
-        """Enlarge a picture and give the result as a whole.
+        """Upscale a picture and give the result as a whole.
 
         prompt:   what it shows; may be empty
         scale:    1..64, any number; the network's own scale where neither scale nor size is given
@@ -97,10 +97,10 @@ class SuperResolver:
         detail: float = 1.0,
         restore: float = 1.0,
     ) -> PictureStrips:
-        """Enlarge a picture strip by strip, as they are asked for; no more than some strips are held at any time.
+        """Upscale a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
         The arguments are those of `upscale`. Wrong ones are an error here, before the first strip. As memory grows with
-        the width, a very wide picture is enlarged as its mirror image at the diagonal, and lies in a temporary file,
+        the width, a very wide picture is upscaled as its mirror image at the diagonal, and lies in a temporary file,
         3 bytes a pixel (4 with alpha, twice that for 16 bit), before the first strip comes.
         """
         check_picture(picture)
@@ -132,7 +132,7 @@ class SuperResolver:
         if key != self.latest:
             self.latest, self.engines = key, {}
         if scale not in self.engines:
-            self.engines[scale] = self.model.engine(*key, self.place, scale)
+            self.engines[scale] = self.model.engine(*key, self.execution, scale)
         return self.engines[scale]
 
     @torch.inference_mode()
@@ -147,9 +147,9 @@ class SuperResolver:
         restore: float,
     ) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
-        parts = (part[None].to(self.place.home) * 2 - 1 for part in opaque.split(PART, dim=1))
-        rows = Rows(picture.size, parts)
-        alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, target)
+        parts = (part[None].to(self.execution.main_device) * 2 - 1 for part in opaque.split(PART, dim=1))
+        rows = RowStream(picture.size, parts)
+        alpha = None if picture.alpha is None else resize_alpha(picture.alpha, target)
         dpi = scale_dpi(picture, target)
         inputs = plan_passes(picture.size, target, self.model.scale)
         for pass_size, next_size in zip(inputs, [*inputs[1:], target], strict=True):
@@ -168,20 +168,20 @@ class SuperResolver:
             top = bottom
 
 
-def one_pass(engine: Engine, lr: Rows, seed: int, fidelity: float, detail: float, restore: float) -> Rows:
-    """Enlarge an image once. lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]"""
+def one_pass(engine: Engine, lr: RowStream, seed: int, fidelity: float, detail: float, restore: float) -> RowStream:
+    """Upscale an image once. lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]"""
     scale = engine.scale
     size = lr.size[0] * scale, lr.size[1] * scale
     is_corrected = fidelity > 0 and scale > 1  # one of the same size would be made the input again
     if isinstance(engine, BodyTailEngine):
         root, made = engine.restored(lr, seed, restore)
     else:
-        root, made = lr, engine.strips(lr.fork() if is_corrected or detail != 1 else lr, seed)
+        root, made = lr, engine.strips(lr.tee() if is_corrected or detail != 1 else lr, seed)
     if detail != 1:
-        made = scale_detail(made, root.fork() if is_corrected else root, scale, detail)
+        made = scale_detail(made, root.tee() if is_corrected else root, scale, detail)
     if is_corrected:
         made = correct_strips((strip.clamp_(-1, 1) for strip in made), root, scale, fidelity)
-    return Rows(size, made)
+    return RowStream(size, made)
 
 
 def choose_scale(scales: list[int], size: tuple[int, int], target: tuple[int, int]) -> int:
@@ -204,15 +204,15 @@ def check_picture(picture: Picture) -> None:
                 raise ValueError(f"picture.{name}: expected values in 0..1, got {low:g} to {high:g}; scale or clamp it")
 
 
-def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Rows:
+def resize_alpha(alpha: Tensor, size: tuple[int, int]) -> RowStream:
     """Resize an alpha map [1, H, W], bicubic, without the network, whose texture would be dirt in it; -> [1, 1, *size]
 
     One that is the same everywhere is so exactly.
     """
     if alpha.amin() < alpha.amax():
-        return resize_rows(Rows.of(alpha[None]), size)
+        return resize_rows(RowStream.from_tensor(alpha[None]), size)
     row = alpha[None, :, :1, :1].expand(1, 1, 1, size[1])
-    return Rows(size, itertools.repeat(row, size[0]))
+    return RowStream(size, itertools.repeat(row, size[0]))
 
 
 def scale_dpi(picture: Picture, size: tuple[int, int]) -> tuple[float, float] | None:

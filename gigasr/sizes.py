@@ -33,19 +33,19 @@ def target_size(
     if size is None:
         scale = default if scale is None else float(scale)
         if not 1 <= scale <= MAX_SCALE:
-            raise ValueError(f"scale: expected 1..{MAX_SCALE}, got {scale:g}; enlarge twice for more")
+            raise ValueError(f"scale: expected 1..{MAX_SCALE}, got {scale:g}; upscale twice for more")
         return round(height * scale), round(width * scale)
     if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):
         raise ValueError(f"size: expected (height, width) in whole px, got {size!r}; scale takes a factor")
     if size[0] < height or size[1] < width:
-        raise ValueError(f"size: expected at least {width}x{height} px, got {size[1]}x{size[0]}; gigasr only enlarges")
+        raise ValueError(f"size: expected at least {width}x{height} px, got {size[1]}x{size[0]}; gigasr only upscales")
     if max(size[0] / height, size[1] / width) > MAX_SCALE:
         raise ValueError(f"size: expected at most {MAX_SCALE} times {width}x{height} px, got {size[1]}x{size[0]}")
     return size
 
 
 def plan_passes(size: tuple[int, int], target: tuple[int, int], scale: int) -> list[tuple[int, int]]:
-    """Input sizes of the passes that lead to at least the target; each pass enlarges by `scale`, one of 1 only cleans.
+    """Input sizes of the passes that lead to at least the target; each pass upscales by `scale`, one of 1 only cleans.
 
     The first pass takes the picture itself. A later one takes what an exact last pass would need, so that no pass works
     on pixels that are thrown away, but at least twice the picture: closer to its own size, detail would be lost between

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from gigasr.config.model import check_players
+from gigasr.config.model import check_networks
 from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig
 from gigasr.config.strict import Strict, parse
 from gigasr.config.tables import read_tables
@@ -50,16 +50,16 @@ class BaseConfig(Strict):
     def check(self) -> "BaseConfig":
         for phase in self.train.phases:
             check_crop(phase, self.generator)
-        check_players(self.generator, len(self.generator.levels), self.discriminator, self.train)
+        check_networks(self.generator, len(self.generator.levels), self.discriminator, self.train)
         return self
 
 
 def check_crop(phase: PhaseConfig, generator: GeneratorConfig) -> None:
     """Raise ValueError unless a phase trains whole levels, and all of them where the discriminator plays."""
-    plays = phase.plays or phase.loss.vision
-    sizes = generator.sizes[-1:] if plays else generator.sizes
+    is_adversarial = phase.is_adversarial or phase.loss.vision
+    sizes = generator.sizes[-1:] if is_adversarial else generator.sizes
     if phase.crop not in sizes:
-        reason = "; with less only regression terms may have a weight" if plays else ""
+        reason = "; with less only regression terms may have a weight" if is_adversarial else ""
         raise ValueError(f"train.phases.crop: expected {' or '.join(map(str, sizes))} px, got {phase.crop}{reason}")
 
 

@@ -1,4 +1,4 @@
-"""Judge a base generator over truncations: FID to real images, CLIP score, and sheets to look at."""
+"""Evaluate a base generator over truncations: FID to real images, CLIP score, and sheets to look at."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from gigasr.inference.noise import check_seed
 from gigasr.metrics import ClipScore, FeatureSet, FrozenFeatures
 from gigasr.networks.ops import resize
 from gigasr.pixels import to_uint8
-from gigasr_base.figures import hit_rate, nearest
+from gigasr_base.metrics import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage
 
 SHEET = 64  # images on a sheet
@@ -23,7 +23,7 @@ SHEET = 64  # images on a sheet
 
 @dataclass
 class BaseEvaluation:
-    """What was found: figures, those of each image too, and a sheet, uint8 [3, H, W], by model and truncation."""
+    """What was found: metrics, those of each image too, and a sheet, uint8 [3, H, W], by model and truncation."""
 
     table: dict[str, dict[str, float]] = field(default_factory=dict)
     images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class BaseEvaluation:
 
 
 def evaluate_base(
-    painters: dict[str, TextToImage],
+    base_models: dict[str, TextToImage],
     samples: Mapping[str, Sample],
     truncations: Sequence[float],
     seed: int,
@@ -39,27 +39,27 @@ def evaluate_base(
     clip: ClipScore | None,
     progress: Callable[[int], None],
 ) -> BaseEvaluation:
-    """Paint the first caption of every sample, with seed, seed + 1, …, at every truncation.
+    """Generate an image of the first caption of every sample, with seed, seed + 1, …, at every truncation.
 
     samples: real images with captions, by name; FID is taken to them, made square and reduced to the model's size
     """
     check_seed(seed + len(samples) - 1)
     found = BaseEvaluation()
-    for name, painter in painters.items():
+    for name, base_model in base_models.items():
         real = FeatureSet(features)
         for sample in samples.values():
-            real.add(load_real(sample, painter.size))
+            real.add(load_real(sample, base_model.size))
         for truncation in truncations:
             fake, rows, images = FeatureSet(features), [], []
             for number, sample in enumerate(samples.values()):
                 prompt, began = sample.captions[0], time.perf_counter()
-                image = painter.generate([prompt], [seed + number], truncation)[0]
+                image = base_model.generate([prompt], [seed + number], truncation)[0]
                 rows.append({"seconds": time.perf_counter() - began})
                 if clip is not None:
                     rows[-1]["clip"] = clip(image, prompt)
                 fake.add(image)
                 images.append(image)
-                progress(len(painters) * len(truncations) * len(samples))
+                progress(len(base_models) * len(truncations) * len(samples))
             label = f"{name}, truncation {truncation:g}"
             found.images[label] = dict(zip(samples, rows, strict=True))
             means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
@@ -69,7 +69,7 @@ def evaluate_base(
 
 
 def retrieval(fake: FeatureSet, real: FeatureSet) -> dict[str, float]:
-    """The share of paintings for which the image of their caption is among the five real ones that are most alike."""
+    """The share of images for which the image of their caption is among the five real ones that are most alike."""
     if fake.features is None:
         return {}
     names = [str(i) for i in range(len(real.whole))]

@@ -13,14 +13,14 @@ from gigasr.networks.ops import resize
 from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import target_size
-from gigasr_base.figures import frame_steps
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.metrics import frame_steps
 from gigasr_base.zoo import DEFAULT, load_base
 
 
 class TextToImage:
-    """One base generator, ready to paint prompts; images are square, of `size` px.
+    """One base generator, ready to generate images of prompts; images are square, of `size` px.
 
     >>> painter = TextToImage.from_pretrained()
     >>> images = painter.generate(["a red apple", "a green apple"], seeds=[0, 0], truncation=0.7)
@@ -48,10 +48,10 @@ class TextToImage:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
-        """Paint one image per pair of prompt and seed."""
+        """Generate one image per pair of prompt and seed."""
         rows = paired(prompts=prompts, seeds=seeds)
         conditions = (self.condition(prompt, seed, truncation) for prompt, seed in rows)
-        return torch.cat([self.paint(self.everywhere(condition)) for condition in conditions])
+        return torch.cat([self.synthesize(self.everywhere(condition)) for condition in conditions])
 
     @torch.no_grad()
     def mix(
@@ -63,7 +63,7 @@ class TextToImage:
         truncation: float = 1.0,
         style_seeds: Sequence[int] | None = None,
     ) -> Tensor:
-        """Paint images whose levels at and above mix_at px follow another prompt, or another seed, or both.
+        """Generate images whose levels at and above mix_at px follow another prompt, or another seed, or both.
 
         style_seeds: one per seed; None = the same seeds
         """
@@ -71,7 +71,7 @@ class TextToImage:
         images = []
         for seed, style_seed in paired(seeds=seeds, style_seeds=seeds if style_seeds is None else style_seeds):
             coarse, fine = (self.condition(*each, truncation) for each in ((prompt, seed), (style_prompt, style_seed)))
-            images.append(self.paint(mix(coarse, fine, len(self.network.levels), mix_at)))
+            images.append(self.synthesize(mix(coarse, fine, len(self.network.levels), mix_at)))
         return torch.cat(images)
 
     @torch.no_grad()
@@ -85,42 +85,42 @@ class TextToImage:
         truncation: float = 1.0,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Paint frames that lead from one prompt to another, and on the arc from one seed's z to another's.
+        """Generate frames that lead from one prompt to another, and on the arc from one seed's z to another's.
 
         From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap. Where
-        the picture changes fast the frames lie closer: the way is painted twice, the first time to measure it.
+        the picture changes fast the frames lie closer: the way is generated twice, the first time to measure it.
 
         to_seed:  None = the same seed. With the same prompt twice and two seeds, only z changes.
-        progress: called with (paintings done, paintings in all: twice the frames) after each
+        progress: called with (images done, images in all: twice the frames) after each
         """
         if num_frames < 2:
             raise ValueError(f"num_frames: expected at least 2, got {num_frames}; the prompts themselves are two")
         a, b = self.text(prompt), self.text(to_prompt)
         z, to_z = self.z(seed), self.z(seed if to_seed is None else to_seed)
 
-        def paint(shares: Sequence[float], painted: int) -> Tensor:
+        def generate_frames(shares: Sequence[float], num_done: int) -> Tensor:
             frames = []
-            for i, share in enumerate(shares, start=painted + 1):
+            for i, share in enumerate(shares, start=num_done + 1):
                 between = slerp(z, to_z, share)
                 w = torch.lerp(self.w(between, a, truncation), self.w(between, b, truncation), share)
-                frames.append(self.paint(self.everywhere(Condition(w, interpolate_text(a, b, share)))))
+                frames.append(self.synthesize(self.everywhere(Condition(w, interpolate_text(a, b, share)))))
                 if progress is not None:
                     progress(i, 2 * num_frames)
             return torch.cat(frames)
 
-        steps = frame_steps(paint([i / (num_frames - 1) for i in range(num_frames)], painted=0))
-        return paint(even_shares(steps, num_frames), painted=num_frames)
+        steps = frame_steps(generate_frames([i / (num_frames - 1) for i in range(num_frames)], num_done=0))
+        return generate_frames(even_shares(steps, num_frames), num_done=num_frames)
 
     @torch.no_grad()
     def shift(
         self, prompt: str, plus: str, minus: str, seeds: Sequence[int], strength: float = 1.0, truncation: float = 1.0
     ) -> Tensor:
-        """Paint a prompt with w moved by what sets one prompt apart from another; the text stays the prompt's."""
+        """Generate images of a prompt with w moved by what sets one prompt apart from another; the text stays the prompt's."""
         images = []
         for (seed,) in paired(seeds=seeds):
             start, more, less = (self.condition(text, seed, truncation) for text in (prompt, plus, minus))
             w = shift(start.w, more.w, less.w, strength)
-            images.append(self.paint(self.everywhere(Condition(w, start.text))))
+            images.append(self.synthesize(self.everywhere(Condition(w, start.text))))
         return torch.cat(images)
 
     def check_mix(self, mix_at: int) -> None:
@@ -156,7 +156,7 @@ class TextToImage:
         """One condition for every level."""
         return [condition] * len(self.network.levels)
 
-    def paint(self, conditions: Sequence[Condition]) -> Tensor:
+    def synthesize(self, conditions: Sequence[Condition]) -> Tensor:
         """conditions: one per level -> [1, 3, S, S] in [0, 1], on the CPU"""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             rgb = self.network.synthesize(conditions)[-1]
@@ -175,13 +175,13 @@ def paired(**columns: Sequence[Any]) -> Iterator[Any]:
 
 
 def check_size(size: tuple[int, int], base_size: int) -> None:
-    """Raise ValueError for a (height, width) that `enlarge` cannot reach from images of base_size px."""
+    """Raise ValueError for a (height, width) that `upscale_image` cannot reach from images of base_size px."""
     side = max(size)
     if side > base_size:
         target_size((base_size, base_size), None, (side, side), 1)
 
 
-def enlarge(
+def upscale_image(
     image: Tensor,
     size: tuple[int, int],
     resolver: SuperResolver | None,
@@ -189,14 +189,14 @@ def enlarge(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Picture:
-    """Bring a square image to a size, as a whole; the arguments are those of `enlarge_strips`."""
-    return enlarge_strips(image, size, resolver, prompt, seed).join(progress)
+    """Bring a square image to a size, as a whole; the arguments are those of `upscale_strips`."""
+    return upscale_strips(image, size, resolver, prompt, seed).join(progress)
 
 
-def enlarge_strips(
+def upscale_strips(
     image: Tensor, size: tuple[int, int], resolver: SuperResolver | None, prompt: str = "", seed: int = 0
 ) -> PictureStrips:
-    """Bring a square image to a size: it is enlarged until it covers the size, and the middle is cut out.
+    """Bring a square image to a size: it is upscaled until it covers the size, and the middle is cut out.
 
     image:    [3, S, S] in [0, 1]
     size:     (height, width), px; the longer side up to 64 S

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from gigasr import Picture, SuperResolver, read_image
 from gigasr.files.image_writer import to_pil
-from gigasr_base.pipeline import TextToImage, enlarge
+from gigasr_base.pipeline import TextToImage, upscale_image
 
 ROOT = Path(__file__).parents[1]
 GAP, LINE = 4, 18  # px; between tiles, and of a line of text
@@ -31,7 +31,7 @@ def sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
 
 
 def before_after() -> Image.Image:
-    """Crops of the example photos, enlarged eight times by bicubic and by upsampler_lite."""
+    """Crops of the example photos, upscaled eight times by bicubic and by upsampler_lite."""
     resolver, rows = SuperResolver.from_pretrained(device="cpu"), []
     for name, (left, top) in PHOTOS.items():
         small = read_image(ROOT / "examples" / f"{name}.png")
@@ -46,11 +46,11 @@ def before_after() -> Image.Image:
 def chain() -> Image.Image:
     """A text at 64, 512 and 4096 px: the whole picture, and at 4096 px its middle pixel by pixel."""
     prompt = "a red apple, 3d style"
-    painter, resolver = TextToImage.from_pretrained(device="cpu"), SuperResolver.from_pretrained(device="cpu")
-    image = painter.generate([prompt], [0])[0]
+    base_model, resolver = TextToImage.from_pretrained(device="cpu"), SuperResolver.from_pretrained(device="cpu")
+    image = base_model.generate([prompt], [0])[0]
     small = to_pil(Picture(image)).resize((256, 256), Image.Resampling.NEAREST)
-    half = to_pil(enlarge(image, (512, 512), resolver, prompt)).resize((256, 256), Image.Resampling.LANCZOS)
-    large = to_pil(enlarge(image, (4096, 4096), resolver, prompt))
+    half = to_pil(upscale_image(image, (512, 512), resolver, prompt)).resize((256, 256), Image.Resampling.LANCZOS)
+    large = to_pil(upscale_image(image, (4096, 4096), resolver, prompt))
     whole = large.resize((256, 256), Image.Resampling.LANCZOS)
     middle = large.crop((1920, 1920, 2176, 2176))
     captions = ("64 px", "512 px", "4096 px", "its middle, 256 px")
@@ -59,14 +59,16 @@ def chain() -> Image.Image:
 
 def mixing() -> Image.Image:
     """What a prompt draws (rows) in the styles of others (columns), and the way from one prompt to another."""
-    painter, rows = TextToImage.from_pretrained(device="cpu"), []
+    base_model, rows = TextToImage.from_pretrained(device="cpu"), []
     things = ("a red apple", "a house", "a cat face")
     styles = ("3d style", "flat style", "line drawing")
     for thing in things:
         prompt = f"{thing}, {styles[0]}"
-        images = [(prompt, painter.generate([prompt], [0])[0])]
-        images += [(f"+ {style}", painter.mix(prompt, f"{thing}, {style}", [0], mix_at=16)[0]) for style in styles[1:]]
-        images += [("", frame) for frame in painter.interpolate(prompt, f"a green pear, {styles[0]}", 4)[1:]]
+        images = [(prompt, base_model.generate([prompt], [0])[0])]
+        images += [
+            (f"+ {style}", base_model.mix(prompt, f"{thing}, {style}", [0], mix_at=16)[0]) for style in styles[1:]
+        ]
+        images += [("", frame) for frame in base_model.interpolate(prompt, f"a green pear, {styles[0]}", 4)[1:]]
         rows.append([(caption, to_pil(Picture(image)).resize((128, 128))) for caption, image in images])
     return sheet(rows)
 

@@ -22,8 +22,8 @@ from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
 from gigasr.data.folder import read_folder
-from gigasr.evaluation.evaluate import Judges, Protocol, evaluate_models
-from gigasr.evaluation.image_sets import gather, list_images, load_square
+from gigasr.evaluation.evaluate import MetricModels, Protocol, evaluate_models
+from gigasr.evaluation.image_sets import collect_features, list_images, load_square
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
@@ -40,7 +40,7 @@ TIMED = 3  # images; the time of one is their median
 CAPTIONS = "captions.jsonl"
 
 
-HEADINGS = {  # figure -> heading, digits
+HEADINGS = {  # metric -> heading, digits
     "fid": ("FID", 2),
     "patch_fid": ("patch-FID", 2),
     "inception_score": ("IS", 1),
@@ -57,12 +57,12 @@ SQUEEZE = "_squeeze"  # ends the names of distances by other features than the p
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def show(table: str, name: str, figures: dict[str, float], count: int) -> None:
+def show(table: str, name: str, metrics: dict[str, float], count: int) -> None:
     """Print a table with a row more; distances by other features than the paper's get columns of their own."""
     columns = TABLES[table]["columns"]
-    columns = columns + [name for name in figures if name.endswith(SQUEEZE) and name.removesuffix(SQUEEZE) in columns]
+    columns = columns + [name for name in metrics if name.endswith(SQUEEZE) and name.removesuffix(SQUEEZE) in columns]
     cells = [["", *(HEADINGS[column][0] for column in columns)]]
-    for row in [*TABLES[table]["rows"], {"name": f"{name}, {count} images"} | figures]:
+    for row in [*TABLES[table]["rows"], {"name": f"{name}, {count} images"} | metrics]:
         shown = [f"{row[column]:.{HEADINGS[column][1]}f}" if column in row else "-" for column in columns]
         cells.append([row["name"], *shown])
     click.echo("\n".join([TABLES[table]["title"], *align(cells)]))
@@ -92,76 +92,79 @@ def count_parameters(path: Path) -> float:
     return sum(tensor.numel() for tensor in open_weights(path)[0].values()) / 1e6
 
 
-def judge_text(table: str, base: str, upsampler: str | None, size: int, options: dict[str, Any]) -> None:
-    """A row of Tables 1 to 3: paint captions, then compare with their images as squares of `size` px."""
+def evaluate_text(table: str, base: str, upsampler: str | None, size: int, options: dict[str, Any]) -> None:
+    """A row of Tables 1 to 3: generate images from captions, then compare with their images as squares of `size` px."""
     samples = choose_samples(options["data"], options["count"], options["seed"])
     require_captions(samples, options["data"])
     device = choose_device(options["device"])
     features = FrozenFeatures(options["fid"]).to(device)
     clip = ClipScore(options["clip"], device) if "clip" in TABLES[table]["columns"] else None
-    painter = TextToImage.from_pretrained(base, options["device"])
+    base_model = TextToImage.from_pretrained(base, options["device"])
     resolver = SuperResolver.from_pretrained(upsampler, options["device"]) if upsampler else None
 
-    def paint(number: int) -> Picture:
+    def generate(number: int) -> Picture:
         (caption,), seed = samples[number].captions, options["seed"] + number
-        image = painter.generate([caption], [seed], options["truncation"])[0]
+        image = base_model.generate([caption], [seed], options["truncation"])[0]
         return Picture(image) if resolver is None else resolver.upscale(Picture(image), caption, seed=seed)
 
     weights = [gigasr_base.zoo.find(base), *([gigasr.models.zoo.find(upsampler)] if upsampler else [])]
     recipe = {"models": list(map(hash_file, weights)), "seed": options["seed"], "truncation": options["truncation"]}
     recipe["captions"] = [sample.captions[0] for sample in samples]
-    painted = paint_missing(paint, options["images"], recipe)
+    generated = generate_missing(generate, options["images"], recipe)
     bar = tqdm(total=2 * len(samples), desc="features", unit="image", disable=None)
-    sets = [gather(paths, size, features, lambda _: bar.update()) for paths in (painted, [s.path for s in samples])]
-    figures = sets[0].distances(sets[1]) | {"seconds": measure_seconds(paint)}
-    figures["parameters"] = sum(map(count_parameters, weights))
+    sets = [
+        collect_features(paths, size, features, lambda _: bar.update())
+        for paths in (generated, [s.path for s in samples])
+    ]
+    metrics = sets[0].distances(sets[1]) | {"seconds": measure_seconds(generate)}
+    metrics["parameters"] = sum(map(count_parameters, weights))
     if clip is not None:
-        scores = [clip(load_square(path, size), s.captions[0]) for path, s in zip(painted, samples, strict=True)]
-        figures["clip"] = statistics.fmean(scores)
-    show(table, " + ".join(Path(name).stem for name in (base, upsampler) if name), figures, len(samples))
+        scores = [clip(load_square(path, size), s.captions[0]) for path, s in zip(generated, samples, strict=True)]
+        metrics["clip"] = statistics.fmean(scores)
+    show(table, " + ".join(Path(name).stem for name in (base, upsampler) if name), metrics, len(samples))
 
 
-def paint_missing(paint: Callable[[int], Picture], folder: Path, recipe: dict[str, Any]) -> list[Path]:
-    """Paint one image per caption into a folder; those that it has already, by the same recipe, are kept."""
+def generate_missing(generate: Callable[[int], Picture], folder: Path, recipe: dict[str, Any]) -> list[Path]:
+    """Generate one image per caption into a folder; those that it has already, by the same recipe, are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:
         raise ValueError(f"{folder}: expected images of these models and captions, got others; choose another --images")
     note.write_text(json.dumps(recipe, ensure_ascii=False, indent=1), encoding="utf-8")
     paths = [folder / f"{i:05d}.png" for i in range(len(recipe["captions"]))]
-    for i, path in enumerate(tqdm(paths, desc="paint", unit="image", disable=None)):
+    for i, path in enumerate(tqdm(paths, desc="generate", unit="image", disable=None)):
         if not path.exists():
-            write_image(path, paint(i))
+            write_image(path, generate(i))
     return paths
 
 
-def measure_seconds(paint: Callable[[int], Picture]) -> float:
+def measure_seconds(generate: Callable[[int], Picture]) -> float:
     """The median time of an image, after one that warms up."""
     times = []
     for _ in range(TIMED + 1):
         began = time.perf_counter()
-        paint(0)
+        generate(0)
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
 
 
-def judge_upsampler(table: str, model: str, protocol: Protocol, options: dict[str, Any]) -> None:
-    """A row of Tables 4 and 5: reduce images, enlarge them, compare."""
-    samples = choose_samples(options["data"], options["count"], options["seed"], protocol.square)
-    if protocol.prompts == "right":
+def evaluate_upsampler(table: str, model: str, settings: Protocol, options: dict[str, Any]) -> None:
+    """A row of Tables 4 and 5: reduce images, upscale them, compare."""
+    samples = choose_samples(options["data"], options["count"], options["seed"], settings.square)
+    if settings.prompts == "right":
         require_captions(samples, options["data"])
     device, columns = choose_device(options["device"]), TABLES[table]["columns"]
-    judges = Judges(
+    metric_models = MetricModels(
         lpips=Lpips(options["lpips"], options["lpips_features"]).to(device) if "lpips" in columns else None,
         features=FrozenFeatures(options["fid"]).to(device),
         clip=ClipScore(options["clip"], device) if "clip" in columns else None,
         has_niqe=False,
     )
     named = {str(i): sample for i, sample in enumerate(samples)}
-    bar = tqdm(total=len(named), desc="enlarge", unit="image", disable=None)
-    (figures,) = evaluate_models([model], named, {"": protocol}, judges, lambda _: bar.update()).table().values()
-    figures |= {"parameters": count_parameters(gigasr.models.zoo.find(model))}
-    show(table, Path(model).stem, figures, len(samples))
+    bar = tqdm(total=len(named), desc="upscale", unit="image", disable=None)
+    (metrics,) = evaluate_models([model], named, {"": settings}, metric_models, lambda _: bar.update()).table().values()
+    metrics |= {"parameters": count_parameters(gigasr.models.zoo.find(model))}
+    show(table, Path(model).stem, metrics, len(samples))
 
 
 OPTIONS = {  # shared by several tables
@@ -170,7 +173,7 @@ OPTIONS = {  # shared by several tables
         "--images",
         required=True,
         type=click.Path(file_okay=False, path_type=Path),
-        help="Folder for what is painted; a run that was stopped goes on there.",
+        help="Folder of the generated images; a run that was stopped goes on there.",
     ),
     "fid": click.option(
         "--fid", default="inception", show_default=True, help="inception (downloaded), or a file of its weights."
@@ -247,7 +250,7 @@ def fid(first: Path, second: Path, size: int, **options: Any) -> None:
     features = FrozenFeatures(options["fid"]).to(choose_device(options["device"]))
     folders = [list_images(folder) for folder in (first, second)]
     bar = tqdm(total=sum(map(len, folders)), desc="features", unit="image", disable=None)
-    sets = [gather(paths, size, features, lambda _: bar.update()) for paths in folders]
+    sets = [collect_features(paths, size, features, lambda _: bar.update()) for paths in folders]
     for name, value in sets[0].distances(sets[1]).items():
         click.echo(f"{name}  {value:.2f}  ({len(folders[0])} and {len(folders[1])} images, {size} px)")
 
@@ -263,7 +266,7 @@ def table1(model: str, **options: Any) -> None:
     01_stylegan2.toml to 12_scale_up.toml are the rows in their order. Needs 10,000 captioned images that were not
     trained on; the paper does not say which it took. Seconds per image are not in this table.
     """
-    judge_text("table1", model, None, 64, options)
+    evaluate_text("table1", model, None, 64, options)
 
 
 @main.command()
@@ -276,9 +279,9 @@ def table2(base: str, upsampler: str, **options: Any) -> None:
 
     Needs the 40,504 validation images of COCO 2014 (val2014.zip, 6 GB) and their captions
     (annotations_trainval2014.zip): `coco captions_val2014.json val2014/` puts them together, 30,000 are drawn. What is
-    painted at 512 px is reduced to 256 px.
+    generated at 512 px is reduced to 256 px.
     """
-    judge_text("table2", base, upsampler, 256, options)
+    evaluate_text("table2", base, upsampler, 256, options)
 
 
 @main.command()
@@ -294,7 +297,7 @@ def table3(base: str, upsampler: str, size: int, **options: Any) -> None:
     Needs the 5,000 validation images of COCO 2017 (val2017.zip, 1 GB) and captions_val2017.json of
     annotations_trainval2017.zip: `coco captions_val2017.json val2017/` puts them together.
     """
-    judge_text("table3", base, upsampler, size, options)
+    evaluate_text("table3", base, upsampler, size, options)
 
 
 @main.command()
@@ -309,7 +312,9 @@ def table4(model: str, **options: Any) -> None:
     Needs 10,000 captioned images of LAION with a shorter side of at least 1024 px, e.g. as img2dataset downloads them.
     The paper names neither LPIPS's network nor the size of its patches: alex, and all 256-px squares that fit.
     """
-    judge_upsampler("table4", model, Protocol(8, square=1024, seed=options["seed"], device=options["device"]), options)
+    evaluate_upsampler(
+        "table4", model, Protocol(8, square=1024, seed=options["seed"], device=options["device"]), options
+    )
 
 
 @main.command()
@@ -322,8 +327,8 @@ def table5(model: str, **options: Any) -> None:
     Needs ImageNet's 50,000 validation images (ILSVRC2012_img_val.tar) below one folder, without captions. PSNR and SSIM
     are of the luma; the paper does not say of what.
     """
-    protocol = Protocol(4, prompts="none", square=256, seed=options["seed"], device=options["device"])
-    judge_upsampler("table5", model, protocol, options)
+    settings = Protocol(4, prompts="none", square=256, seed=options["seed"], device=options["device"])
+    evaluate_upsampler("table5", model, settings, options)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Does a network obey its prompt? Drawn shapes with captions, and a judge that reads them back.
+"""Does a network obey its prompt? Drawn shapes with captions, and a classifier that reads them back.
 
 python scripts/shapes.py draw runs/centred --centred
 gigasr train shapes_base --data runs/centred -o runs/shapes_base
-python scripts/shapes.py judge-base runs/shapes_base/model.safetensors
+python scripts/shapes.py evaluate-base runs/shapes_base/model.safetensors
 
 A shorter run, and the same without the matching-aware loss, which then learns less:
 
 gigasr train shapes_base --data runs/centred -o runs/short --set train.phases.0.images=8000
 gigasr train shapes_base --data runs/centred -o runs/unmatched --set train.phases.0.images=8000 \
     --set train.phases.0.loss.matching=0
-python scripts/shapes.py judge-base runs/short/model.safetensors
-python scripts/shapes.py judge-base runs/unmatched/model.safetensors
+python scripts/shapes.py evaluate-base runs/short/model.safetensors
+python scripts/shapes.py evaluate-base runs/unmatched/model.safetensors
 
 The upsampler, which sees the colour in its low-res image and learns the shape from the caption:
 
 python scripts/shapes.py draw runs/shapes
 gigasr train shapes_upsampler --data runs/shapes -o runs/shapes_upsampler --lpips-features FILE
-python scripts/shapes.py judge-upsampler runs/shapes_upsampler/model.safetensors --lpips-features FILE
+python scripts/shapes.py evaluate-upsampler runs/shapes_upsampler/model.safetensors --lpips-features FILE
 """
 
 import functools
@@ -49,7 +49,9 @@ SHAPES = ("circle", "square", "triangle")
 CAPTIONS = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
-def paint(shape: str, side: float, left: float, top: float, colour: Colour, ground: Colour, size: int) -> Image.Image:
+def draw_shape(
+    shape: str, side: float, left: float, top: float, colour: Colour, ground: Colour, size: int
+) -> Image.Image:
     """A shape in a square of so many px; side, left and top count pixels of SIZE. Smoothed by drawing it finer."""
     image = Image.new("RGB", (SIZE * FINER, SIZE * FINER), ground)
     brush = ImageDraw.Draw(image)
@@ -73,7 +75,7 @@ def draw(colour: str, shape: str, rng: random.Random, centred: bool) -> Image.Im
     reach = min(middle - 2, 3) if centred else middle - 2
     left, top = (rng.uniform(middle - reach, middle + reach) for _ in range(2))
     grey = rng.randint(225, 255)
-    return paint(shape, side, left, top, COLOURS[colour], (grey, grey, grey), SIZE)
+    return draw_shape(shape, side, left, top, COLOURS[colour], (grey, grey, grey), SIZE)
 
 
 @functools.cache
@@ -83,7 +85,7 @@ def patterns(size: int) -> tuple[list[str], Tensor]:
     for shape, side in itertools.product(SHAPES, range(12, 21)):
         places = range(2, SIZE - 1 - side)
         for left, top in itertools.product(places, places):
-            mask = paint(shape, side, left, top, (255, 255, 255), (0, 0, 0), size).convert("L")
+            mask = draw_shape(shape, side, left, top, (255, 255, 255), (0, 0, 0), size).convert("L")
             names.append(shape)
             masks.append(np.asarray(mask).flatten())
     return names, torch.from_numpy(np.stack(masks)) / 255
@@ -122,7 +124,7 @@ def report(name: str, wanted: list[str], images: Tensor) -> None:
 
 @click.group()
 def main() -> None:
-    """Draw captioned shapes; judge networks trained on them."""
+    """Draw captioned shapes; evaluate networks trained on them."""
 
 
 @main.command("draw")
@@ -147,7 +149,7 @@ def draw_folder(folder: Path, count: int, centred: bool) -> None:
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--count", default=504, show_default=True)
 @click.option("--save", type=click.Path(path_type=Path), help="File for a sheet of the first samples.")
-def judge_base(model: Path, count: int, save: Path | None) -> None:
+def evaluate_base(model: Path, count: int, save: Path | None) -> None:
     """Give each caption in turn to a base generator, with a fresh z, and read the picture back."""
     from gigasr_base.pipeline import TextToImage
 
@@ -167,8 +169,8 @@ def judge_base(model: Path, count: int, save: Path | None) -> None:
 @click.option("--lpips-features", type=click.Path(exists=True, path_type=Path))
 @click.option("--save", type=click.Path(path_type=Path), help="File for a sheet of the first samples.")
 @torch.no_grad()
-def judge_upsampler(model: Path, count: int, lpips_features: Path | None, save: Path | None) -> None:
-    """Enlarge shapes reduced 8 times, once with their caption and once with another shape's of their colour."""
+def evaluate_upsampler(model: Path, count: int, lpips_features: Path | None, save: Path | None) -> None:
+    """Upscale shapes reduced 8 times, once with their caption and once with another shape's of their colour."""
     from gigasr.data.degradation import bicubic
     from gigasr.metrics import Lpips
     from gigasr.models.zoo import load_upsampler

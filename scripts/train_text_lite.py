@@ -27,7 +27,7 @@ from gigasr.networks.text import LiteTower, clip_tokenizer, load_lite_tower, tok
 CONFIG = {"width": 256, "depth": 3, "num_heads": 4, "embedding_dim": 64, "sentence_dim": 384}
 TEMPERATURE = 0.05  # of the relational term
 NUM_CAPTIONS, NUM_TEMPLATES, NUM_PAIRS, NUM_HALVES = 9000, 4000, 4000, 1500  # texts drawn of each kind
-NUM_JUDGED = 500  # words of the retrieval test
+NUM_EVALUATED = 500  # words of the retrieval test
 MODIFIERS = (  # noqa: SIM905
     "red orange yellow green blue purple pink brown black white grey golden silver small big old new shiny dark bright "
     "wooden metal glass stone paper soft round square happy sad angry broken wet dry frozen burning tiny giant ancient "
@@ -41,7 +41,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """The texts to learn from, and the words and concepts to be judged by."""
+    """The texts to learn from, and the words and concepts to be evaluated by."""
 
     texts: list[str]  # what the student is trained on
     words: list[str]  # single tokens of CLIP's vocabulary that are English words, in no caption, trained on
@@ -91,8 +91,8 @@ def collect(data: Path, num_held_out: int, rng: random.Random) -> Corpus:
     vocabulary = vocabulary_words()
     english = {line.strip() for line in (teacher_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()}
     unseen = [word for word in vocabulary if word in english and word not in seen and len(word) > 3]
-    judged = rng.sample(unseen, NUM_JUDGED + num_held_out)
-    words, held_out = judged[:NUM_JUDGED], judged[NUM_JUDGED:]
+    sampled = rng.sample(unseen, NUM_EVALUATED + num_held_out)
+    words, held_out = sampled[:NUM_EVALUATED], sampled[NUM_EVALUATED:]
     hidden = set(held_out)
     known = [word for word in vocabulary if word not in hidden]
     rare = sorted(word for word in english - set(vocabulary) if len(word) > 3 and word.isascii() and word.isalpha())
@@ -238,7 +238,7 @@ def agreement(tower: LiteTower, words: list[str], concepts: list[str], cache: Pa
 
 
 def evaluate(path: Path, corpus: Corpus, cache: Path) -> None:
-    """Print the retrieval figures of a saved tower."""
+    """Print the retrieval metrics of a saved tower."""
     tower = load_lite_tower(path)
     for label, words in (("in no caption", corpus.words), ("in no training text", corpus.held_out)):
         first, five = agreement(tower, words, corpus.concepts, cache)
@@ -256,12 +256,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=384)
     parser.add_argument("--held-out", type=int, default=300, help="words to keep out of the training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluate", action="store_true", help="judge the file at --out instead of training")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate the file at --out instead of training")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, save and judge, or only judge."""
+    """Train, save and evaluate, or only evaluate."""
     args = parse()
     torch.manual_seed(args.seed)
     corpus = collect(args.data, args.held_out, random.Random(args.seed))

@@ -36,7 +36,7 @@ def tiny_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def global_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same where attention is global, as in the paper: its body runs on regions of 8 px."""
+    """The same where attention is global, as in the paper: its body runs on tiles of 8 px."""
     config = tiny_config.upsampler.model_copy(update={"window": 0})
     return save_upsampler(tmp_path_factory.mktemp("global") / "global.safetensors", config)
 

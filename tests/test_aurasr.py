@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gigasr.inference.devices import Place
-from gigasr.inference.rows import Rows
+from gigasr.inference.devices import ExecutionPlan
+from gigasr.inference.row_stream import RowStream
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.aurasr_layers import ChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
@@ -106,7 +106,10 @@ def test_the_tail_of_a_part_equals_that_part_of_the_whole(weights: AuraWeights) 
 def test_the_engine_gives_the_same_picture_in_strips_of_any_height(weights: AuraWeights) -> None:
     lr = torch.rand(1, 3, 50, 70) * 2 - 1
     pictures = [
-        torch.cat(list(AuraModel(weights).engine("", 1, Place(strip=rows)).strips(Rows.of(lr), 1)), dim=2)
+        torch.cat(
+            list(AuraModel(weights).engine("", 1, ExecutionPlan(strip=rows)).strips(RowStream.from_tensor(lr), 1)),
+            dim=2,
+        )
         for rows in (50, 13)
     ]
     assert pictures[0].shape == (1, 3, 200, 280)
@@ -114,20 +117,23 @@ def test_the_engine_gives_the_same_picture_in_strips_of_any_height(weights: Aura
 
 
 @torch.inference_mode()
-def test_regions_that_run_together_give_the_picture_of_each_alone(weights: AuraWeights) -> None:
+def test_tiles_that_run_together_give_the_picture_of_each_alone(weights: AuraWeights) -> None:
     lr = torch.rand(1, 3, 70, 180) * 2 - 1
-    one, three = (AuraModel(weights).engine("", 1, Place(tile=64, batch=batch)) for batch in (1, 3))
-    pictures = [torch.cat(list(engine.strips(Rows.of(lr), 1)), dim=2) for engine in (one, three)]
+    one, three = (AuraModel(weights).engine("", 1, ExecutionPlan(tile=64, batch=batch)) for batch in (1, 3))
+    pictures = [torch.cat(list(engine.strips(RowStream.from_tensor(lr), 1)), dim=2) for engine in (one, three)]
     torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (32, 5), (33, 9)])
 @torch.inference_mode()
-def test_pictures_below_33_px_on_which_the_package_fails_are_enlarged(
+def test_pictures_below_33_px_on_which_the_package_fails_are_upscaled(
     weights: AuraWeights, size: tuple[int, int]
 ) -> None:
     result = torch.cat(
-        list(AuraModel(weights).engine("", 1, Place()).strips(Rows.of(torch.zeros(1, 3, *size)), 1)), dim=2
+        list(
+            AuraModel(weights).engine("", 1, ExecutionPlan()).strips(RowStream.from_tensor(torch.zeros(1, 3, *size)), 1)
+        ),
+        dim=2,
     )
     assert result.shape == (1, 3, 4 * size[0], 4 * size[1])
     assert bool(result.isfinite().all())

@@ -1,4 +1,4 @@
-"""Base models are judged over truncations against real images."""
+"""Base models are evaluated over truncations against real images."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gigasr_base.pipeline import TextToImage
 
 
 @pytest.fixture(scope="module")
-def painter() -> TextToImage:
+def base_model() -> TextToImage:
     torch.manual_seed(0)
     config = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
     return TextToImage(Generator(config).eval(), "cpu", "fp32")
@@ -32,16 +32,16 @@ def test_real_images_are_squared_reduced_and_laid_on_white(tmp_path: Path) -> No
 
 
 def test_every_truncation_is_a_row_with_its_distance_and_a_sheet(
-    painter: TextToImage, photo_folder: Path, lpips_features: Path
+    base_model: TextToImage, photo_folder: Path, lpips_features: Path
 ) -> None:
     samples = {path.name: Sample(path, (path.stem,)) for path in sorted(photo_folder.glob("*.png"))}
     seen: list[int] = []
     features = FrozenFeatures(lpips_features)
-    found = evaluate_base({"tiny": painter}, samples, (1.0, 0.0), 3, features, None, seen.append)
+    found = evaluate_base({"tiny": base_model}, samples, (1.0, 0.0), 3, features, None, seen.append)
     assert list(found.table) == list(found.sheets) == ["tiny, truncation 1", "tiny, truncation 0"]
     assert [list(row) for row in found.table.values()] == [["truncation", "fid_squeeze", "retrieval", "seconds"]] * 2
     assert {row: list(images) for row, images in found.images.items()} == dict.fromkeys(found.table, list(samples))
-    first = (painter.generate([next(iter(samples.values())).captions[0]], [3])[0] * 255).round().byte()
+    first = (base_model.generate([next(iter(samples.values())).captions[0]], [3])[0] * 255).round().byte()
     assert torch.equal(found.sheets["tiny, truncation 1"][:, 2:18, 2:18], first)
     assert seen == [10] * 10
 

@@ -126,7 +126,7 @@ def test_what_is_padded_behind_the_text_changes_nothing(network: Generator) -> N
     torch.testing.assert_close(network(z, tokens)[-1], image)
 
 
-def test_the_pyramid_is_the_sum_of_what_the_levels_paint(config: BaseConfig) -> None:
+def test_the_pyramid_is_the_sum_of_what_the_levels_generate(config: BaseConfig) -> None:
     network = Generator(config.generator).requires_grad_(False)
     for to_rgb in list(network.to_rgb)[1:]:
         to_rgb.bank.zero_()
@@ -181,7 +181,7 @@ def test_the_pyramid_ends_where_it_is_told(network: Generator) -> None:
 
 
 @pytest.mark.parametrize(("crop", "adversarial"), [(12, 0.0), (32, 0.0), (8, 1.0)])
-def test_a_crop_is_a_levels_and_in_the_game_the_last_levels(crop: int, adversarial: float) -> None:
+def test_a_crop_is_a_levels_and_in_adversarial_phases_the_last_levels(crop: int, adversarial: float) -> None:
     overrides = [f"train.phases.0.crop={crop}", f"train.phases.0.loss.adversarial={adversarial}"]
     with pytest.raises(ValueError, match=rf"train.phases.crop: expected (4 or 8 or )?16 px, got {crop}"):
         load_base_config(

@@ -21,7 +21,7 @@ from gigasr.folders.batch import Run
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, append_record
 from gigasr.folders.worker import Settings, Work, Worker
-from gigasr.inference.devices import Place
+from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import load_model
@@ -33,7 +33,7 @@ def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = Non
 
 
 @pytest.fixture
-def enlarge(tiny_weights: Path) -> Callable[..., list[Work]]:
+def upscale(tiny_weights: Path) -> Callable[..., list[Work]]:
     """Run over inputs, and give what was told of each file."""
 
     def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[Work]:
@@ -45,34 +45,34 @@ def enlarge(tiny_weights: Path) -> Callable[..., list[Work]]:
     return run
 
 
-def test_an_output_folder_inside_the_input_folder_is_not_picked_up(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_an_output_folder_inside_the_input_folder_is_not_picked_up(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path, "a.png", "sub/b.png", "out/foreign.png")
-    first = enlarge(tmp_path, output=tmp_path / "out", recursive=True)
+    first = upscale(tmp_path, output=tmp_path / "out", recursive=True)
     assert statuses(first) == ["done", "done"]
-    again = enlarge(tmp_path, output=tmp_path / "out", recursive=True)
+    again = upscale(tmp_path, output=tmp_path / "out", recursive=True)
     assert statuses(again) == ["skipped", "skipped"]
     third = plan(tmp_path, output=tmp_path / "other", recursive=True)
     assert sorted(job.source.name.as_posix() for job in third) == ["a.png", "out/foreign.png", "sub/b.png"]
 
 
-def test_outputs_beside_their_inputs_are_not_picked_up(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_outputs_beside_their_inputs_are_not_picked_up(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     a, b = make_images(tmp_path, "a.png", "b.png")
-    enlarge(tmp_path)
+    upscale(tmp_path)
     assert [job.source.path for job in plan(tmp_path)] == [a, b]
     assert [job.source.path for job in plan(tmp_path, label="4x")] == [a, b]
     (tmp_path / REPORT).unlink()
     assert [job.source.path for job in plan(tmp_path)] == [a, b]
 
 
-def test_the_results_of_one_run_can_be_the_inputs_of_the_next(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_the_results_of_one_run_can_be_the_inputs_of_the_next(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path, "in/a.png")
-    enlarge(tmp_path / "in", output=tmp_path / "large")
+    upscale(tmp_path / "in", output=tmp_path / "large")
     assert [job.source.name.name for job in plan(tmp_path / "large", output=tmp_path / "larger")] == ["a_8x.png"]
 
 
-def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path, "a.png")
-    (work,) = enlarge(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
+    (work,) = upscale(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
     expected = SuperResolver(load_model(str(tiny_weights))).upscale(read_image(photo), size=(40, 48), seed=3)
     assert work.size == (40, 48)
     assert (read_image(work.job.target).rgb - expected.rgb).abs().max() <= 0.5 / 255 + 1e-6
@@ -80,21 +80,21 @@ def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(enlarge, tiny
     assert (texts["Prompt"], texts["Seed"], texts["Model"]) == ("", "3", "tiny.safetensors")
 
 
-def test_a_rerun_makes_only_what_is_missing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_rerun_makes_only_what_is_missing(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "b.bmp", "c.png")
-    first = enlarge(tmp_path / "in", output=tmp_path / "out")
+    first = upscale(tmp_path / "in", output=tmp_path / "out")
     first[1].job.target.unlink()
     before = first[0].job.target.stat().st_mtime_ns
-    again = enlarge(tmp_path / "in", output=tmp_path / "out")
+    again = upscale(tmp_path / "in", output=tmp_path / "out")
     assert statuses(again) == ["skipped", "done", "skipped"]
     assert first[0].job.target.stat().st_mtime_ns == before
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", overwrite=True)) == ["done"] * 3
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out", overwrite=True)) == ["done"] * 3
 
 
-def test_what_has_no_say_in_a_result_makes_no_file_anew(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_what_has_no_say_in_a_result_makes_no_file_anew(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png")
-    enlarge(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
+    upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
 
 
 def test_files_made_before_detail_could_be_chosen_stay_known(tiny_weights: Path) -> None:
@@ -110,37 +110,37 @@ def test_a_fingerprint_is_made_of_what_it_was_in_version_0_1(tiny_weights: Path)
     )
 
 
-def test_to_name_the_scale_of_the_model_changes_nothing(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_to_name_the_scale_of_the_model_changes_nothing(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png")
-    enlarge(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", scale=8)) == ["skipped"]
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out", scale=4)) == ["kept"]
+    upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out", scale=8)) == ["skipped"]
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out", scale=4)) == ["kept"]
 
 
-def test_a_moved_pair_of_folders_is_still_done(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_moved_pair_of_folders_is_still_done(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "x" / "in", "a.png")
-    enlarge(tmp_path / "x" / "in", output=tmp_path / "x" / "out")
+    upscale(tmp_path / "x" / "in", output=tmp_path / "x" / "out")
     (tmp_path / "x").rename(tmp_path / "y")
-    assert statuses(enlarge(tmp_path / "y" / "in", output=tmp_path / "y" / "out")) == ["skipped"]
+    assert statuses(upscale(tmp_path / "y" / "in", output=tmp_path / "y" / "out")) == ["skipped"]
 
 
-def test_an_output_that_no_record_explains_is_kept(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_an_output_that_no_record_explains_is_kept(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     changed, _, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     out = tmp_path / "out"
-    targets = [work.job.target for work in enlarge(tmp_path / "in", output=out)]
+    targets = [work.job.target for work in upscale(tmp_path / "in", output=out)]
     make_images(tmp_path, "other.png", "in/a.png")  # another input under the first name
     targets[1].write_bytes(b"mine")
-    told = enlarge(tmp_path / "in", output=out)
+    told = upscale(tmp_path / "in", output=out)
     assert statuses(told) == ["kept", "kept", "skipped"]
     assert "exists already" in str(told[1].error)
     assert targets[1].read_bytes() == b"mine"
-    assert statuses(enlarge(tmp_path / "in", output=out, seed=1)) == ["kept"] * 3
+    assert statuses(upscale(tmp_path / "in", output=out, seed=1)) == ["kept"] * 3
 
 
-def test_the_report_has_a_line_per_file(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_the_report_has_a_line_per_file(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path / "in", "sub/a.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"no image")
-    enlarge(tmp_path / "in", output=tmp_path / "out", recursive=True)
+    upscale(tmp_path / "in", output=tmp_path / "out", recursive=True)
     bad, good = map(json.loads, (tmp_path / "out" / REPORT).read_text().splitlines())
     assert (bad["status"], bad["output"]) == ("failed", "bad_8x.png")
     assert "expected an image" in bad["error"]
@@ -149,30 +149,30 @@ def test_the_report_has_a_line_per_file(enlarge, tmp_path: Path) -> None:  # noq
     assert good["seconds"] > 0
 
 
-def test_a_line_cut_by_a_crash_costs_only_its_own_file(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_line_cut_by_a_crash_costs_only_its_own_file(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     out = tmp_path / "out"
-    enlarge(tmp_path / "in", output=out)
+    upscale(tmp_path / "in", output=out)
     (out / "b_8x.png").unlink()
     lines = (out / REPORT).read_bytes().splitlines(keepends=True)
     (out / REPORT).write_bytes(b"[1]\n" + lines[2] + lines[0] + lines[1][:40])
-    assert statuses(enlarge(tmp_path / "in", output=out)) == ["skipped", "done", "skipped"]
-    assert statuses(enlarge(tmp_path / "in", output=out)) == ["skipped"] * 3
+    assert statuses(upscale(tmp_path / "in", output=out)) == ["skipped", "done", "skipped"]
+    assert statuses(upscale(tmp_path / "in", output=out)) == ["skipped"] * 3
 
 
-def test_a_single_file_leaves_no_report(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_single_file_leaves_no_report(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path, "a.png")
-    enlarge(photo)
+    upscale(photo)
     assert sorted(os.listdir(tmp_path)) == ["a.png", "a_8x.png"]
-    assert statuses(enlarge(photo)) == ["skipped"]
-    assert statuses(enlarge(photo, seed=1)) == ["kept"]
+    assert statuses(upscale(photo)) == ["skipped"]
+    assert statuses(upscale(photo, seed=1)) == ["kept"]
 
 
-def test_one_bad_file_does_not_stop_the_rest(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_one_bad_file_does_not_stop_the_rest(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path, "in/a.png", "in/z.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"")
     (tmp_path / "out" / "z_8x.png").mkdir(parents=True)  # a folder where a file is to be
-    told = enlarge(tmp_path / "in", output=tmp_path / "out", overwrite=True)
+    told = upscale(tmp_path / "in", output=tmp_path / "out", overwrite=True)
     assert statuses(told) == ["done", "failed", "failed"]
 
 
@@ -180,9 +180,11 @@ def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_
     folded: list[str] = []
     make = PromptedUpsampler.engine
 
-    def counted(model: PromptedUpsampler, prompt: str, seed: int, place: Place, scale: int) -> BodyTailEngine:
+    def counted(
+        model: PromptedUpsampler, prompt: str, seed: int, execution: ExecutionPlan, scale: int
+    ) -> BodyTailEngine:
         folded.append(prompt)
-        return make(model, prompt, seed, place, scale)
+        return make(model, prompt, seed, execution, scale)
 
     monkeypatch.setattr(PromptedUpsampler, "engine", counted)
     jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")
@@ -197,7 +199,7 @@ class Stations:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held, self.most, self.waits = 0, 0, []
-        self.events = {name: threading.Event() for name in ("b is read", "b is enlarged")}
+        self.events = {name: threading.Event() for name in ("b is read", "b is upscaled")}
         monkeypatch.setattr("gigasr.folders.worker.read_frames", self.read)
         monkeypatch.setattr("gigasr.folders.worker.write_frames", self.write)
 
@@ -210,7 +212,7 @@ class Stations:
 
     def write(self, path: Path, *rest: Any) -> None:
         if path.stem == "a_8x":
-            self.waits.append(self.events["b is enlarged"].wait(20))
+            self.waits.append(self.events["b is upscaled"].wait(20))
         write_frames(path, *rest)
         self.held -= 1
 
@@ -218,7 +220,7 @@ class Stations:
         if (work.status, work.job.source.path.stem) == ("running", "a"):
             self.waits.append(self.events["b is read"].wait(20))
         if (work.status, work.job.source.path.stem) == ("running", "b"):
-            self.events["b is enlarged"].set()
+            self.events["b is upscaled"].set()
 
 
 def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_held(
@@ -233,7 +235,7 @@ def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
 
 
-def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "b.png", "c.png")
 
     def notify(work: Work) -> None:
@@ -244,14 +246,14 @@ def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(enlarge, tiny_
     with pytest.raises(KeyboardInterrupt):
         Run(jobs, Settings(model=str(tiny_weights)), notify).start()
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT]
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "done", "done"]
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "done", "done"]
 
 
-def test_a_report_that_cannot_be_written_ends_the_run(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_report_that_cannot_be_written_ends_the_run(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     (tmp_path / "out" / REPORT).mkdir(parents=True)
     with pytest.raises(OSError, match=REPORT):
-        enlarge(tmp_path / "in", output=tmp_path / "out")
+        upscale(tmp_path / "in", output=tmp_path / "out")
     assert not (tmp_path / "out" / "a_8x.png").exists()
 
 
@@ -269,18 +271,18 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
-def test_a_full_disk_costs_the_files_that_do_not_fit(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_full_disk_costs_the_files_that_do_not_fit(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "c.png")
     (tmp_path / "in" / "b.png").write_bytes(png_bytes(np.tile(random_samples(3, 8), (9, 9, 1))))
     with full_disk(100_000):
-        told = enlarge(tmp_path / "in", output=tmp_path / "out")
+        told = upscale(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["done", "failed", "done"]
     assert "File too large" in str(told[1].error)
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", "c_8x.png", REPORT]
 
 
 def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
-    enlarge: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscale: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, record: dict[str, Any]) -> None:
         if record["output"] == "a_8x.png":
@@ -289,12 +291,12 @@ def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
 
     make_images(tmp_path / "in", "a.png", "b.png")
     monkeypatch.setattr("gigasr.folders.batch.append_record", full)
-    told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    told = upscale(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["failed", "done"]
     assert "No space left" in str(told[0].error)
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["failed", "skipped"]
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["failed", "skipped"]
     monkeypatch.undo()
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "skipped"]
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "skipped"]
 
 
 def test_a_folder_that_cannot_be_made_costs_only_its_files(tiny_weights: Path, tmp_path: Path) -> None:
@@ -332,18 +334,18 @@ def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
 def test_a_temporary_file_that_does_not_fit_costs_only_its_picture(
-    enlarge: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscale: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gigasr.pipeline.WIDEST", 100)
     make_images(tmp_path / "in", "a.png", "c.png")
     Image.new("RGB", (200, 9)).save(tmp_path / "in" / "b.png")  # black: 345,600 bytes that shrink to a few
     with full_disk(100_000):
-        told = enlarge(tmp_path / "in", output=tmp_path / "out")
+        told = upscale(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["done", "failed", "done"]
     assert "File too large" in str(told[1].error)
 
 
-def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(enlarge, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     _, gone, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     jobs, told = plan(tmp_path / "in", output=tmp_path / "out"), list[Work]()
     gone.unlink()
@@ -353,13 +355,13 @@ def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(enlarge, tiny_weights
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
-def test_names_in_any_script_and_in_none_are_kept(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_names_in_any_script_and_in_none_are_kept(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     names = ["絵 – Ñandú.png", "שלום.png", "a\nb.png", "e\u0301.png", "🙂.png", os.fsdecode(b"\xff\xfe.png")]
     make_images(tmp_path / "in", *names)
-    told = enlarge(tmp_path / "in", output=tmp_path / "out")
+    told = upscale(tmp_path / "in", output=tmp_path / "out")
     assert statuses(told) == ["done"] * len(names)
     assert {work.job.target.name for work in told} == {name.replace(".png", "_8x.png") for name in names}
-    assert statuses(enlarge(tmp_path / "in", output=tmp_path / "out")) == ["skipped"] * len(names)
+    assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped"] * len(names)
 
 
 def test_a_result_too_large_for_its_format_fails_before_the_network_runs(tiny_weights: Path, tmp_path: Path) -> None:

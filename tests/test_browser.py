@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from gigasr.cli import main
 from gigasr.cli.ui import make_page
-from gigasr.evaluation.cases import Case
 from gigasr.evaluation.report import Report, to_html
+from gigasr.evaluation.worst_cases import WorstCase
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
-from gigasr.ui.enlarger import Limits
 from gigasr.ui.page import launch_options
+from gigasr.ui.upscaler import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
@@ -80,14 +80,14 @@ def download(page: Page, target: Path, name: str) -> bytes:
     return target.read_bytes()
 
 
-def test_a_photo_is_enlarged_and_its_download_is_the_command_lines_file(
+def test_a_photo_is_upscaled_and_its_download_is_the_command_lines_file(
     page: Page, address: str, photo: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     page.goto(address)
     page.set_input_files("input[type=file]", photo)
     page.get_by_label("Prompt").first.fill("a leaf")
     page.get_by_label("or size").fill("96x80")
-    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_role("button", name="Upscale").click()
     page.wait_for_selector("text=/96×80 px, .* MB/")
     options = ["-p", "a leaf", "--size", "96x80", "-n", str(tiny_weights), "-g", "cpu", "-o", str(tmp_path / "b.png")]
     assert CliRunner().invoke(main, ["upscale", str(photo), *options, "--fp32"]).exit_code == 0
@@ -97,7 +97,7 @@ def test_a_photo_is_enlarged_and_its_download_is_the_command_lines_file(
 def test_the_slider_moves_the_border_between_before_and_after(page: Page, address: str, photo: Path) -> None:
     page.goto(address)
     page.set_input_files("input[type=file]", photo)
-    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_role("button", name="Upscale").click()
     page.wait_for_selector("text=/192×160 px, .* MB/")
     handle = page.locator("[role=none].outer, .outer").first
     before = handle.bounding_box()
@@ -115,13 +115,13 @@ def test_a_broken_upload_shows_a_clear_message(page: Page, address: str, tmp_pat
     page.wait_for_selector("text=broken.png: expected an intact image")
 
 
-def test_the_text_tab_paints_a_picture(page: Page, address: str, tmp_path: Path) -> None:
+def test_the_text_tab_generates_a_picture(page: Page, address: str, tmp_path: Path) -> None:
     page.set_viewport_size(NARROW)
     page.goto(address)
     page.get_by_role("tab", name="Text to image").click()
     page.get_by_label("Prompt").last.fill("an apple")
     page.get_by_label("Size", exact=False).last.fill("16")
-    page.get_by_role("button", name="Paint").click()
+    page.get_by_role("button", name="Generate").click()
     assert download(page, tmp_path / "a.png", "an-apple.png").startswith(b"\x89PNG")
 
 
@@ -132,7 +132,7 @@ def test_two_windows_at_once_both_finish(page: Page, browser: Any, address: str,
         window.goto(address)
         window.set_input_files("input[type=file]", photo)
     for window in (page, other):
-        window.get_by_role("button", name="Enlarge").click()
+        window.get_by_role("button", name="Upscale").click()
     for window in (page, other):
         window.wait_for_selector("text=/192×160 px, .* MB/")
     other.close()
@@ -144,7 +144,7 @@ def start_long_work(page: Page, address: str, photo: Path) -> None:
     page.set_input_files("input[type=file]", photo)
     page.get_by_label("or size").fill("8192x8192")
     page.wait_for_selector("text=8192×8192 px")
-    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_role("button", name="Upscale").click()
     page.wait_for_selector("text=s left")
 
 
@@ -154,7 +154,7 @@ def finish_short_work(page: Page, address: str, photo: Path) -> None:
     page.set_input_files("input[type=file]", photo)
     page.get_by_text("2×", exact=True).click()
     page.wait_for_selector("text=48×40 px")
-    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_role("button", name="Upscale").click()
     page.wait_for_selector("text=/48×40 px, .* MB/", timeout=60_000)
 
 
@@ -180,7 +180,7 @@ def test_the_report_sorts_compares_and_zooms_offline(page: Page, tmp_path: Path,
     }
     worse = {model: {"psnr_y": row["psnr_y"] - 9, "lpips": row["lpips"] - 0.1} for model, row in table.items()}
     images = {model: {"a.png": table[model], "b.png": worse[model]} for model in table}
-    cases = [Case(name, "", 0.0, (0, 0), crops) for name in ("b.png", "a.png")]
+    cases = [WorstCase(name, "", 0.0, (0, 0), crops) for name in ("b.png", "a.png")]
     (tmp_path / "report.html").write_text(to_html(Report("t", {}, table, images=images, cases=cases)), encoding="utf-8")
     page.set_viewport_size(size)
     page.goto((tmp_path / "report.html").as_uri())
@@ -189,7 +189,7 @@ def test_the_report_sorts_compares_and_zooms_offline(page: Page, tmp_path: Path,
     page.select_option("#by", "psnr_y")
     assert page.locator(".case h3").all_inner_texts() == ["b.png", "a.png"]
     page.get_by_role("button", name="PSNR-Y").click()
-    assert page.locator("#figures tbody tr td:first-child").all_inner_texts() == ["lanczos", "lite"]
+    assert page.locator("#metrics tbody tr td:first-child").all_inner_texts() == ["lanczos", "lite"]
     width = page.locator(".frame").first.bounding_box()["width"]
     zoom = float(page.input_value("#zoom"))
     page.select_option("#zoom", "2")

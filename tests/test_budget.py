@@ -15,12 +15,13 @@ from gigasr.cli.train import describe
 from gigasr.config.model import Config
 from gigasr.config.training import LossConfig, PhaseConfig
 from gigasr.networks.ops import conv2d_per_sample
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.budget import (
     Budget,
     Measure,
     Meter,
     PhaseCost,
-    bare_game,
+    bare_task,
     cost_of,
     measure,
     memory_of_networks,
@@ -28,7 +29,6 @@ from gigasr.training.budget import (
     play,
     step_flops,
 )
-from gigasr.training.game import Game
 
 L1 = LossConfig(l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0)
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -114,13 +114,13 @@ def test_nothing_is_kept_without_gradients() -> None:
 def tiny_measures(tiny_config: Config) -> dict[int, Measure]:
     """One adversarial step of the tiny upsampler, played on 2, 3 and 4 images."""
     with FakeTensorMode():
-        game = bare_game(Game, tiny_config)
-        return {size: play(game, game.train.phases[1], size) for size in (2, 3, 4)}
+        task = bare_task(AdversarialTask, tiny_config)
+        return {size: play(task, task.train.phases[1], size) for size in (2, 3, 4)}
 
 
 def test_fake_tensors_cost_what_real_ones_do(tiny_config: Config, tiny_measures: dict[int, Measure]) -> None:
-    game = bare_game(Game, tiny_config)
-    assert play(game, game.train.phases[1], 3) == tiny_measures[3]
+    task = bare_task(AdversarialTask, tiny_config)
+    assert play(task, task.train.phases[1], 3) == tiny_measures[3]
 
 
 def test_operations_grow_linearly_with_the_batch(tiny_measures: dict[int, Measure]) -> None:
@@ -131,8 +131,8 @@ def test_operations_grow_linearly_with_the_batch(tiny_measures: dict[int, Measur
 
 def test_a_large_batch_is_measured_without_playing_it(tiny_config: Config, tiny_measures: dict[int, Measure]) -> None:
     with FakeTensorMode():
-        game = bare_game(Game, tiny_config)
-        measured = measure(game, game.train.phases[1], 4)
+        task = bare_task(AdversarialTask, tiny_config)
+        measured = measure(task, task.train.phases[1], 4)
     assert measured[:2] == tiny_measures[4][:2]
     assert measured.kept == pytest.approx(tiny_measures[4].kept, rel=0.01)  # the groups of minibatch_std differ
 
@@ -143,7 +143,7 @@ def test_operations_grow_about_quadratically_with_the_crop(
     config = change(tiny_config, {"crop": 128})
     with FakeTensorMode():
         loss = L1.model_copy(update={"adversarial": 1.0})
-        wide = play(bare_game(Game, config), config.train.phases[1].model_copy(update={"loss": loss}), 3)
+        wide = play(bare_task(AdversarialTask, config), config.train.phases[1].model_copy(update={"loss": loss}), 3)
     for part in ("generator.levels", "generator.to_rgb", "discriminator.stages", "discriminator.from_rgb"):
         assert 3.5 < wide.parts[part] / tiny_measures[3].parts[part] < 5  # small maps are convolved another way
     assert wide.parts["generator.mapping"] == tiny_measures[3].parts["generator.mapping"]
@@ -160,8 +160,8 @@ def test_checkpointing_keeps_less_and_computes_the_levels_twice(
     tiny_config: Config, tiny_measures: dict[int, Measure]
 ) -> None:
     with FakeTensorMode():
-        game = bare_game(Game, change(tiny_config, checkpointing=True))
-        saving = play(game, game.train.phases[1], 3)
+        task = bare_task(AdversarialTask, change(tiny_config, checkpointing=True))
+        saving = play(task, task.train.phases[1], 3)
     plain = tiny_measures[3]
     assert saving.kept["fake"] < 0.5 * plain.kept["fake"]
     assert peak(saving.kept, 1, True) < peak(plain.kept, 1, False)
@@ -172,15 +172,15 @@ def test_checkpointing_keeps_less_and_computes_the_levels_twice(
 
 def test_half_precision_keeps_less(tiny_config: Config, tiny_measures: dict[int, Measure]) -> None:
     with FakeTensorMode():
-        game = bare_game(Game, change(tiny_config, precision="bf16"))
-        half = play(game, game.train.phases[1].model_copy(update={"loss": L1}), 3)
+        task = bare_task(AdversarialTask, change(tiny_config, precision="bf16"))
+        half = play(task, task.train.phases[1].model_copy(update={"loss": L1}), 3)
     assert half.kept["fake"] < 0.8 * tiny_measures[3].kept["fake"]
 
 
-def test_a_step_is_both_players_passes_and_a_share_of_the_penalty() -> None:
+def test_a_step_is_both_networks_passes_and_a_share_of_the_penalty() -> None:
     flops = {"fake": 1, "d": 10, "r1": 170, "g": 1000}
     assert step_flops(flops, accumulation=1, r1_every=16) == 1021
-    assert step_flops(flops, accumulation=2, r1_every=16) == 1022  # synthesized for each player
+    assert step_flops(flops, accumulation=2, r1_every=16) == 1022  # synthesized for each network
     assert step_flops({"fake": 1, "g": 1000}, accumulation=2, r1_every=16) == 1001
 
 
@@ -194,25 +194,25 @@ def test_the_peak_holds_the_generators_tensors_beside_one_pass_of_the_discrimina
 
 def test_the_optimiser_takes_eight_bytes_per_parameter_and_less_in_shards(tiny_config: Config) -> None:
     with FakeTensorMode():
-        game = bare_game(Game, tiny_config)
-        sharded = bare_game(Game, change(tiny_config, sharded=True))
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (game.generator, game.discriminator))
-    assert memory_of_networks(game, 4)["optimiser"] == memory_of_networks(sharded, 1)["optimiser"] == 8 * (g + d)
+        task = bare_task(AdversarialTask, tiny_config)
+        sharded = bare_task(AdversarialTask, change(tiny_config, sharded=True))
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (task.generator, task.discriminator))
+    assert memory_of_networks(task, 4)["optimiser"] == memory_of_networks(sharded, 1)["optimiser"] == 8 * (g + d)
     assert memory_of_networks(sharded, 4)["optimiser"] == 8 * (g / 4 + d)
     assert memory_of_networks(sharded, 4)["average"] == g
-    assert memory_of_networks(game, 1)["exchange"] == 0
+    assert memory_of_networks(task, 1)["exchange"] == 0
 
 
 def test_a_phase_without_a_discriminator_costs_the_generator_alone(tiny_config: Config) -> None:
     with FakeTensorMode():
-        game = bare_game(Game, tiny_config)
-        assert set(play(game, game.train.phases[0], 2).flops) == {"fake", "g"}
+        task = bare_task(AdversarialTask, tiny_config)
+        assert set(play(task, task.train.phases[0], 2).flops) == {"fake", "g"}
 
 
 def test_a_batch_that_the_gpus_cannot_share_is_an_error(tiny_config: Config) -> None:
     with FakeTensorMode(), pytest.raises(ValueError, match="expected a multiple of 3"):
-        game = bare_game(Game, tiny_config)
-        cost_of(game, game.train.phases[0], gpus=3)
+        task = bare_task(AdversarialTask, tiny_config)
+        cost_of(task, task.train.phases[0], gpus=3)
 
 
 def test_days_and_rates_follow_from_the_operations() -> None:

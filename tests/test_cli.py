@@ -53,7 +53,7 @@ def assert_fails(result: Result, text: str, code: int = 1) -> None:
     assert result.output.count("Error:") == 1
 
 
-def test_a_photo_is_enlarged_eight_times_with_its_options_in_the_file(upscale, photo: Path) -> None:  # noqa: ANN001
+def test_a_photo_is_upscaled_eight_times_with_its_options_in_the_file(upscale, photo: Path) -> None:  # noqa: ANN001
     result = upscale(photo, "-p", "a dog", "--seed", 3)
     assert result.exit_code == 0, result.output
     output = photo.with_name("photo_8x.png")
@@ -63,7 +63,7 @@ def test_a_photo_is_enlarged_eight_times_with_its_options_in_the_file(upscale, p
     assert metadata["Software"].startswith("gigasr ")
 
 
-def test_regions_that_run_together_give_the_file_of_each_alone(global_weights: Path, photo: Path) -> None:
+def test_tiles_that_run_together_give_the_file_of_each_alone(global_weights: Path, photo: Path) -> None:
     names = [photo.with_name(f"{batch}.png") for batch in (1, 2)]
     for batch, name in enumerate(names, start=1):
         options = ("-n", str(global_weights), "-o", str(name), "--fp32", "--batch", str(batch))

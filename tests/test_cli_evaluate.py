@@ -55,7 +55,7 @@ def test_the_metrics_that_are_asked_for_are_the_columns(photo_folder: Path, tmp_
     assert_fails(evaluate("lanczos", *options, "psnr"), "expected psnr_y, ssim_y", code=2)
 
 
-def test_a_base_model_is_judged_over_its_truncations(
+def test_a_base_model_is_evaluated_over_its_truncations(
     photo_folder: Path, base_weights: Path, lpips_features: Path, tmp_path: Path
 ) -> None:
     more = ["--fid", lpips_features, "--truncations", "1,0.5", "--report", tmp_path / "r.html"]
@@ -67,7 +67,7 @@ def test_a_base_model_is_judged_over_its_truncations(
     assert [plot.count(b'id="curve"') for plot in plots] == [1, 1]
 
 
-def test_what_cannot_be_judged_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_one_clear_line(photo_folder: Path, base_weights: Path, tmp_path: Path) -> None:
     data = ["--data", photo_folder, "--metrics", "psnr_y,ssim_y"]
     assert_fails(evaluate("lanczos", base_weights, *data), "evaluate them separately", code=2)
     assert_fails(evaluate("nonsense", *data), "got 'nonsense'")
@@ -105,7 +105,7 @@ def test_images_elsewhere_are_refused_as_results_would_take_their_place(tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
-def test_a_name_that_is_no_text_costs_no_figures(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_costs_no_metrics(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     write_image(tmp_path / "data" / "a.png", Picture(torch.rand(3, 64, 64)))
     os.rename(tmp_path / "data" / "a.png", os.fsencode(tmp_path / "data") + b"/\xff.png")

@@ -122,7 +122,7 @@ def test_an_option_that_needs_another_one_says_so(t2i: Run, option: str, needed:
 
 
 @pytest.mark.parametrize("taken", ["an-apple_02.png", "an-apple_sheet.png"])
-def test_an_existing_file_of_a_set_is_kept_and_nothing_is_painted(t2i: Run, tmp_path: Path, taken: str) -> None:
+def test_an_existing_file_of_a_set_is_kept_and_nothing_is_generated(t2i: Run, tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).write_bytes(b"mine")
     assert_fails(t2i("an apple", "-c", 2), "exists already; choose another -o, or add --overwrite")
     assert names(tmp_path) == [taken]

@@ -115,6 +115,6 @@ def test_a_config_survives_a_round_trip_through_json() -> None:
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
-def test_players_that_read_different_towers_are_refused() -> None:
+def test_networks_that_read_different_towers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"discriminator.text: expected the generator's tower"):
         load_config(TINY, ("discriminator.text.tower_width=5",))

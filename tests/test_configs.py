@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from gigasr.cli.train import game_class, read_config
+from gigasr.cli.train import read_config, task_class
 from gigasr.config.model import Config
 from gigasr.config.training import LEAST_CROPS, DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.networks.discriminator import Discriminator
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.budget import count_parameters
-from gigasr.training.game import Game
 from gigasr_base.config import BaseConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -31,7 +31,7 @@ TINY_CLIP = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
-JUDGED = {"adversarial", "matching", "r1"}  # what the discriminator has terms of
+ADVERSARIAL_TERMS = {"adversarial", "matching", "r1"}  # what the discriminator has terms of
 OWN_TERMS = set(LossConfig.model_fields) - {"matching", "r1"}  # what the generator has terms of
 
 
@@ -50,7 +50,7 @@ def sizes(path: Path) -> dict[str, float]:
     """Parameters of a config's networks and their parts, in millions."""
     config = read_config(path, ())
     with torch.device("meta"):
-        generator, discriminator = game_class(config).build_generator(config), Discriminator(config.discriminator)
+        generator, discriminator = task_class(config).build_generator(config), Discriminator(config.discriminator)
     counts = count_parameters({"generator": generator, "discriminator": discriminator})
     return {name: count / 1e6 for name, count in counts.items()}
 
@@ -96,22 +96,22 @@ def unit(config: Config) -> int:
     return config.upsampler.scale * 2**config.upsampler.num_down
 
 
-def two_steps(game: Game, phase_number: int) -> dict[str, float]:
+def two_steps(task: AdversarialTask, phase_number: int) -> dict[str, float]:
     """The log of two steps on random images; R1 is due in the first one."""
-    phase, log = game.train.phases[phase_number], {}
+    phase, log = task.train.phases[phase_number], {}
     hr = torch.rand(2, 3, phase.crop, phase.crop) * 2 - 1
     loaded = LoadedBatch(torch.arange(2), hr, ["a red circle", "two birds"])
-    batch = game.make_batch(loaded, game.scale, DegradationConfig())
+    batch = task.make_batch(loaded, task.scale, DegradationConfig())
     for number in range(2):
-        log |= {f"{number}/{name}": value for name, value in game.step([batch], phase, number).items()}
+        log |= {f"{number}/{name}": value for name, value in task.step([batch], phase, number).items()}
     return log
 
 
 def expected_terms(loss: LossConfig) -> set[str]:
     """What the log of two steps names, the vision-aided heads' own terms aside."""
     on = {name for name, weight in loss if weight}
-    judges = JUDGED & (on | {"adversarial"}) if on & {"adversarial", "matching"} else set()
-    names = {f"g/{name}" for name in on & OWN_TERMS} | {f"d/{name}" for name in judges}
+    with_text = ADVERSARIAL_TERMS & (on | {"adversarial"}) if on & {"adversarial", "matching"} else set()
+    names = {f"g/{name}" for name in on & OWN_TERMS} | {f"d/{name}" for name in with_text}
     return {f"{number}/{name}" for name in names for number in (0, 1)} - {"1/d/r1"}
 
 
@@ -139,14 +139,14 @@ def test_a_tiny_form_of_it_trains_with_every_term_its_phases_switch_on(
     path: Path, clip_name: str, lpips_features: Path
 ) -> None:
     config = shrink(read_config(path, ()), clip_name)
-    game = game_class(config)(config, torch.device("cpu"), lpips_features)
-    before = [p.clone() for p in game.generator.parameters()]
+    task = task_class(config)(config, torch.device("cpu"), lpips_features)
+    before = [p.clone() for p in task.generator.parameters()]
     for number, phase in enumerate(config.train.phases):
-        log = two_steps(game, number)
+        log = two_steps(task, number)
         assert {name for name in log if "/v/" not in name} == expected_terms(phase.loss)
         assert ("0/v/adversarial" in log) == bool(phase.loss.vision)
         assert all(math.isfinite(value) for value in log.values())
-    changed = [not torch.equal(a, b) for a, b in zip(before, game.generator.parameters(), strict=True)]
+    changed = [not torch.equal(a, b) for a, b in zip(before, task.generator.parameters(), strict=True)]
     assert all(changed)
 
 

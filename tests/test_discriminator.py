@@ -46,7 +46,7 @@ def network(config: DiscriminatorConfig) -> Discriminator:
     return Discriminator(config.model_copy(update={"minibatch_std": 0}))
 
 
-def judge(
+def predict(
     network: Discriminator, pyramid: list[Tensor], tokens: TokenFeatures, lr: Tensor | None = None
 ) -> list[Tensor]:
     """The logit maps for one text per image."""
@@ -77,8 +77,8 @@ def rows_of_level(logits: Tensor, level: int, batch: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 48), (16, 16)])
-def test_each_exit_judges_every_level_that_has_entered(network: Discriminator, height: int, width: int) -> None:
-    logits = judge(network, random_pyramid(2, height, width), random_tokens(2), random_lr(2))
+def test_each_exit_evaluates_every_level_that_has_entered(network: Discriminator, height: int, width: int) -> None:
+    logits = predict(network, random_pyramid(2, height, width), random_tokens(2), random_lr(2))
     expected = [(2 * min(j, LEVELS), 1, height >> j, width >> j) for j in (1, 2, 3, 4)]
     assert [tuple(m.shape) for m in logits] == expected
 
@@ -89,7 +89,7 @@ def test_levels_and_stages_give_the_papers_number_of_predictions(
 ) -> None:
     stages = (StageConfig(channels=8),) * num_stages
     network = Discriminator(config.model_copy(update={"stages": stages, "num_levels": num_levels, "minibatch_std": 0}))
-    logits = judge(network, random_pyramid(2, 32, 32, num_levels), random_tokens(2), random_lr(2))
+    logits = predict(network, random_pyramid(2, 32, 32, num_levels), random_tokens(2), random_lr(2))
     assert sum(len(m) // 2 for m in logits) == num_predictions
     assert len(network.exit_weights()) == len(logits) == num_stages
 
@@ -97,7 +97,7 @@ def test_levels_and_stages_give_the_papers_number_of_predictions(
 def test_every_level_has_one_share_at_the_last_exit_and_less_at_early_ones(config: DiscriminatorConfig) -> None:
     network = Discriminator(config.model_copy(update={"exit_weight": 0.25}))
     logits = [
-        m.detach().zero_().requires_grad_() for m in judge(network, random_pyramid(2), random_tokens(2), random_lr(2))
+        m.detach().zero_().requires_grad_() for m in predict(network, random_pyramid(2), random_tokens(2), random_lr(2))
     ]
     losses.adversarial(logits, False, network.exit_weights()).backward()
     shares = [m.grad.sum(dim=(1, 2, 3)).view(-1, 2).sum(dim=1) / 0.5 for m in logits]  # softplus has slope 1/2 at 0
@@ -109,9 +109,9 @@ def test_every_level_has_one_share_at_the_last_exit_and_less_at_early_ones(confi
 @pytest.mark.parametrize("level", range(LEVELS))
 def test_a_level_changes_its_own_predictions_only(network: Discriminator, level: int) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = judge(network, pyramid, tokens, lr)
+    before = predict(network, pyramid, tokens, lr)
     pyramid[level] = torch.rand_like(pyramid[level])
-    after = judge(network, pyramid, tokens, lr)
+    after = predict(network, pyramid, tokens, lr)
     for other in range(LEVELS):
         for a, b in zip(before, after, strict=True):
             mine = [rows_of_level(m, other, 2) for m in (a, b)]
@@ -123,20 +123,20 @@ def test_a_level_changes_its_own_predictions_only(network: Discriminator, level:
 
 def test_a_sample_changes_its_own_predictions_only(network: Discriminator) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = judge(network, pyramid, tokens, lr)
+    before = predict(network, pyramid, tokens, lr)
     for image in pyramid:
         image[1] = torch.rand_like(image[1])
-    for a, b in zip(before, judge(network, pyramid, tokens, lr), strict=True):
+    for a, b in zip(before, predict(network, pyramid, tokens, lr), strict=True):
         torch.testing.assert_close(b[::2], a[::2], atol=1e-6, rtol=1e-5)
         assert ((b[1::2] - a[1::2]).abs().mean(dim=(1, 2, 3)) > 1e-3).all()
 
 
-def test_one_level_twice_as_often_is_judged_by_the_same_trunk(network: Discriminator) -> None:
+def test_one_level_twice_as_often_is_evaluated_by_the_same_trunk(network: Discriminator) -> None:
     pyramid, tokens, lr = random_pyramid(1), random_tokens(1), random_lr(1)
     doubled = [image.repeat(2, 1, 1, 1) for image in pyramid]
     twice = TokenFeatures(*(x.repeat(2, *[1] * (x.ndim - 1)) for x in (tokens.features, tokens.eot, tokens.mask)))
     for a, b in zip(
-        judge(network, pyramid, tokens, lr), judge(network, doubled, twice, lr.repeat(2, 1, 1, 1)), strict=True
+        predict(network, pyramid, tokens, lr), predict(network, doubled, twice, lr.repeat(2, 1, 1, 1)), strict=True
     ):
         torch.testing.assert_close(b, a.repeat_interleave(2, dim=0), atol=1e-5, rtol=1e-5)
 
@@ -152,16 +152,18 @@ def smallest_change(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 def test_the_text_changes_every_prediction(network: Discriminator) -> None:
     pyramid, lr = random_pyramid(2), random_lr(2)
     assert (
-        smallest_change(judge(network, pyramid, random_tokens(2), lr), judge(network, pyramid, random_tokens(2), lr))
+        smallest_change(
+            predict(network, pyramid, random_tokens(2), lr), predict(network, pyramid, random_tokens(2), lr)
+        )
         > 1e-3
     )
 
 
-def test_each_level_of_a_sample_is_judged_with_its_own_text(network: Discriminator) -> None:
+def test_each_level_of_a_sample_is_evaluated_with_its_own_text(network: Discriminator) -> None:
     pyramid, tokens, lr = random_pyramid(2), random_tokens(2), random_lr(2)
-    before = judge(network, pyramid, tokens, lr)
+    before = predict(network, pyramid, tokens, lr)
     tokens.features[1] = torch.randn_like(tokens.features[1])
-    after = judge(network, pyramid, tokens, lr)
+    after = predict(network, pyramid, tokens, lr)
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(b[::2], a[::2], atol=1e-6, rtol=1e-5)
     assert smallest_change([m[1::2] for m in before], [m[1::2] for m in after]) > 1e-3
@@ -170,7 +172,9 @@ def test_each_level_of_a_sample_is_judged_with_its_own_text(network: Discriminat
 def test_the_low_res_image_changes_every_prediction_where_the_config_shows_it(network: Discriminator) -> None:
     pyramid, tokens = random_pyramid(2), random_tokens(2)
     assert (
-        smallest_change(judge(network, pyramid, tokens, random_lr(2)), judge(network, pyramid, tokens, random_lr(2)))
+        smallest_change(
+            predict(network, pyramid, tokens, random_lr(2)), predict(network, pyramid, tokens, random_lr(2))
+        )
         > 1e-3
     )
 
@@ -178,7 +182,7 @@ def test_the_low_res_image_changes_every_prediction_where_the_config_shows_it(ne
 def test_the_low_res_image_is_ignored_where_the_config_hides_it(config: DiscriminatorConfig) -> None:
     network = Discriminator(config.model_copy(update={"sees_lr": False}))
     pyramid, tokens = random_pyramid(2), random_tokens(2)
-    for a, b in zip(judge(network, pyramid, tokens, random_lr(2)), judge(network, pyramid, tokens), strict=True):
+    for a, b in zip(predict(network, pyramid, tokens, random_lr(2)), predict(network, pyramid, tokens), strict=True):
         assert torch.equal(a, b)
 
 
@@ -186,7 +190,7 @@ def test_one_run_of_the_trunk_serves_several_texts(network: Discriminator) -> No
     pyramid, lr = random_pyramid(2), random_lr(2)
     features = network.exits(pyramid, lr)
     for tokens in (random_tokens(2), random_tokens(2)):
-        for a, b in zip(network.judge(features, tokens), judge(network, pyramid, tokens, lr), strict=True):
+        for a, b in zip(network.predict(features, tokens), predict(network, pyramid, tokens, lr), strict=True):
             assert torch.equal(a, b)
 
 
@@ -205,7 +209,7 @@ def test_a_prediction_is_a_conditional_plus_an_unconditional_logit() -> None:
 
 def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
     network = Discriminator(config)
-    logits = judge(network, random_pyramid(2), random_tokens(2), random_lr(2))
+    logits = predict(network, random_pyramid(2), random_tokens(2), random_lr(2))
     losses.adversarial(logits, True, network.exit_weights()).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -213,7 +217,7 @@ def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
 
 def test_gradients_reach_every_image(network: Discriminator) -> None:
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
-    logits = judge(network, pyramid, random_tokens(2), random_lr(2))
+    logits = predict(network, pyramid, random_tokens(2), random_lr(2))
     losses.adversarial(logits, True, network.exit_weights()).backward()
     assert all((image.grad.abs().amax(dim=(1, 2, 3)) > 0).all() for image in pyramid)
 
@@ -223,7 +227,7 @@ def test_the_gradient_penalty_is_differentiable_through_attention(config: Discri
     network = Discriminator(config.model_copy(update={"minibatch_std": group_size}))
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        penalty = losses.r1(judge(network, pyramid, random_tokens(2), random_lr(2)), pyramid, network.exit_weights())
+        penalty = losses.r1(predict(network, pyramid, random_tokens(2), random_lr(2)), pyramid, network.exit_weights())
         penalty.backward()
     assert penalty > 0
     weights = [(name, p) for name, p in network.named_parameters() if not name.endswith("bias")]
@@ -240,7 +244,7 @@ def test_the_gradient_of_the_penalty_is_its_slope(config: DiscriminatorConfig) -
     def penalty(step: Tensor) -> Tensor:
         weight.data += step
         with sdpa_kernel(SDPBackend.MATH):
-            return losses.r1(judge(network, pyramid, tokens, lr), pyramid, network.exit_weights())
+            return losses.r1(predict(network, pyramid, tokens, lr), pyramid, network.exit_weights())
 
     (gradient,) = torch.autograd.grad(penalty(torch.zeros(())), weight)
     step = 1e-5 * gradient / gradient.norm()

@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
-from gigasr.evaluation.cases import Case
 from gigasr.evaluation.plots import draw_svg, row_colours
 from gigasr.evaluation.report import Report, best_rows, format_table, plot, to_html, to_json
+from gigasr.evaluation.worst_cases import WorstCase
 
 TABLE = {
     "lite": {"psnr_y": 25.0, "lpips": 0.2, "seconds": 1.5},
@@ -23,17 +23,17 @@ def report() -> Report:
     crops = {name: torch.full((3, 8, 8), 9, dtype=torch.uint8) for name in ("input", "truth", *TABLE)}
     images = {model: {"a.png": row} for model, row in TABLE.items()}
     plots = [each for each in (plot(TABLE, "seconds", "lpips", is_log=True),) if each]
-    case = Case("a.png", 'a "quoted" </script> prompt', 0.2, (0, 0), crops)
+    case = WorstCase("a.png", 'a "quoted" </script> prompt', 0.2, (0, 0), crops)
     return Report("t", {"images": "1"}, TABLE, plots, images, [case], {"sheet": crops["truth"]})
 
 
-def test_the_table_has_a_row_per_model_and_a_column_per_figure() -> None:
+def test_the_table_has_a_row_per_model_and_a_column_per_metric() -> None:
     lines = format_table({"a": {"psnr_y": 25.0}, "longer": {"psnr_y": 1.5, "lpips": 0.12345}}).splitlines()
     assert [line.split() for line in lines] == [["PSNR-Y,", "dB", "LPIPS"], ["a", "25.00"], ["longer", "1.50", "0.123"]]
     assert len({len(line) for line in lines}) == 1
 
 
-def test_json_holds_every_figure_and_an_infinite_one_is_null(report: Report) -> None:
+def test_json_holds_every_metric_and_an_infinite_one_is_null(report: Report) -> None:
     content = json.loads(to_json(report), parse_constant=lambda name: pytest.fail(name))
     assert content["images"]["lite"]["a.png"] == TABLE["lite"]
     assert content["table"]["<lanczos>"]["psnr_y"] is None
@@ -52,7 +52,7 @@ def test_the_page_holds_all_it_needs_and_escapes_what_it_is_given(report: Report
 def test_the_data_of_the_script_is_json(report: Report) -> None:
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', to_html(report), re.DOTALL)
     assert json.loads(data) == [
-        {"figures": {"lite": TABLE["lite"], "<lanczos>": TABLE["<lanczos>"] | {"psnr_y": None}}}
+        {"metrics": {"lite": TABLE["lite"], "<lanczos>": TABLE["<lanczos>"] | {"psnr_y": None}}}
     ]
 
 
@@ -61,7 +61,7 @@ def test_a_page_without_cases_and_plots_is_a_table() -> None:
     assert "FID" in page and "svg+xml" not in page and "Cases" not in page
 
 
-def test_the_best_row_is_the_highest_or_the_lowest_as_the_figure_asks() -> None:
+def test_the_best_row_is_the_highest_or_the_lowest_as_the_metric_asks() -> None:
     assert best_rows(TABLE, "lpips") == {"lite"}
     assert best_rows(TABLE, "psnr_y") == {"<lanczos>"}
     assert best_rows({"a": {"truncation": 1.0}}, "truncation") == set()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.evaluation.image_sets import gather, list_images
+from gigasr.evaluation.image_sets import collect_features, list_images
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.metrics import FeatureSet, FrozenFeatures, frechet_distance, inception_score, patches
@@ -39,14 +39,14 @@ def test_one_image_is_no_set() -> None:
         frechet_distance(torch.rand(1, 4), torch.rand(5, 4))
 
 
-def test_patches_are_the_squares_that_fit() -> None:
+def test_tiles_are_the_squares_that_fit() -> None:
     image = torch.arange(3 * 9 * 11.0).view(3, 9, 11)
     cut = patches(image, 4)
     assert cut.shape == (4, 3, 4, 4)
     assert torch.equal(cut[3], image[:, 4:8, 4:8])
 
 
-def test_a_set_has_patches_only_of_images_large_enough(lpips_features: Path) -> None:
+def test_a_set_has_tiles_only_of_images_large_enough(lpips_features: Path) -> None:
     small, large = (FeatureSet(FrozenFeatures(lpips_features)) for _ in range(2))
     for seed in range(2):
         image = torch.rand(3, 256, 512, generator=torch.Generator().manual_seed(seed))
@@ -100,7 +100,7 @@ def test_two_folders_have_the_distance_and_the_score_that_torch_fidelity_gives_t
     more |= {"samples_shuffle": False, "save_cpu_ram": True, "isc_splits": 1}
     expected = torch_fidelity.calculate_metrics(input1=folders[0], input2=folders[1], fid=True, isc=True, **more)
     features = FrozenFeatures(inception_file)
-    a, b = (gather(sorted(list_images(Path(folder)), key=str), 299, features) for folder in folders)
+    a, b = (collect_features(sorted(list_images(Path(folder)), key=str), 299, features) for folder in folders)
     found = a.distances(b)
     assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
     assert found["inception_score"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)

@@ -184,7 +184,7 @@ def test_validation_has_whole_captions(photo_folder: Path) -> None:
     assert [batch[2] for batch in source.batches(CropSchedule(32), 1, 0, 20, seed=0)] == [["picture 4"]] * 20
 
 
-def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
+def test_an_image_smaller_than_the_crop_is_upscaled() -> None:
     hr = Cutter(CropSchedule(32), PLAIN).cut(Image.new("RGB", (20, 40)), 32, random.Random(0))
     assert hr.shape == (32, 32, 3)
 

@@ -71,7 +71,7 @@ def test_the_folded_network_equals_the_unfolded_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "paper"])
-def test_a_batch_of_regions_shares_one_fold(name: str) -> None:
+def test_a_batch_of_tiles_shares_one_fold(name: str) -> None:
     network, w, text = build(name)
     lr = random_lr(name, batch=3)
     shared = TextFeatures(text.t_local.repeat(3, 1, 1), text.t_global.repeat(3, 1), text.mask.repeat(3, 1))
@@ -130,8 +130,8 @@ def test_a_network_folded_to_bf16_is_bf16_all_through_and_close() -> None:
 
 def test_the_folded_network_knows_how_it_may_be_cut() -> None:
     lite, paper = (fold(*build(name)) for name in ("lite", "paper"))
-    assert (lite.scale, lite.halo, lite.reach, lite.tiling.align, lite.tiling.multiple) == (8, 6, 48, 32, 4)
-    assert paper.reach == 0
+    assert (lite.scale, lite.halo, lite.receptive_radius, lite.tiling.align, lite.tiling.multiple) == (8, 6, 48, 32, 4)
+    assert paper.receptive_radius == 0
     assert (paper.tiling.side, paper.tiling.minimum, paper.tiling.overlap) == (8, 8, 2)
 
 
@@ -156,7 +156,7 @@ def test_a_part_of_the_tail_with_its_halo_is_that_part_of_the_whole(name: str, u
 def test_a_part_of_a_windowed_body_with_its_halo_is_that_part_of_the_whole(name: str, upsample: str) -> None:
     network, w, text = build(name, upsample)
     folded = fold(network, w, text)
-    align, halo = folded.tiling.align, folded.reach
+    align, halo = folded.tiling.align, folded.receptive_radius
     lr = 2 * torch.rand(1, 3, 4 * align + 8, 5 * align) - 1
     whole = folded.body(lr)
     for rows, columns in [((0, 1), (2, 3)), ((2, 3), (1, 2)), ((3, 4), (0, 2)), ((4, 5), (4, 5)), ((2, 4), (2, 5))]:

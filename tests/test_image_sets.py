@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from gigasr.evaluation.image_sets import gather, list_images, load_square
+from gigasr.evaluation.image_sets import collect_features, list_images, load_square
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.metrics import FrozenFeatures
@@ -32,6 +32,6 @@ def test_a_folder_is_listed_with_what_lies_below_it_and_an_empty_one_is_refused(
 def test_a_set_has_no_distance_to_itself(photo_folder: Path, lpips_features: Path) -> None:
     seen: list[int] = []
     features, paths = FrozenFeatures(lpips_features), list_images(photo_folder)
-    found = gather(paths, 32, features, seen.append)
+    found = collect_features(paths, 32, features, seen.append)
     assert seen == [5] * 5
-    assert found.distances(gather(paths, 32, features)) == pytest.approx({"fid_squeeze": 0}, abs=1e-4)
+    assert found.distances(collect_features(paths, 32, features)) == pytest.approx({"fid_squeeze": 0}, abs=1e-4)

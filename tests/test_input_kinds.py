@@ -24,7 +24,7 @@ from gigasr.files.picture import Picture
 from gigasr.folders.batch import Run
 from gigasr.folders.plan import Outputs, find_images, plan_jobs
 from gigasr.folders.worker import Settings, Work
-from gigasr.inference.rows import Rows
+from gigasr.inference.row_stream import RowStream
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
 
@@ -37,17 +37,17 @@ class Nearest:
 
     scale, scales, takes_text = 8, [8], False
 
-    def engine(self, prompt: str, seed: int, place: object, scale: int | None = None) -> "Nearest":
+    def engine(self, prompt: str, seed: int, execution: object, scale: int | None = None) -> "Nearest":
         return self
 
-    def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
+    def strips(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
         for top in range(0, lr.size[0], 4):
             rows = lr.read(top, min(top + 4, lr.size[0]))
             yield rows.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
 @pytest.fixture
-def enlarge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
+def upscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
     """Run over one file; the output's suffix and what became of it."""
     monkeypatch.setattr("gigasr.folders.worker.load_model", lambda *_: Nearest())
 
@@ -229,10 +229,10 @@ KINDS: dict[str, tuple[Make, int]] = {  # and by how many levels a file may be o
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_comes_out_with_its_values(enlarge, tmp_path: Path, name: str) -> None:  # noqa: ANN001
+def test_every_kind_comes_out_with_its_values(upscale, tmp_path: Path, name: str) -> None:  # noqa: ANN001
     make, tolerance = KINDS[name]
     samples = make(tmp_path / name)
-    work = enlarge(tmp_path / name)
+    work = upscale(tmp_path / name)
     assert work.error is None
     result, expected = stored(work.job.target), bigger(samples)
     assert (result.shape, result.dtype) == (expected.shape, samples.dtype)
@@ -240,14 +240,14 @@ def test_every_kind_comes_out_with_its_values(enlarge, tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize(("suffix", "bits"), [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".webp", 8)])
-def test_alpha_has_no_fringes_and_is_the_bicubic_of_the_input(enlarge, tmp_path: Path, suffix: str, bits: int) -> None:  # noqa: ANN001
+def test_alpha_has_no_fringes_and_is_the_bicubic_of_the_input(upscale, tmp_path: Path, suffix: str, bits: int) -> None:  # noqa: ANN001
     samples = random_samples(4, bits)
     white = np.iinfo(samples.dtype).max
     samples[:, :, 3] = white
     samples[2:6, 3:8] = (0, white, 0, 0)  # a hole whose hidden green must not show
     samples[:, :, 1] = np.where(samples[:, :, 3] > 0, 0, samples[:, :, 1])
     (tmp_path / "a.png").write_bytes(png_bytes(samples))
-    result = stored(enlarge(tmp_path / "a.png", suffix, quality=100).job.target).astype(float)
+    result = stored(upscale(tmp_path / "a.png", suffix, quality=100).job.target).astype(float)
     alpha = Image.fromarray(samples[:, :, 3].astype(np.float32)).resize((88, 72), Image.Resampling.BICUBIC)
     assert np.abs(result[:, :, 3] - np.asarray(alpha).clip(0, white)).max() <= white / 255
     assert result[:, :, 1].max() == 0
@@ -257,33 +257,33 @@ def test_alpha_has_no_fringes_and_is_the_bicubic_of_the_input(enlarge, tmp_path:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".avif"])
-def test_a_profile_is_kept_and_the_values_with_it(enlarge, tmp_path: Path, bits: int, suffix: str) -> None:  # noqa: ANN001
+def test_a_profile_is_kept_and_the_values_with_it(upscale, tmp_path: Path, bits: int, suffix: str) -> None:  # noqa: ANN001
     samples = np.full((9, 11, 3), (200, 80, 40), f"u{bits // 8}") * np.array(257 if bits == 16 else 1, f"u{bits // 8}")
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", iccprofile=P3)
-    result = enlarge(tmp_path / "a.tif", suffix).job.target
+    result = upscale(tmp_path / "a.tif", suffix).job.target
     assert Image.open(result).info["icc_profile"] == P3
     levels = stored(result) / np.iinfo(stored(result).dtype).max * 255
     assert np.abs(levels - (200, 80, 40)).max() <= (0 if suffix in (".png", ".tif") else 3)
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".gif"])
-def test_a_profile_that_the_output_cannot_carry_is_converted(enlarge, tmp_path: Path, suffix: str) -> None:  # noqa: ANN001
+def test_a_profile_that_the_output_cannot_carry_is_converted(upscale, tmp_path: Path, suffix: str) -> None:  # noqa: ANN001
     tagged = vips_image(np.full((9, 11, 3), (200, 80, 40), np.uint8), "srgb").copy()
     tagged.set_type(pyvips.GValue.blob_type, "icc-profile-data", P3)
     tagged.write_to_file(str(tmp_path / "a.png"))
     expected = tagged.icc_transform("srgb", intent="relative").numpy()[0, 0]
-    result = np.asarray(Image.open(enlarge(tmp_path / "a.png", suffix).job.target).convert("RGB"))
+    result = np.asarray(Image.open(upscale(tmp_path / "a.png", suffix).job.target).convert("RGB"))
     assert np.abs(result.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_stands_upright_with_its_exif_its_new_size_and_its_size_on_paper(
-    enlarge: Callable[..., Work], tmp_path: Path, orientation: int
+    upscale: Callable[..., Work], tmp_path: Path, orientation: int
 ) -> None:
     samples = random_samples(3, 8)
     image = Image.fromarray(samples)
     image.save(tmp_path / "a.png", exif=camera_exif(orientation), dpi=(300, 150))
-    target = enlarge(tmp_path / "a.png").job.target
+    target = upscale(tmp_path / "a.png").job.target
     turned = pyvips.Image.new_from_file(str(tmp_path / "a.png")).autorot().numpy()
     assert np.array_equal(stored(target), bigger(turned))
     written = Image.open(target)
@@ -294,7 +294,7 @@ def test_a_photograph_stands_upright_with_its_exif_its_new_size_and_its_size_on_
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
-def test_an_animation_stays_one_of_its_kind(enlarge, tmp_path: Path, suffix: str) -> None:  # noqa: ANN001
+def test_an_animation_stays_one_of_its_kind(upscale, tmp_path: Path, suffix: str) -> None:  # noqa: ANN001
     frames = np.concatenate([np.full((9, 11, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255))])
     frames[12:15, 3:6] = 255
     image = vips_image(frames, "srgb").copy()
@@ -302,17 +302,17 @@ def test_an_animation_stays_one_of_its_kind(enlarge, tmp_path: Path, suffix: str
     image.set_type(pyvips.GValue.array_int_type, "delay", [70, 110])
     options = {"lossless": True} if suffix == "webp" else {}
     image.write_to_file(str(tmp_path / f"a.{suffix}"), **options)
-    work = enlarge(tmp_path / f"a.{suffix}", quality=100)
+    work = upscale(tmp_path / f"a.{suffix}", quality=100)
     result = pyvips.Image.new_from_file(str(work.job.target), n=-1)
     assert (work.job.target.name, result.get("delay"), work.pixels) == (f"a_8x.{suffix}", [70, 110], 2 * 72 * 88)
     assert np.array_equal(result.numpy()[:, :, :3], bigger(frames))
 
 
-def test_an_animated_png_stays_one(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_an_animated_png_stays_one(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     frames = [random_samples(3, 8, seed) for seed in range(3)]
     first, *rest = map(Image.fromarray, frames)
     first.save(tmp_path / "a.png", save_all=True, append_images=rest, duration=[70, 110, 40], loop=3)
-    with Image.open(enlarge(tmp_path / "a.png").job.target) as result:
+    with Image.open(upscale(tmp_path / "a.png").job.target) as result:
         assert (result.n_frames, result.info["loop"]) == (3, 3)
         for index, (frame, duration) in enumerate(zip(frames, (70, 110, 40), strict=True)):
             result.seek(index)
@@ -333,12 +333,12 @@ def test_each_file_of_a_folder_keeps_its_own_metadata(tmp_path: Path, monkeypatc
     assert artists == {f"{name}_8x": name for name in ("Ada", "Bo", "Cy")}
 
 
-def test_the_pages_of_a_tiff_stay_pages(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_the_pages_of_a_tiff_stay_pages(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     pages = [random_samples(3, 16), random_samples(1, 8)[:, :5, 0]]
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for page in pages:
             file.write(page)
-    work = enlarge(tmp_path / "a.tif")
+    work = upscale(tmp_path / "a.tif")
     with tifffile.TiffFile(work.job.target) as file:
         for written, page in zip(file.pages, pages, strict=True):
             assert np.array_equal(written.asarray(), bigger(page))
@@ -351,20 +351,20 @@ def test_the_pages_of_a_tiff_stay_pages(enlarge, tmp_path: Path) -> None:  # noq
         (np.zeros((9, 11, 3), np.uint32), "got 32 bit integers; convert it to 16 bit"),
     ],
 )
-def test_what_would_lose_something_is_refused(enlarge, tmp_path: Path, samples: np.ndarray, message: str) -> None:  # noqa: ANN001
+def test_what_would_lose_something_is_refused(upscale, tmp_path: Path, samples: np.ndarray, message: str) -> None:  # noqa: ANN001
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb" if samples.ndim == 3 else "minisblack")
-    work = enlarge(tmp_path / "a.tif")
+    work = upscale(tmp_path / "a.tif")
     assert work.status == "failed"
     assert message in str(work.error)
 
 
-def test_a_bit_depth_and_a_quality_are_honoured(enlarge, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_bit_depth_and_a_quality_are_honoured(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     (tmp_path / "a.png").write_bytes(png_bytes(random_samples(3, 16)))
     (tmp_path / "b.png").write_bytes(png_bytes(random_samples(3, 8)))
-    assert stored(enlarge(tmp_path / "a.png", bit_depth=8).job.target).dtype == np.uint8
-    deep = stored(enlarge(tmp_path / "b.png", bit_depth=16).job.target)
+    assert stored(upscale(tmp_path / "a.png", bit_depth=8).job.target).dtype == np.uint8
+    deep = stored(upscale(tmp_path / "b.png", bit_depth=16).job.target)
     assert np.array_equal(deep, bigger(random_samples(3, 8)).astype(np.uint16) * 257)
-    sizes = [enlarge(tmp_path / "b.png", ".jpg", quality=q, overwrite=True).record["bytes"] for q in (20, 95)]
+    sizes = [upscale(tmp_path / "b.png", ".jpg", quality=q, overwrite=True).record["bytes"] for q in (20, 95)]
     assert sizes[0] < sizes[1]
 
 

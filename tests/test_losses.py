@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from gigasr.config.training import LEAST_CROPS
-from gigasr.data.captions import derangement, differs
+from gigasr.data.captions import mismatch_mask, shuffle_captions
 from gigasr.metrics import spectrum_error, ssim_y
 from gigasr.metrics.ops import SSIM_WINDOW
 from gigasr.training.losses import (
@@ -54,7 +54,7 @@ def test_charbonnier_is_smooth_where_the_images_agree() -> None:
     assert fake.grad.eq(0).all()
 
 
-def test_ssim_is_1_less_the_figure() -> None:
+def test_ssim_is_1_less_the_metric() -> None:
     real, fake = (torch.rand(1, 3, 40, 32).mul(255).round() / 255 for _ in range(2))
     fake = ((fake + real) * 127.5).round() / 255
     assert ssim(fake * 2 - 1, real * 2 - 1).item() == pytest.approx(1 - ssim_y(fake[0], real[0], border=0), abs=1e-4)
@@ -191,36 +191,36 @@ def cyclic_lengths(order: list[int]) -> list[int]:
 def test_a_derangement_is_a_permutation_without_a_fixed_point(batch: int, kinds: int) -> None:
     for seed in range(50):
         captions = [f"caption {i % kinds}" for i in range(batch)]
-        order = derangement(captions, torch.Generator().manual_seed(seed)).tolist()
+        order = shuffle_captions(captions, torch.Generator().manual_seed(seed)).tolist()
         assert sorted(order) == list(range(batch)) and all(i != other for i, other in enumerate(order))
 
 
 def test_distinct_captions_go_round_in_one_circle_that_every_seed_draws_anew() -> None:
     captions = list("abcd")
-    orders = [tuple(derangement(captions, torch.Generator().manual_seed(s)).tolist()) for s in range(200)]
+    orders = [tuple(shuffle_captions(captions, torch.Generator().manual_seed(s)).tolist()) for s in range(200)]
     assert all(cyclic_lengths(list(order)) == [4] for order in orders)
     assert len(set(orders)) == 6  # all circles of four
 
 
 def test_a_single_sample_keeps_its_caption_and_is_masked() -> None:
-    order = derangement(["a"], torch.Generator())
-    assert order.tolist() == [0] and differs(["a"], order).tolist() == [False]
+    order = shuffle_captions(["a"], torch.Generator())
+    assert order.tolist() == [0] and mismatch_mask(["a"], order).tolist() == [False]
 
 
 @pytest.mark.parametrize("captions", ["aab", "aabb", "aabbc", "aaabbc", "aaabbbc"])
 def test_only_a_caption_of_more_than_half_the_batch_meets_itself(captions: str) -> None:
     inevitable = max(0, 2 * max(captions.count(c) for c in captions) - len(captions))
     for seed in range(50):
-        order = derangement(captions, torch.Generator().manual_seed(seed))
-        assert differs(captions, order).logical_not().sum() == inevitable
+        order = shuffle_captions(captions, torch.Generator().manual_seed(seed))
+        assert mismatch_mask(captions, order).logical_not().sum() == inevitable
 
 
 def test_differs_is_false_where_the_swapped_in_caption_is_the_samples_own() -> None:
-    assert differs(["a", "b", "a", "c"], torch.tensor([2, 0, 3, 1])).tolist() == [False, True, True, True]
+    assert mismatch_mask(["a", "b", "a", "c"], torch.tensor([2, 0, 3, 1])).tolist() == [False, True, True, True]
 
 
 def test_an_empty_caption_is_a_wrong_one_for_no_sample() -> None:
-    assert differs(["", "b", "a"], torch.tensor([1, 2, 0])).tolist() == [True, True, False]
+    assert mismatch_mask(["", "b", "a"], torch.tensor([1, 2, 0])).tolist() == [True, True, False]
 
 
 def test_the_matching_loss_is_the_mean_over_unmasked_samples_at_every_level() -> None:
@@ -294,9 +294,9 @@ def test_images_that_agree_with_their_own_caption_cost_least() -> None:
 
 def test_empty_captions_are_right_and_wrong_of_no_image() -> None:
     image, text = torch.randn(4, 8).requires_grad_(), torch.randn(6, 8)
-    says = torch.tensor([True, False, True, True, False, True])
-    loss = clip_contrastive(image, text, 10.0, 1, says)  # the captions of the images are 1 to 4
-    own, told = torch.tensor([1, 2]), text[says]
+    has_caption = torch.tensor([True, False, True, True, False, True])
+    loss = clip_contrastive(image, text, 10.0, 1, has_caption)  # the captions of the images are 1 to 4
+    own, told = torch.tensor([1, 2]), text[has_caption]
     expected = clip_contrastive(image[own], told[[1, 2, 0, 3]], 10.0)
     torch.testing.assert_close(loss, expected)
     silent = clip_contrastive(image, text, 10.0, 1, torch.zeros(6, dtype=torch.bool))

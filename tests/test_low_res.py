@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gigasr.evaluation.low_res import GROUPS, Kind, make_low_res, reduce_matlab
+from gigasr.evaluation.low_res import DEGRADATIONS, LowResKind, downsample_matlab, make_low_res
 from gigasr.metrics import low_res_from, lr_psnr
 
 
@@ -20,7 +20,7 @@ def test_matlabs_bicubic_is_basicsrs_imresize_in_8_bit(basicsr: ModuleType, scal
     imresize = importlib.import_module("basicsr.utils.matlab_functions").imresize
     hr = photo(48, 96)
     expected = imresize(hr.permute(1, 2, 0).numpy(), 1 / scale).clip(0, 1)
-    reduced = reduce_matlab(hr, scale)
+    reduced = downsample_matlab(hr, scale)
     assert reduced.shape == (3, 48 // scale, 96 // scale)
     torch.testing.assert_close(
         reduced * 255, torch.from_numpy(expected * 255).round().permute(2, 0, 1), atol=1e-3, rtol=0
@@ -29,7 +29,7 @@ def test_matlabs_bicubic_is_basicsrs_imresize_in_8_bit(basicsr: ModuleType, scal
 
 def test_a_round_trip_is_measured_by_the_reduction_that_made_the_input(basicsr: ModuleType) -> None:
     hr = photo()
-    assert lr_psnr(hr, make_low_res(hr, 4, "matlab", 0, "a"), 4, reduce_matlab) == float("inf")
+    assert lr_psnr(hr, make_low_res(hr, 4, "matlab", 0, "a"), 4, downsample_matlab) == float("inf")
     assert lr_psnr(hr, make_low_res(hr, 4, "matlab", 0, "a"), 4) < 60
 
 
@@ -37,8 +37,8 @@ def test_bicubic_is_the_benchmarks() -> None:
     assert torch.equal(make_low_res(photo(), 4, "bicubic", 0, "a"), low_res_from(photo(), 4))
 
 
-@pytest.mark.parametrize("kind", GROUPS)
-def test_degraded_inputs_depend_on_the_seed_and_the_name_alone(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_degraded_inputs_depend_on_the_seed_and_the_name_alone(kind: LowResKind) -> None:
     hr = photo()
     low_res = make_low_res(hr, 4, kind, 1, "a.png")
     assert low_res.shape == (3, 12, 16)

@@ -4,11 +4,11 @@ import time
 
 import torch
 
-from gigasr.evaluation.meter import Meter
+from gigasr.evaluation.meter import ResourceMeter
 
 
 def test_the_result_comes_back_with_its_time() -> None:
-    result, cost = Meter("cpu").run(lambda: time.sleep(0.05) or 7)
+    result, cost = ResourceMeter("cpu").run(lambda: time.sleep(0.05) or 7)
     assert result == 7
     assert cost["seconds"] >= 0.05
 
@@ -19,5 +19,5 @@ def test_memory_that_is_given_back_before_the_end_counts() -> None:
         time.sleep(0.1)
         del block
 
-    _, cost = Meter("cpu").run(use)
+    _, cost = ResourceMeter("cpu").run(use)
     assert 150 < cost["peak_mb"] < 400

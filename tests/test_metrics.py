@@ -1,4 +1,4 @@
-"""metrics: closed forms, agreement with basicsr, and what each figure is there to notice."""
+"""metrics: closed forms, agreement with basicsr, and what each metric is there to notice."""
 
 import math
 import os
@@ -253,7 +253,7 @@ def test_an_image_that_is_no_image_is_refused(result: Tensor, message: str) -> N
         metrics.psnr_y(result, torch.zeros(3, 64, 64), border=0)
 
 
-def test_images_too_small_for_a_figure_are_refused() -> None:
+def test_images_too_small_for_a_metric_are_refused() -> None:
     small = torch.zeros(3, 16, 40)
     with pytest.raises(ValueError, match=r"lpips_distance: expected at least 32x32 px .* got 16x40 px"):
         metrics.lpips_distance(small, small, torch.nn.Identity())  # type: ignore[arg-type]
@@ -277,11 +277,11 @@ def lanczos_4x(path: Path) -> tuple[Tensor, Tensor, Tensor]:
 
 @needs_data
 def test_lanczos_on_kodak24_gives_the_baseline_means_at_4x() -> None:
-    figures = []
+    values = []
     for result, truth, low_res in map(lanczos_4x, KODAK[::3]):
-        figures.append([metrics.psnr_y(result, truth, 4), metrics.spectrum_error(result, truth)])
-        figures[-1].append(metrics.lr_psnr(result, low_res, 4))
-    psnr, spectrum, faithfulness = torch.tensor(figures).mean(dim=0).tolist()
+        values.append([metrics.psnr_y(result, truth, 4), metrics.spectrum_error(result, truth)])
+        values[-1].append(metrics.lr_psnr(result, low_res, 4))
+    psnr, spectrum, faithfulness = torch.tensor(values).mean(dim=0).tolist()
     assert psnr == pytest.approx(27.01, abs=0.005)
     assert spectrum == pytest.approx(25.4, abs=0.05)
     assert faithfulness == pytest.approx(40.6, abs=0.05)

@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gigasr.inference.noise import check_seed, noise_field, seeded
-from gigasr.inference.tiling import Region
+from gigasr.inference.tiling import Tile
 
 
 @settings(deadline=None)
 @given(st.integers(0, 90), st.integers(0, 90), st.integers(1, 38), st.integers(1, 38))
 def test_a_crop_of_the_field_is_the_field_of_the_crop(top: int, left: int, height: int, width: int) -> None:
-    whole = noise_field(7, Region(3, 5, 128, 128), 2)
-    part = noise_field(7, Region(3 + top, 5 + left, height, width), 2)
+    whole = noise_field(7, Tile(3, 5, 128, 128), 2)
+    part = noise_field(7, Tile(3 + top, 5 + left, height, width), 2)
     assert torch.equal(part, whole[:, :, top : top + height, left : left + width])
 
 
 def test_a_wide_field_equals_its_columns() -> None:
-    whole = noise_field(7, Region(0, 0, 3, 70_001), 1)
-    assert torch.equal(noise_field(7, Region(0, 69_990, 3, 11), 1), whole[:, :, :, 69_990:])
+    whole = noise_field(7, Tile(0, 0, 3, 70_001), 1)
+    assert torch.equal(noise_field(7, Tile(0, 69_990, 3, 11), 1), whole[:, :, :, 69_990:])
 
 
 def test_the_field_is_standard_normal() -> None:
-    x = noise_field(0, Region(0, 0, 700, 1000), 2).double().flatten()
+    x = noise_field(0, Tile(0, 0, 700, 1000), 2).double().flatten()
     assert x.dtype == torch.float64
     assert abs(x.mean()) < 0.004
     assert abs(x.var() - 1) < 0.006
@@ -37,8 +37,8 @@ def test_the_field_is_standard_normal() -> None:
 
 
 def test_neighbours_channels_and_seeds_are_uncorrelated() -> None:
-    region = Region(0, 0, 500, 500)
-    x, y = noise_field(0, region, 3)[0].double(), noise_field(1, region, 3)[0].double()
+    tile = Tile(0, 0, 500, 500)
+    x, y = noise_field(0, tile, 3)[0].double(), noise_field(1, tile, 3)[0].double()
     pairs = [(x[:, 1:], x[:, :-1]), (x[:, :, 1:], x[:, :, :-1]), (x[:, 1:, 1:], x[:, :-1, :-1])]
     pairs += [(x[0], x[1]), (x[1], x[2]), (x, y), (x[0], y[1]), (x[0], x[0].T), (x**2 - 1, y**2 - 1)]
     pairs += [(x[:, :, 16:], x[:, :, :-16]), (x[:, 64:], x[:, :-64])]
@@ -46,7 +46,7 @@ def test_neighbours_channels_and_seeds_are_uncorrelated() -> None:
 
 
 def test_the_field_has_no_visible_structure() -> None:
-    x = noise_field(3, Region(1000, 2000, 512, 512), 1)[0, 0].double()
+    x = noise_field(3, Tile(1000, 2000, 512, 512), 1)[0, 0].double()
     power = torch.fft.fft2(x).abs().square() / x.numel()  # exponential with mean 1 for white noise
     assert power.max() < 25
     blocks = power.reshape(32, 16, 32, 16).mean(dim=(1, 3))
@@ -54,12 +54,12 @@ def test_the_field_has_no_visible_structure() -> None:
 
 
 def test_the_origin_of_the_first_seed_is_as_random_as_any_place() -> None:
-    corners = torch.stack([noise_field(seed, Region(0, 0, 1, 1), 3).flatten() for seed in range(2)])
+    corners = torch.stack([noise_field(seed, Tile(0, 0, 1, 1), 3).flatten() for seed in range(2)])
     assert corners.abs().max() < 4 and len(corners.unique()) == 6
 
 
 def test_the_field_does_not_change_between_releases() -> None:
-    x = noise_field(-1, Region(2**31, 5, 1, 3), 1).flatten()
+    x = noise_field(-1, Tile(2**31, 5, 1, 3), 1).flatten()
     assert torch.allclose(x, torch.tensor([-0.2233307, 1.2714919, -0.5961581]), atol=1e-5)
 
 
@@ -89,5 +89,5 @@ def test_large_seeds_have_numbers_of_their_own() -> None:
 
 def test_threads_draw_the_same_field() -> None:
     with ThreadPoolExecutor(4) as pool:
-        fields = list(pool.map(lambda _: noise_field(5, Region(9, 9, 100, 100), 2), range(8)))
+        fields = list(pool.map(lambda _: noise_field(5, Tile(9, 9, 100, 100), 2), range(8)))
     assert all(torch.equal(field, fields[0]) for field in fields)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gigasr.cli import main
 from gigasr.config.model import load_config
 from gigasr.config.networks import LevelConfig, UpsamplerConfig
-from gigasr.inference.devices import Place
+from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine, Model
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.native import PromptedUpsampler
@@ -32,9 +32,9 @@ class Exported(NamedTuple):
 
     def torch(self, image: Tensor) -> Tensor:
         """What the network itself makes of images in [0, 1]."""
-        engine = self.model.engine("a dog", 3, Place())
+        engine = self.model.engine("a dog", 3, ExecutionPlan())
         assert isinstance(engine, BodyTailEngine)
-        network = engine.networks[engine.place.home]
+        network = engine.networks[engine.execution.main_device]
         assert isinstance(network, nn.Module)
         return network(image * 2 - 1) / 2 + 0.5
 

@@ -38,12 +38,12 @@ def test_a_file_runs_as_the_network_it_was_made_from_noise_and_correction_includ
     tiny_onnx: Path, tiny_weights: Path
 ) -> None:
     picture = Picture(torch.rand(3, 41, 53))
-    network, file, regions = (
+    network, file, tiles = (
         SuperResolver(load_model(str(path)), "cpu", "fp32", tile).upscale(picture, prompt, seed=3, fidelity=0.5).rgb
         for path, prompt, tile in ((tiny_weights, "a dog", 0), (tiny_onnx, "", 0), (tiny_onnx, "", 32))
     )
     torch.testing.assert_close(file, network, atol=1e-4, rtol=0)
-    assert 0 < (regions - network).abs().mean() < 2 / 255  # cross-faded
+    assert 0 < (tiles - network).abs().mean() < 2 / 255  # cross-faded
 
 
 def test_the_seed_of_a_run_is_that_of_the_noise(tiny_onnx: Path) -> None:
@@ -84,7 +84,7 @@ def test_another_file_is_run_at_its_own_size_and_precision(side: int | str, kind
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
-def test_regions_that_run_together_give_the_picture_of_each_alone(tiny_onnx: Path) -> None:
+def test_tiles_that_run_together_give_the_picture_of_each_alone(tiny_onnx: Path) -> None:
     picture, model = Picture(torch.rand(3, 41, 75)), load_model(str(tiny_onnx))
     one, three = (SuperResolver(model, "cpu", "fp32", 32, batch=batch).upscale(picture).rgb for batch in (1, 3))
     torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
@@ -124,7 +124,7 @@ def test_what_is_no_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None
 def test_a_file_that_onnxruntime_cannot_run_ends_in_one_line(tmp_path: Path) -> None:
     path = nearest(tmp_path / "odd.onnx")
     model = onnx.load(path)
-    model.graph.node[0].op_type = "Enlarge"
+    model.graph.node[0].op_type = "Upscale"
     onnx.save(model, path)
     result = CliRunner().invoke(main, ["models", "info", str(path)])
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)

@@ -9,15 +9,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.networks.ops import (
-    add_enlarged,
+    add_upsampled_,
     blur_kernel,
     conv2d_per_sample,
     demodulate,
-    enlarge,
     l2_attention,
     modulate,
     select_kernel,
     upsample2d,
+    upsample_bicubic,
 )
 
 
@@ -185,16 +185,16 @@ def test_l2_attention_is_twice_differentiable(mask: Tensor | None) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (7, 3), (40, 33)])
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_enlarge_equals_torch_with_and_without_gradients(scale: int, height: int, width: int) -> None:
+def test_upscale_equals_torch_with_and_without_gradients(scale: int, height: int, width: int) -> None:
     x = 2 * torch.rand(1, 3, height, width) - 1
     expected = F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
-    torch.testing.assert_close(enlarge(x, scale), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(enlarge(x.requires_grad_(), scale), expected, atol=0, rtol=0)
+    torch.testing.assert_close(upsample_bicubic(x, scale), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(upsample_bicubic(x.requires_grad_(), scale), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_add_enlarged_adds_the_inner_rows_of_what_enlarge_gives(scale: int) -> None:
+def test_add_upscaled_adds_the_inner_rows_of_what_upscale_gives(scale: int) -> None:
     x, y = torch.rand(2, 3, 9, 7), torch.rand(2, 3, 5 * scale, 7 * scale)
-    expected = y + 0.3 * enlarge(x, scale)[:, :, 2 * scale : 7 * scale]
-    add_enlarged(y, x, scale, 0.3)
+    expected = y + 0.3 * upsample_bicubic(x, scale)[:, :, 2 * scale : 7 * scale]
+    add_upsampled_(y, x, scale, 0.3)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=0)

@@ -14,7 +14,7 @@ def run(*arguments: object) -> Result:
 
 
 def last_row(result: Result) -> tuple[str, dict[str, str]]:
-    """The name and the figures of the row that was measured."""
+    """The name and the metrics of the row that was measured."""
     assert result.exit_code == 0, result.output
     _, headings, *_, row = [line.split("  ") for line in result.output.splitlines()]
     name, *cells = [cell.strip() for cell in row if cell.strip()]
@@ -33,30 +33,30 @@ def test_a_row_of_text_to_image(
 ) -> None:
     models = [base_weights] if table == "table1" else [base_weights, tiny_weights]
     more = {"table1": ["--clip", tiny_clip], "table2": [], "table3": ["--clip", tiny_clip, "--size", 64]}[table]
-    images = ["--data", photo_folder, "--images", tmp_path / "painted", "--count", 5]
+    images = ["--data", photo_folder, "--images", tmp_path / "generated", "--count", 5]
     arguments = [table, *models, *images, "--fid", lpips_features, "-g", "cpu", *more]
-    name, figures = last_row(run(*arguments))
+    name, metrics = last_row(run(*arguments))
     assert name == " + ".join(path.stem for path in models) + ", 5 images"
-    assert figures["FID"] == "-" and float(figures["FID (squeeze)"]) > 0
-    assert ("CLIP score" in figures) == bool(more) and ("seconds" in figures) == (table != "table1")
-    assert len(list((tmp_path / "painted").glob("*.png"))) == 5
+    assert metrics["FID"] == "-" and float(metrics["FID (squeeze)"]) > 0
+    assert ("CLIP score" in metrics) == bool(more) and ("seconds" in metrics) == (table != "table1")
+    assert len(list((tmp_path / "generated").glob("*.png"))) == 5
     assert "choose another --images" in run(*arguments, "--seed", 1).output
-    assert last_row(run(*arguments))[1]["FID (squeeze)"] == figures["FID (squeeze)"]
+    assert last_row(run(*arguments))[1]["FID (squeeze)"] == metrics["FID (squeeze)"]
 
 
 def test_a_row_of_captioned_photographs(
     tiny_weights: Path, large_photos: Path, lpips_features: Path, tiny_clip: str
 ) -> None:
     files = ["--fid", lpips_features, "--clip", tiny_clip, "--lpips", "squeeze", "--lpips-features", lpips_features]
-    name, figures = last_row(run("table4", tiny_weights, "--data", large_photos, "--count", 2, *files))
+    name, metrics = last_row(run("table4", tiny_weights, "--data", large_photos, "--count", 2, *files))
     assert name == "tiny, 2 images"
-    assert all(float(figures[column]) for column in ("CLIP score", "LPIPS", "seconds", "patch-FID (squeeze)"))
+    assert all(float(metrics[column]) for column in ("CLIP score", "LPIPS", "seconds", "patch-FID (squeeze)"))
 
 
 def test_a_row_of_imagenet(tiny_weights: Path, large_photos: Path, lpips_features: Path) -> None:
     arguments = ["table5", tiny_weights, "--data", large_photos, "--fid", lpips_features]
-    figures = last_row(run(*arguments, "--count", 2))[1]
-    assert float(figures["PSNR, dB"]) > 0 and figures["IS"] == "-"
+    metrics = last_row(run(*arguments, "--count", 2))[1]
+    assert float(metrics["PSNR, dB"]) > 0 and metrics["IS"] == "-"
     assert "expected 50000 images of at least 256 px, got 2" in run(*arguments).output
 
 
@@ -78,7 +78,7 @@ def test_cocos_annotations_become_captions(photo_folder: Path, tmp_path: Path) -
 
 
 def test_what_is_missing_is_one_clear_line(base_weights: Path, large_photos: Path, tmp_path: Path) -> None:
-    more = ["--images", tmp_path / "painted", "--fid", tmp_path / "absent.pth"]
+    more = ["--images", tmp_path / "generated", "--fid", tmp_path / "absent.pth"]
     assert "expected 10000 images, got 2" in run("table1", base_weights, "--data", large_photos, *more).output
     for caption in large_photos.glob("*.txt"):
         caption.unlink()

@@ -35,15 +35,15 @@ def test_visible_colours_and_opaque_pictures_are_left_alone() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (1, 7), (33, 5)])
 def test_hidden_colours_do_not_leak_into_visible_ones(height: int, width: int) -> None:
-    """A red shape on transparent green, enlarged: no pixel may turn greenish."""
+    """A red shape on transparent green, upscaled: no pixel may turn greenish."""
     rgb, alpha = torch.zeros(3, height, width), torch.zeros(1, height, width)
     rgb[1] = 1
     rgb[:, : height // 2 + 1, 2:4] = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
     alpha[:, : height // 2 + 1, 2:4] = 1
     filled = fill_transparent(rgb, alpha)
-    enlarged = torch.nn.functional.interpolate(filled[None], scale_factor=4, mode="bilinear")
-    assert enlarged[:, 1].max() == 0
-    assert enlarged[:, 0].min() > 0.999
+    upscaled = torch.nn.functional.interpolate(filled[None], scale_factor=4, mode="bilinear")
+    assert upscaled[:, 1].max() == 0
+    assert upscaled[:, 0].min() > 0.999
 
 
 def test_a_wholly_transparent_picture_becomes_finite() -> None:

@@ -1,4 +1,4 @@
-"""A picture is enlarged to the size asked for, true to its input, the same for every way of cutting it."""
+"""A picture is upscaled to the size asked for, true to its input, the same for every way of cutting it."""
 
 import dataclasses
 import gc
@@ -13,13 +13,13 @@ from torch.nn.functional import interpolate
 
 from gigasr.files.picture import Picture
 from gigasr.files.transpose import mirror
-from gigasr.inference.devices import Place, choose_device, choose_dtype
-from gigasr.inference.engine import RegionEngine
-from gigasr.inference.rows import Rows
-from gigasr.inference.tiling import Tiling
+from gigasr.inference.devices import ExecutionPlan, choose_device, choose_dtype
+from gigasr.inference.engine import BlendedTileEngine
+from gigasr.inference.row_stream import RowStream
+from gigasr.inference.tiling import TilingRules
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
-from gigasr.networks.ops import enlarge, resize
+from gigasr.networks.ops import resize, upsample_bicubic
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size, plan_passes, target_size
 
@@ -61,7 +61,7 @@ def test_the_result_reduced_gives_the_input_back(resolver: SuperResolver) -> Non
 def test_the_network_adds_as_much_detail_as_is_asked_for(resolver: SuperResolver) -> None:
     source = picture(24, 32)
     none, half, whole = (resolver.upscale(source, fidelity=0, detail=detail).rgb for detail in (0.0, 0.5, 1.0))
-    bicubic = enlarge(source.rgb[None] * 2 - 1, 8)[0].add(1).div(2).clamp(0, 1)
+    bicubic = upsample_bicubic(source.rgb[None] * 2 - 1, 8)[0].add(1).div(2).clamp(0, 1)
     torch.testing.assert_close(none, bicubic, atol=1e-5, rtol=0)
     inside = (whole > 0) & (whole < 1) & (bicubic > 0) & (bicubic < 1)
     torch.testing.assert_close(half[inside], ((whole + bicubic) / 2)[inside], atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_no_pass_holds_the_whole_of_the_image_before_it(tiny_weights: Path, fide
     resolver, most = SuperResolver(load_model(str(tiny_weights)), "cpu", "fp32", tile=16, strip=4), 0
     for number, _ in enumerate(resolver.strips(picture(96, 4), scale=64, fidelity=fidelity).strips):
         if number % 16 == 15:
-            held = [rows for rows in gc.get_objects() if type(rows) is Rows and rows.size == (768, 32)]
+            held = [rows for rows in gc.get_objects() if type(rows) is RowStream and rows.size == (768, 32)]
             most = max(most, *(sum(strip.shape[2] for strip in rows._held) for rows in held))
     assert 0 < most < 768 / 2
 
@@ -149,17 +149,19 @@ def test_progress_ends_at_its_total(resolver: SuperResolver) -> None:
 
 
 class Interpolation:
-    """A model that takes no text: a black box on regions."""
+    """A model that takes no text: a black box on tiles."""
 
     scale, scales, takes_text = 3, [3], False
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BlendedTileEngine:
         network = partial(interpolate, scale_factor=3, mode="bilinear")
-        return RegionEngine(dict.fromkeys(place.devices, network), 3, Tiling(overlap=8, side=24), place)
+        return BlendedTileEngine(
+            dict.fromkeys(execution.devices, network), 3, TilingRules(overlap=8, side=24), execution
+        )
 
 
 @pytest.mark.parametrize("scale", [2, 3, 5.5, 10])
-def test_a_model_without_text_enlarges_to_any_scale(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_without_text_upscales_to_any_scale(scale: float, caplog: pytest.LogCaptureFixture) -> None:
     source = picture(40, 30)
     result = SuperResolver(Interpolation(), "cpu,cpu", "fp32").upscale(source, "a dog", scale=scale)
     assert result.size == (round(40 * scale), round(30 * scale))
@@ -169,21 +171,25 @@ def test_a_model_without_text_enlarges_to_any_scale(scale: float, caplog: pytest
 
 def test_what_a_network_gives_beyond_white_counts_as_the_white_that_is_seen() -> None:
     class Rough(Interpolation):
-        def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
+        def engine(
+            self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None
+        ) -> BlendedTileEngine:
             pattern = torch.tensor([0.6, -0.3, -0.3]).tile(8)  # in the mean 0
 
             def network(x: torch.Tensor) -> torch.Tensor:
                 return interpolate(x, scale_factor=3) + pattern
 
-            return RegionEngine(dict.fromkeys(place.devices, network), 3, Tiling(overlap=0, side=8), place)
+            return BlendedTileEngine(
+                dict.fromkeys(execution.devices, network), 3, TilingRules(overlap=0, side=8), execution
+            )
 
     source = Picture(torch.full((3, 8, 8), 0.8))
     result = SuperResolver(Rough(), "cpu", "fp32").upscale(source, scale=3).rgb
     assert (result.mean() - 0.8).abs() < 0.015  # if more than white counted, the mean would be 0.769
 
 
-def test_regions_join_without_a_step(tiny_weights: Path) -> None:
-    """On a smooth slope the largest step between pixels at a border of regions is no larger than elsewhere."""
+def test_tiles_join_without_a_step(tiny_weights: Path) -> None:
+    """On a smooth slope the largest step between pixels at a border of tiles is no larger than elsewhere."""
     network = load_model(str(tiny_weights))
     slope = Picture(torch.linspace(0.2, 0.8, 96).expand(3, 40, 96).contiguous())
     result = SuperResolver(network, "cpu", "fp32", tile=32).upscale(slope).rgb
@@ -270,8 +276,12 @@ def test_a_model_that_only_cleans_is_not_corrected_back_to_its_input() -> None:
     class Inversion:
         scale, scales, takes_text = 1, [1], False
 
-        def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
-            return RegionEngine(dict.fromkeys(place.devices, torch.neg), 1, Tiling(overlap=8, side=24), place)
+        def engine(
+            self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None
+        ) -> BlendedTileEngine:
+            return BlendedTileEngine(
+                dict.fromkeys(execution.devices, torch.neg), 1, TilingRules(overlap=8, side=24), execution
+            )
 
     source, cleaner = picture(30, 20), SuperResolver(Inversion(), "cpu", "fp32")
     torch.testing.assert_close(cleaner.upscale(source).rgb, 1 - source.rgb)

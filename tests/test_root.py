@@ -16,17 +16,17 @@ from gigasr.config.training import RestorationConfig
 from gigasr.data.folder import FolderSource, read_folder
 from gigasr.data.samples import CropSchedule
 from gigasr.files.picture import Picture
-from gigasr.inference.devices import Place
+from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine
-from gigasr.inference.rows import Rows
+from gigasr.inference.row_stream import RowStream
 from gigasr.models.checkpoint import load_weights, save_weights
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_export import export
 from gigasr.models.zoo import load_model
-from gigasr.networks.ops import filter_axes, gaussian_taps, reduce, resize
+from gigasr.networks.ops import downsample_bicubic, filter_axes, gaussian_taps, resize
 from gigasr.networks.upsampler import Upsampler, remove_low_frequencies
 from gigasr.pipeline import SuperResolver
-from gigasr.training.game import Game
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.trainer import Trainer
 
 
@@ -64,9 +64,9 @@ def picture(height: int, width: int) -> Tensor:
 @torch.inference_mode()
 def restored(model: PromptedUpsampler, lr: Tensor, restore: float = 1.0, **place: int) -> tuple[Tensor, Tensor]:
     """The root and the result of an engine that works on strips."""
-    engine = model.engine("noisy", 3, Place(**place))
+    engine = model.engine("noisy", 3, ExecutionPlan(**place))
     assert isinstance(engine, BodyTailEngine)
-    root, strips = engine.restored(Rows.of(lr), 3, restore)
+    root, strips = engine.restored(RowStream.from_tensor(lr), 3, restore)
     reader = root.fork()
     result = torch.cat(list(strips), dim=2)
     return torch.cat(list(reader), dim=2), result
@@ -115,8 +115,8 @@ def test_the_root_on_strips_is_that_of_the_whole_network(
     w, text = network.condition(
         torch.randn(1, network.config.z_dim, generator=torch.Generator().manual_seed(3)), model.tower.encode(["noisy"])
     )
-    engine = model.engine("noisy", 3, Place(strip=strip))
-    noisy = torch.cat(list(engine.noisy(Rows.of(lr), 3)), dim=2)
+    engine = model.engine("noisy", 3, ExecutionPlan(strip=strip))
+    noisy = torch.cat(list(engine.noisy(RowStream.from_tensor(lr), 3)), dim=2)
     features = network.body(noisy, w, text)
     root = network.root(features, lr, w)
     found, result = restored(model, lr, strip=strip)
@@ -151,8 +151,8 @@ def test_the_result_reduced_gives_the_root_back(weights: Path, model: PromptedUp
     result = resolver.upscale(Picture(lr[0] / 2 + 0.5), "noisy", scale=8, seed=3).rgb * 2 - 1
     root, _ = restored(model, lr)
     inside = (root.abs() < 0.8).all(dim=1)[0]  # values beyond black and white are clipped
-    error = (reduce(result[None], 8) - root)[0].abs()
-    assert error[:, inside].mean() < 0.005 < (reduce(result[None], 8) - lr).abs().mean()
+    error = (downsample_bicubic(result[None], 8) - root)[0].abs()
+    assert error[:, inside].mean() < 0.005 < (downsample_bicubic(result[None], 8) - lr).abs().mean()
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
@@ -175,7 +175,7 @@ def test_a_scale_that_was_not_trained_is_no_end(network: Upsampler, tiny_config:
 
 
 @pytest.mark.parametrize(("scale", "level"), [(2, 2), (3, 4), (4, 4), (5, 8)])
-def test_a_picture_is_enlarged_by_the_smallest_level_that_suffices(
+def test_a_picture_is_upscaled_by_the_smallest_level_that_suffices(
     model: PromptedUpsampler, scale: int, level: int
 ) -> None:
     source = Picture(torch.nn.functional.avg_pool2d(picture(36, 40), 5, 1, 2, count_include_pad=False)[0] / 2 + 0.5)
@@ -194,7 +194,7 @@ def test_only_the_first_pass_restores(model: PromptedUpsampler, monkeypatch: pyt
     told: list[float] = []
     plain = BodyTailEngine.restored
 
-    def noting(self: BodyTailEngine, lr: Rows, seed: int, restore: float = 1.0) -> object:
+    def noting(self: BodyTailEngine, lr: RowStream, seed: int, restore: float = 1.0) -> object:
         told.append(restore)
         return plain(self, lr, seed, restore)
 
@@ -233,9 +233,9 @@ def train(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_pat
             phase["early"] = [{"scale": 4, "crop": 64}, {"scale": 2, "crop": 32}]
             phase["loss"]["root"] = 2.0
         config = Config.model_validate(table)
-        game = Game(config, torch.device("cpu"), lpips_features)
+        task = AdversarialTask(config, torch.device("cpu"), lpips_features)
         source = FolderSource(tuple(read_folder(photo_folder, config.train.data, "train")), config.train.data)
-        return Trainer(game, source, tmp_path / folder)
+        return Trainer(task, source, tmp_path / folder)
 
     return build
 
@@ -253,12 +253,12 @@ def test_a_phase_takes_turns_between_the_scales(train: Callable[..., Trainer]) -
 
 def test_training_moves_every_parameter_of_the_root_layer(train: Callable[..., Trainer]) -> None:
     trainer = train()
-    before = {name: p.clone() for name, p in trainer.game.generator.named_parameters() if "to_root" in name}
+    before = {name: p.clone() for name, p in trainer.task.generator.named_parameters() if "to_root" in name}
     logs: list[dict[str, float]] = []
     assert trainer.fit(lambda images, log: logs.append(log))
     assert all("g/root" in log for log in logs)
     assert {key.split("/")[1] for key in logs[-1]} >= {"root", "adversarial", "matching"}
-    after = dict(trainer.game.generator.named_parameters())
+    after = dict(trainer.task.generator.named_parameters())
     moved = {name for name, p in before.items() if not torch.equal(p, after[name])}
     assert {"to_root.bank", "to_root.to_styles.weight", "to_root.to_styles.bias"} <= moved
 
@@ -273,12 +273,12 @@ def test_a_run_starts_from_weights_without_a_root_and_from_another_runs_discrimi
     second.start_from(plain)
     second.start_discriminator_from(first.folder / "discriminator.safetensors")
     state = load_weights(plain, "upsampler")[0]
-    for network in (second.game.generator, second.game.generator_ema):
+    for network in (second.task.generator, second.task.generator_ema):
         assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
         assert not network.to_root.bank.any()
-    for name, tensor in first.game.discriminator.state_dict().items():
+    for name, tensor in first.task.discriminator.state_dict().items():
         torch.testing.assert_close(
-            second.game.discriminator.state_dict()[name], tensor, atol=1e-7, rtol=1e-3
+            second.task.discriminator.state_dict()[name], tensor, atol=1e-7, rtol=1e-3
         )  # half precision
 
 
@@ -295,7 +295,7 @@ def test_a_run_starts_from_weights_without_a_root_and_from_another_runs_discrimi
 def test_configs_that_contradict_themselves_are_refused(
     train: Callable[..., Trainer], table: str, change: dict[str, object], message: str
 ) -> None:
-    tables = train().game.config.model_dump()
+    tables = train().task.config.model_dump()
     (tables["train"]["phases"][0] if table == "phase" else tables[table]).update(change)
     with pytest.raises(ValidationError, match=message):
         Config.model_validate(tables)
@@ -315,5 +315,5 @@ def test_damaged_samples_keep_what_their_words_ask_for(photo_folder: Path, tiny_
     assert torch.equal(kept.lr, kept.root)
     assert torch.equal(removed.hr, plain.hr) and not torch.equal(kept.hr, plain.hr)
     assert (removed.root - removed.lr).abs().mean() > 0.01
-    damage = reduce(kept.hr - plain.hr, 4)
+    damage = downsample_bicubic(kept.hr - plain.hr, 4)
     assert (damage - (kept.root - removed.root)).abs().mean() < 0.35 * (kept.root - removed.root).abs().mean()

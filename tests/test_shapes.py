@@ -1,4 +1,4 @@
-"""The judge of the drawn shapes reads what is drawn, at the sizes that networks are judged at."""
+"""The classifier of the drawn shapes reads what is drawn, at the sizes that networks are evaluated at."""
 
 import pytest
 import torch

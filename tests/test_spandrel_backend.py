@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gigasr.cli import main
 from gigasr.files.images import read_image
-from gigasr.inference.devices import Place
+from gigasr.inference.devices import ExecutionPlan
 from gigasr.models.checkpoint import CheckpointError, load_weights
 from gigasr.models.zoo import convert, find, load_model
 
@@ -77,14 +77,14 @@ def test_upscale_gives_what_spandrel_makes_of_a_network(
 
 
 @pytest.mark.parametrize(("module", "name", "options"), NETWORKS[:3], ids=[name for _, name, _ in NETWORKS[:3]])
-def test_of_regions_that_are_blended_nothing_is_seen_where_the_network_does_not_look_far(
+def test_of_tiles_that_are_blended_nothing_is_seen_where_the_network_does_not_look_far(
     module: str, name: str, options: dict[str, Any], photo: Path, tmp_path: Path
 ) -> None:
     result, expected = results(photo, save_network(tmp_path / "model.pth", module, name, options), "--tile", "64")
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
-def test_a_network_that_takes_one_image_at_a_time_gets_one_region(photo: Path, tmp_path: Path) -> None:
+def test_a_network_that_takes_one_image_at_a_time_gets_one_tile(photo: Path, tmp_path: Path) -> None:
     options = {"in_nc": 4, "out_nc": 3, "nc": [4, 8, 8, 8]}
     path = save_network(tmp_path / "model.pth", "DRUNet", "DRUNet", options)
     result, expected = results(photo, path, "--tile", "80", "--batch", "2")
@@ -93,7 +93,7 @@ def test_a_network_that_takes_one_image_at_a_time_gets_one_region(photo: Path, t
 
 def test_a_network_that_may_not_be_cut_gets_the_whole_image(tmp_path: Path) -> None:
     model = load_model(str(save_network(tmp_path / "model.pth", *NETWORKS[6])))
-    assert len(model.engine("", 0, Place()).plan(3000, 2000)) == 1
+    assert len(model.engine("", 0, ExecutionPlan()).plan(3000, 2000)) == 1
 
 
 def test_weights_over_which_spandrel_stumbles_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
 
 from gigasr.cli import main
 from gigasr.files.picture import Picture
-from gigasr.inference.devices import Place
-from gigasr.inference.rows import Rows
+from gigasr.inference.devices import ExecutionPlan
+from gigasr.inference.row_stream import RowStream
 from gigasr.models.spandrel_backend import load_spandrel
 from gigasr.models.spandrel_plugin import register, save
 from gigasr.models.zoo import load_model
@@ -33,10 +33,12 @@ def test_spandrels_loader_gives_what_the_engine_gives(exported: Path, tiny_weigh
     assert (found.scale, found.size_requirements.multiple_of) == (8, 4)
     assert found.tags == ["tiny.safetensors", "seed 3", "a dog"]
     image = torch.rand(1, 3, 41, 54)
-    engine = load_model(str(tiny_weights)).engine("a dog", 3, Place())
+    engine = load_model(str(tiny_weights)).engine("a dog", 3, ExecutionPlan())
     engine.input_noise = 0
-    expected = torch.cat(list(engine.strips(Rows.of(image * 2 - 1), 3)), dim=2) / 2 + 0.5
-    inner = -engine.tail.reach.halo * engine.scale  # spandrel pads the image, gigasr no more of it than the body needs
+    expected = torch.cat(list(engine.strips(RowStream.from_tensor(image * 2 - 1), 3)), dim=2) / 2 + 0.5
+    inner = (
+        -engine.tail.receptive_field.halo * engine.scale
+    )  # spandrel pads the image, gigasr no more of it than the body needs
     result, expected = found(image)[:, :, :inner, :inner], expected.clamp(0, 1)[:, :, :inner, :inner]
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 

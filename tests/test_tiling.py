@@ -8,33 +8,33 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gigasr.inference.tiling import (
-    Region,
+    Tile,
     axis_ramps,
     blend_strips,
     pad_to_multiple,
-    plan_regions,
-    plan_strips,
-    region_weights,
+    plan_intervals,
+    plan_tiles,
+    tile_weights,
 )
 
 
-def crop(x: Tensor, region: Region, scale: int = 1) -> Tensor:
-    top, left, height, width = (scale * side for side in region)
+def crop(x: Tensor, tile: Tile, scale: int = 1) -> Tensor:
+    top, left, height, width = (scale * side for side in tile)
     return x[:, :, top : top + height, left : left + width]
 
 
-def blend(process: Callable[[Region], Tensor], regions: list[Region], scale: int = 1) -> Tensor:
+def blend(process: Callable[[Tile], Tensor], tiles: list[Tile], scale: int = 1) -> Tensor:
     """The whole of what blend_strips gives."""
-    return torch.cat(list(blend_strips(lambda row: map(process, row), regions, scale)), dim=2)
+    return torch.cat(list(blend_strips(lambda row: map(process, row), tiles, scale)), dim=2)
 
 
-def axis_plan(length: int, region: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
-    return [(r.left, r.left + r.width) for r in plan_regions(1, length, region, overlap, multiple)]
+def axis_plan(length: int, tile: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    return [(r.left, r.left + r.width) for r in plan_tiles(1, length, tile, overlap, multiple)]
 
 
 def _axis(length: int, multiple: int, overlap: int, steps: int, rest: int) -> tuple[int, int, int, int]:
-    region = (-(-overlap // multiple) + steps) * multiple + rest % multiple
-    return length, region, overlap, multiple
+    tile = (-(-overlap // multiple) + steps) * multiple + rest % multiple
+    return length, tile, overlap, multiple
 
 
 axis_arguments = st.builds(
@@ -45,31 +45,31 @@ axis_arguments = st.builds(
 # plan_regions
 
 
-def test_an_image_that_fits_is_one_region() -> None:
-    assert plan_regions(61, 64, region=64, overlap=16, multiple=8) == [Region(0, 0, 61, 64)]
+def test_an_image_that_fits_is_one_tile() -> None:
+    assert plan_tiles(61, 64, tile=64, overlap=16, multiple=8) == [Tile(0, 0, 61, 64)]
 
 
-def test_regions_come_in_raster_order() -> None:
-    regions = plan_regions(100, 150, region=64, overlap=8, multiple=8)
-    assert regions == sorted(regions)
-    assert len(regions) == 2 * 3
+def test_tiles_come_in_raster_order() -> None:
+    tiles = plan_tiles(100, 150, tile=64, overlap=8, multiple=8)
+    assert tiles == sorted(tiles)
+    assert len(tiles) == 2 * 3
 
 
 @settings(deadline=None)
 @given(axis_arguments)
-def test_regions_cover_the_axis_within_their_limits(arguments: tuple[int, int, int, int]) -> None:
-    length, region, overlap, multiple = arguments
+def test_tiles_cover_the_axis_within_their_limits(arguments: tuple[int, int, int, int]) -> None:
+    length, tile, overlap, multiple = arguments
     intervals = axis_plan(*arguments)
     assert intervals[0][0] == 0
     assert intervals[-1][1] == length
-    assert all(0 < stop - start <= region and start % multiple == 0 for start, stop in intervals)
+    assert all(0 < stop - start <= tile and start % multiple == 0 for start, stop in intervals)
     for (_, stop), (start, _) in zip(intervals, intervals[1:], strict=False):
         assert stop - start >= overlap
 
 
 @settings(deadline=None)
 @given(axis_arguments)
-def test_regions_have_one_size_but_the_last_which_is_less_than_a_multiple_smaller(
+def test_tiles_have_one_size_but_the_last_which_is_less_than_a_multiple_smaller(
     arguments: tuple[int, int, int, int],
 ) -> None:
     multiple = arguments[3]
@@ -80,17 +80,19 @@ def test_regions_have_one_size_but_the_last_which_is_less_than_a_multiple_smalle
 
 @settings(deadline=None)
 @given(axis_arguments)
-def test_no_smaller_number_of_regions_would_do(arguments: tuple[int, int, int, int]) -> None:
-    length, region, overlap, multiple = arguments
-    size = region // multiple * multiple
+def test_no_smaller_number_of_tiles_would_do(arguments: tuple[int, int, int, int]) -> None:
+    length, tile, overlap, multiple = arguments
+    size = tile // multiple * multiple
     step = (size - overlap) // multiple * multiple
     count = len(axis_plan(*arguments))
     assert count == 1 or (count - 2) * step + size < length <= (count - 1) * step + size
 
 
-def test_an_overlap_as_large_as_the_region_is_an_error() -> None:
-    with pytest.raises(ValueError, match="region: expected a multiple of 8 px of at least 8 px more than the overlap"):
-        plan_regions(100, 100, region=32, overlap=32, multiple=8)
+def test_an_overlap_as_large_as_the_tile_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match="max_side: expected a multiple of 8 px of at least 8 px more than the overlap"
+    ):
+        plan_tiles(100, 100, tile=32, overlap=32, multiple=8)
 
 
 # axis_ramps, region_weights, blend_strips
@@ -117,18 +119,18 @@ def test_a_ramp_is_linear_over_the_middle_half_of_the_overlap() -> None:
 
 
 def test_weights_need_a_full_grid() -> None:
-    regions = plan_regions(100, 100, region=64, overlap=8, multiple=8)
-    with pytest.raises(ValueError, match="expected a full grid of 2x2, got 3 regions"):
-        region_weights(regions[:3])
+    tiles = plan_tiles(100, 100, tile=64, overlap=8, multiple=8)
+    with pytest.raises(ValueError, match="expected a full grid of 2x2, got 3 tiles"):
+        tile_weights(tiles[:3])
 
 
-@pytest.mark.parametrize(("region", "overlap", "multiple"), [(16, 0, 1), (16, 4, 8), (24, 15, 4), (32, 8, 8)])
-def test_identity_in_is_identity_out_for_every_size(region: int, overlap: int, multiple: int) -> None:
+@pytest.mark.parametrize(("tile", "overlap", "multiple"), [(16, 0, 1), (16, 4, 8), (24, 15, 4), (32, 8, 8)])
+def test_identity_in_is_identity_out_for_every_size(tile: int, overlap: int, multiple: int) -> None:
     for side in range(1, 98):
         height, width = side, (side * 37) % 97 + 1
         x = torch.rand(1, 2, height, width)
-        regions = plan_regions(height, width, region, overlap, multiple)
-        y = blend(lambda r, x=x: crop(x, r), regions)
+        tiles = plan_tiles(height, width, tile, overlap, multiple)
+        y = blend(lambda r, x=x: crop(x, r), tiles)
         assert torch.allclose(y, x, atol=1e-6, rtol=0), (height, width)
 
 
@@ -138,58 +140,58 @@ def test_identity_in_is_identity_out_at_any_scale(
     height: int, width: int, scale: int, overlap: int, multiple: int
 ) -> None:
     x = torch.rand(2, 1, height * scale, width * scale)
-    regions = plan_regions(height, width, overlap + 2 * multiple, overlap, multiple)
-    y = blend(lambda r: crop(x, r, scale), regions, scale)
+    tiles = plan_tiles(height, width, overlap + 2 * multiple, overlap, multiple)
+    y = blend(lambda r: crop(x, r, scale), tiles, scale)
     assert torch.allclose(y, x, atol=1e-6, rtol=0)
 
 
-def test_a_local_function_gives_the_same_by_regions_as_at_once() -> None:
+def test_a_local_function_gives_the_same_by_tiles_as_at_once() -> None:
     x, kernel = torch.rand(1, 1, 70, 90), torch.rand(1, 1, 5, 5) / 12.5
     whole = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel)
 
-    def with_halo(region: Region) -> Tensor:
-        top, left, height, width = region
+    def with_halo(tile: Tile) -> Tensor:
+        top, left, height, width = tile
         padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
         return F.conv2d(padded[:, :, top : top + height + 4, left : left + width + 4], kernel)
 
-    y = blend(with_halo, plan_regions(70, 90, 32, 8, 4))
+    y = blend(with_halo, plan_tiles(70, 90, 32, 8, 4))
     assert torch.allclose(y, whole, atol=1e-6, rtol=0)
 
 
-def test_regions_that_disagree_are_cross_faded_without_a_step() -> None:
-    regions = plan_regions(8, 64, region=32, overlap=16, multiple=8)
-    levels = {region: float(i % 2) for i, region in enumerate(regions)}
-    y = blend(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), regions)
+def test_tiles_that_disagree_are_cross_faded_without_a_step() -> None:
+    tiles = plan_tiles(8, 64, tile=32, overlap=16, multiple=8)
+    levels = {tile: float(i % 2) for i, tile in enumerate(tiles)}
+    y = blend(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), tiles)
     assert y.min() == 0
     assert y.max() > 0.9
     assert y.diff(dim=3).abs().max() <= 2 / 16 + 1e-6
 
 
 def test_blending_keeps_the_dtype_and_channels_last() -> None:
-    regions = plan_regions(40, 40, region=24, overlap=8, multiple=8)
+    tiles = plan_tiles(40, 40, tile=24, overlap=8, multiple=8)
     ones = torch.ones(1, 2, 24, 24, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-    for strip in blend_strips(lambda row: [ones] * len(row), regions):
+    for strip in blend_strips(lambda row: [ones] * len(row), tiles):
         assert strip.dtype == torch.bfloat16
         assert strip.is_contiguous(memory_format=torch.channels_last)
         assert (strip.float() - 1).abs().max() <= 2**-7
 
 
-def test_a_strip_is_given_out_as_soon_as_its_row_of_regions_is_done() -> None:
-    regions = plan_regions(100, 20, region=24, overlap=8, multiple=8)
-    rows: list[list[Region]] = []
+def test_a_strip_is_given_out_as_soon_as_its_row_of_tiles_is_done() -> None:
+    tiles = plan_tiles(100, 20, tile=24, overlap=8, multiple=8)
+    rows: list[list[Tile]] = []
 
-    def process(row: list[Region]) -> list[Tensor]:
+    def process(row: list[Tile]) -> list[Tensor]:
         rows.append(row)
         return [torch.ones(1, 1, r.height, r.width) for r in row]
 
-    strips = blend_strips(process, regions)
+    strips = blend_strips(process, tiles)
     assert next(strips).shape[2] == 16
-    assert rows == [regions[:1]]
+    assert rows == [tiles[:1]]
 
 
-def test_a_result_of_the_wrong_size_is_an_error_that_names_the_region() -> None:
+def test_a_result_of_the_wrong_size_is_an_error_that_names_the_tile() -> None:
     with pytest.raises(ValueError, match=r"expected \[B, C, 5, 6\] for Region\(top=0, left=0, height=5, width=6\)"):
-        blend(lambda r: torch.ones(1, 1, 8, 8), plan_regions(5, 6, 8, 0, 8))
+        blend(lambda r: torch.ones(1, 1, 8, 8), plan_tiles(5, 6, 8, 0, 8))
 
 
 # plan_strips
@@ -198,26 +200,26 @@ def test_a_result_of_the_wrong_size_is_an_error_that_names_the_region() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(0, 40))
 def test_strips_deliver_every_row_once_and_read_their_halo(height: int, strip_height: int, halo: int) -> None:
-    strips = plan_strips(height, strip_height, halo)
+    strips = plan_intervals(height, strip_height, halo)
     assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
     heights = [s.bottom - s.top for s in strips]
     assert max(heights) <= strip_height
     assert max(heights) - min(heights) <= 1
-    assert all(s.read_top == max(s.top - halo, 0) for s in strips)
-    assert all(s.read_bottom == min(s.bottom + halo, height) for s in strips)
+    assert all(s.read_start == max(s.top - halo, 0) for s in strips)
+    assert all(s.read_stop == min(s.bottom + halo, height) for s in strips)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 40))
 def test_strips_begin_at_multiples_and_are_as_high_as_asked_or_one(height: int, strip_height: int, align: int) -> None:
-    strips = plan_strips(height, strip_height, 3, align)
+    strips = plan_intervals(height, strip_height, 3, align)
     assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
     assert all(s.top % align == 0 and 0 < s.bottom - s.top <= max(strip_height, align) for s in strips)
 
 
 def test_an_empty_strip_is_an_error() -> None:
     with pytest.raises(ValueError, match="strip_height: expected at least 1, got 0"):
-        plan_strips(10, 0, 2)
+        plan_intervals(10, 0, 2)
 
 
 # pad_to_multiple

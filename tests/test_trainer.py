@@ -17,7 +17,7 @@ from gigasr.config.model import Config
 from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
 from gigasr.models.zoo import load_upsampler
-from gigasr.training.game import Game
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
@@ -28,10 +28,10 @@ def make(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_path
     """Build a trainer of the tiny config in a folder of its own."""
 
     def build(folder: str = "run", config: Config = tiny_config, shards: Path | None = None) -> Trainer:
-        game = Game(config, torch.device("cpu"), lpips_features)
+        task = AdversarialTask(config, torch.device("cpu"), lpips_features)
         data, split = config.train.data, config.train.data.validation_split
         source, validation = (open_source(str(shards or photo_folder), data, s) for s in (data.split, split))
-        return Trainer(game, source, tmp_path / folder, validation)
+        return Trainer(task, source, tmp_path / folder, validation)
 
     return build
 
@@ -55,7 +55,7 @@ def run(trainer: Trainer, steps: int | None = None) -> list[dict[str, float]]:
 
 def states_equal(a: Trainer, b: Trainer) -> bool:
     networks = ("generator", "generator_ema", "discriminator")
-    pairs = [(getattr(a.game, name).state_dict(), getattr(b.game, name).state_dict()) for name in networks]
+    pairs = [(getattr(a.task, name).state_dict(), getattr(b.task, name).state_dict()) for name in networks]
     return all(torch.equal(x[key], y[key]) for x, y in pairs for key in x)
 
 
@@ -123,7 +123,7 @@ def test_accumulated_micro_batches_equal_one_batch(make: Make, tiny_config: Conf
     whole, parts = make("one", one), make("four", four)
     run(whole)
     run(parts)
-    a, b = whole.game.generator.state_dict(), parts.game.generator.state_dict()
+    a, b = whole.task.generator.state_dict(), parts.task.generator.state_dict()
     assert all(torch.allclose(a[key], b[key], atol=1e-4) for key in a)
 
 
@@ -131,7 +131,7 @@ def test_recomputed_blocks_give_the_same_run(make: Make, tiny_config: Config) ->
     plain, recomputed = make("plain"), make("recomputed", with_train(tiny_config, checkpointing=True))
     run(plain)
     run(recomputed)
-    a, b = plain.game.generator.state_dict(), recomputed.game.generator.state_dict()
+    a, b = plain.task.generator.state_dict(), recomputed.task.generator.state_dict()
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
 
 
@@ -181,19 +181,19 @@ def test_a_state_of_other_networks_is_refused_with_advice(make: Make, tiny_confi
 def test_a_non_finite_term_stops_the_run_and_is_named(make: Make) -> None:
     trainer = make()
     with torch.no_grad():
-        trainer.game.generator.stem.bias.fill_(float("nan"))
+        trainer.task.generator.stem.bias.fill_(float("nan"))
     with pytest.raises(RuntimeError, match=r"step 0, 0 images: g/l1: expected a finite value, got nan"):
         trainer.fit(lambda images, log: None)
 
 
 def test_a_non_finite_gradient_stops_the_run_before_it_reaches_the_weights(make: Make) -> None:
     trainer = make()
-    parameter = trainer.game.generator.stem.bias
+    parameter = trainer.task.generator.stem.bias
     parameter.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
-    before = {name: value.clone() for name, value in trainer.game.generator.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.task.generator.state_dict().items()}
     with pytest.raises(RuntimeError, match=r"step 0, 0 images: g/gradient norm: expected a finite value, got"):
         trainer.fit(lambda images, log: None)
-    after = trainer.game.generator.state_dict()
+    after = trainer.task.generator.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -272,7 +272,7 @@ def test_bf16_trains_and_keeps_its_weights_in_fp32(make: Make, tiny_config: Conf
     trainer = make(config=with_train(tiny_config, precision="bf16"))
     logs = run(trainer)
     assert len(logs) == 6
-    assert {p.dtype for p in trainer.game.generator.parameters()} == {torch.float32}
+    assert {p.dtype for p in trainer.task.generator.parameters()} == {torch.float32}
 
 
 def test_a_resumed_run_has_the_weight_decay_of_its_config(make: Make, tiny_config: Config) -> None:
@@ -280,16 +280,16 @@ def test_a_resumed_run_has_the_weight_decay_of_its_config(make: Make, tiny_confi
     train = tiny_config.train.model_copy(update={"weight_decay": 0.5, "attention_weight_decay": 0.25})
     again = make("first", tiny_config.model_copy(update={"train": train}))
     again.resume()
-    for player in again.game.players.values():
-        assert [group["weight_decay"] for group in player.optimizer.param_groups] == [0.5, 0.25]
+    for trained in again.task.trained_networks.values():
+        assert [group["weight_decay"] for group in trained.optimizer.param_groups] == [0.5, 0.25]
 
 
 def test_a_run_can_start_from_the_weights_of_another(make: Make, tmp_path: Path) -> None:
     first, second = make("first"), make("second")
     run(first)
     second.start_from(tmp_path / "first" / "model.safetensors")
-    trained = first.game.generator_ema.state_dict()
-    for network in (second.game.generator, second.game.generator_ema):
+    trained = first.task.generator_ema.state_dict()
+    for network in (second.task.generator, second.task.generator_ema):
         assert all(torch.equal(value, trained[key]) for key, value in network.state_dict().items())
     assert second.images_seen == 0
 

@@ -16,9 +16,9 @@ from gigasr.cli.ui import make_page
 from gigasr.files.image_writer import write_image
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture
-from gigasr.ui.enlarger import Limits
 from gigasr.ui.page import launch_options
 from gigasr.ui.parts import own_folder
+from gigasr.ui.upscaler import Limits
 
 gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
 client = pytest.importorskip("gradio_client")
@@ -152,7 +152,7 @@ def test_texts_and_seeds_may_be_null(user: Client, deep_photo: Path) -> None:
         ({"size": "64", "to": "a pear", "style_prompt": "a cat"}, "to: expected one prompt to lead to"),
     ],
 )
-def test_what_cannot_be_painted_is_said_clearly(user: Client, options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_generated_is_said_clearly(user: Client, options: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         user.predict("an apple", **options, api_name="/paint")
 

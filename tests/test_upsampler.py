@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gigasr.config.model import Config, load_config
 from gigasr.config.networks import UpsamplerConfig
-from gigasr.networks.ops import enlarge
+from gigasr.networks.ops import upsample_bicubic
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.upsampler import Upsampler
 
@@ -139,10 +139,10 @@ def test_input_noise_varies_the_result_a_little(config: UpsamplerConfig) -> None
     assert 0 < change < 0.1
 
 
-def test_an_untrained_network_starts_close_to_the_enlarged_input(network: Upsampler) -> None:
+def test_an_untrained_network_starts_close_to_the_upscaled_input(network: Upsampler) -> None:
     lr = random_lr(1, 16, 16)
     result = network(lr, torch.randn(1, 8), random_tokens(1))[-1]
-    assert (result - enlarge(enlarge(enlarge(lr, 2), 2), 2)).square().mean().sqrt() < 0.5
+    assert (result - upsample_bicubic(upsample_bicubic(upsample_bicubic(lr, 2), 2), 2)).square().mean().sqrt() < 0.5
 
 
 def test_gradients_reach_every_parameter(config: UpsamplerConfig) -> None:

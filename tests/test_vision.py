@@ -66,7 +66,7 @@ def unused(module: torch.nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (20, 20), (48, 24)])
-def test_images_of_any_size_give_one_map_of_patches_per_layer(tower: ImageTower, height: int, width: int) -> None:
+def test_images_of_any_size_give_one_map_of_tiles_per_layer(tower: ImageTower, height: int, width: int) -> None:
     maps = tower.maps(random_images(2, height, width), (1, 2, 3))
     assert [m.shape for m in maps] == [(2, WIDTH, 4, 4)] * 3
 
@@ -172,9 +172,9 @@ def test_the_text_changes_the_logits_of_its_own_sample_alone(network: VisionDisc
         assert not torch.allclose(before[0], after[0])
 
 
-def test_features_are_judged_as_in_one_pass(network: VisionDiscriminator) -> None:
+def test_features_are_evaluated_as_in_one_pass(network: VisionDiscriminator) -> None:
     images, tokens = random_images(2), random_tokens(2)
-    for a, b in zip(network.judge(network.features(images), tokens), network(images, [tokens])[0], strict=True):
+    for a, b in zip(network.predict(network.features(images), tokens), network(images, [tokens])[0], strict=True):
         assert torch.equal(a, b)
 
 

@@ -13,13 +13,13 @@ import torch
 from gigasr.config.model import load_config
 from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
-from gigasr.training.game import Game
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.trainer import Trainer
 
 config_path, data, folder, lpips = sys.argv[1:]
 config = load_config(Path(config_path))
-game = Game(config, torch.device("cpu"), Path(lpips))
-trainer = Trainer(game, open_source(data, config.train.data, "train"), Path(folder))
+task = AdversarialTask(config, torch.device("cpu"), Path(lpips))
+trainer = Trainer(task, open_source(data, config.train.data, "train"), Path(folder))
 save = torch.save
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from gigasr.config.model import load_config
 from gigasr.data.shards import open_source
+from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.distributed import join_processes, leave_processes
-from gigasr.training.game import Game
 from gigasr.training.trainer import Trainer
+from gigasr_base.adversarial import BaseAdversarialTask
 from gigasr_base.config import load_base_config
-from gigasr_base.game import BaseGame
 
 config_path, data, folder, lpips, steps, resume, *overrides = sys.argv[1:]
 is_base = Path(config_path).name.startswith("base")
 config = (load_base_config if is_base else load_config)(Path(config_path), tuple(overrides))
 device = join_processes("cpu")
-game = (BaseGame if is_base else Game)(config, device, Path(lpips))
-for player in game.players.values():
-    for group in player.optimizer.param_groups:
+task = (BaseAdversarialTask if is_base else AdversarialTask)(config, device, Path(lpips))
+for trained in task.trained_networks.values():
+    for group in trained.optimizer.param_groups:
         group["eps"] = 1e-2  # Adam's own would turn the rounding of a vanishing gradient into a full step
-trainer = Trainer(game, open_source(data, config.train.data, "train"), Path(folder))
+trainer = Trainer(task, open_source(data, config.train.data, "train"), Path(folder))
 if resume == "resume":
     trainer.resume()
 

@@ -32,16 +32,16 @@ from gigasr.config.shipped import find_config
     show_default=True,
     help="cpu counts the process's CPU seconds, for a busy machine; best with OMP_NUM_THREADS=1.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 @clear_errors
 def bench(as_json: bool, configs: tuple[str, ...], **options: Any) -> None:
     """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 
-    The networks take turns; the figures are medians. "% conv" is the share of the time that the network's convolutions
+    The networks take turns; the times are medians. "% conv" is the share of the time that the network's convolutions
     take when they run alone.
     """
-    from gigasr.evaluation.bench import format_table, measure, plan
+    from gigasr.evaluation.bench import format_benchmarks, plan_benchmarks, run_benchmarks
 
-    plans = plan(configs=map(find_config, configs), **options)
-    result = measure(plans, lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
-    click.echo(json.dumps(result, indent=2) if as_json else format_table(result))
+    plans = plan_benchmarks(configs=map(find_config, configs), **options)
+    result = run_benchmarks(plans, lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
+    click.echo(json.dumps(result, indent=2) if as_json else format_benchmarks(result))

@@ -13,9 +13,9 @@ from gigasr.cli.parameter_types import Several, Truncations
 
 if TYPE_CHECKING:
     from gigasr.data.captions import Sample
-    from gigasr.evaluation.evaluate import Judges
-    from gigasr.evaluation.protocol import Protocol
+    from gigasr.evaluation.evaluate import MetricModels
     from gigasr.evaluation.report import Report
+    from gigasr.evaluation.settings import EvalSettings
 
 Progress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -78,11 +78,11 @@ PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"
     type=Truncations(),
     default="1,0.8,0.6,0.4,0.2",
     show_default=True,
-    help="At which base models are judged.",
+    help="At which base models are evaluated.",
 )
 @click.option("--report", type=FILE, help="HTML file with the table, plots and crops; it needs no network.")
 @click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
-@click.option("--json", "json_file", type=FILE, help="File for all figures of all images.")
+@click.option("--json", "json_file", type=FILE, help="File for all metrics of all images.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 @DEVICE
 @PRECISION
@@ -91,7 +91,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.
 
     MODELS are upsamplers, named as for upscale, lanczos, bicubic, or folders of another tool's results named like the
-    images; or base models, which paint the images' captions. Time is the median; memory is the peak above what was in
+    images; or base models, which generate images from the captions. Time is the median; memory is the peak above what was in
     use before.
     NIQE, FID, --lr matlab and --report need the extra gigasr[eval].
 
@@ -100,7 +100,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
       gigasr eval upsampler_lite lanczos --data kodak24 --scale 8
       gigasr eval upsampler_lite lanczos --data kodak24 --metrics all --lr degraded --report report.html
       gigasr eval upsampler_lite --data photos --split val --prompts right,none,wrong
-      gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json figures.json
+      gigasr eval upsampler_lite --data photos --fid inception --clip ViT-B-32:openai --json metrics.json
       gigasr eval base_lite --data emoji128 --split test --fid squeezenet1_1_features.pth --report base.html
     """
     from gigasr.evaluation.report import format_table, to_html, to_json
@@ -124,8 +124,8 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
             bar.total = total
             bar.update()
 
-        judge = judge_base_models if all(is_base) else judge_upsamplers
-        report = judge(models, samples, options, progress)
+        run_evaluation = evaluate_base_models if all(is_base) else evaluate_upsamplers
+        report = run_evaluation(models, samples, options, progress)
     click.echo(format_table(report.table))
     for file, make in ((options["json_file"], to_json), (options["report"], to_html)):
         if file is not None:
@@ -172,15 +172,15 @@ def is_base_model(name: str) -> bool:
     return name in bundled()
 
 
-def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
-    """The networks that judge, on the device."""
-    from gigasr.evaluation.evaluate import Judges
+def load_metric_models(options: dict[str, Any], is_base: bool) -> "MetricModels":
+    """The networks of the metrics, on the device."""
+    from gigasr.evaluation.evaluate import MetricModels
     from gigasr.inference.devices import choose_device
     from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 
     device = choose_device(options["device"])
     has_lpips = not is_base and "lpips" in options["metrics"]
-    return Judges(
+    return MetricModels(
         lpips=Lpips(options["net"], options["lpips_features"]).to(device) if has_lpips else None,
         features=FrozenFeatures(options["fid"]).to(device) if options["fid"] else None,
         clip=ClipScore(options["clip"], device) if options["clip"] else None,
@@ -188,52 +188,52 @@ def load_judges(options: dict[str, Any], is_base: bool) -> "Judges":
     )
 
 
-def judge_upsamplers(
+def evaluate_upsamplers(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
     from gigasr.evaluation.evaluate import evaluate_models
-    from gigasr.evaluation.report import FIGURES, Report, plot
+    from gigasr.evaluation.report import METRICS, Report, plot
 
-    protocols = plan_protocols(options)
+    settings_by_label = plan_settings(options)
     num_cases = options["cases"] if options["report"] else 0
-    judges = load_judges(options, is_base=False)
-    found = evaluate_models(models, samples, protocols, judges, progress, num_cases, options["save"])
+    metric_models = load_metric_models(options, is_base=False)
+    found = evaluate_models(models, samples, settings_by_label, metric_models, progress, num_cases, options["save"])
     found.leave_out({*METRICS, *MORE_METRICS}.difference(options["metrics"]))
     table = found.table()
     facts = describe(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
     if options["detail"] != 1:
         facts["detail"] = str(options["detail"])
     facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
-    if judges.lpips is not None:
+    if metric_models.lpips is not None:
         facts["LPIPS"] = options["net"]
     plots = [
         plot(table, "seconds", name, is_log=True)
-        for name in FIGURES
-        if FIGURES[name].better and name not in ("seconds", "peak_mb")
+        for name in METRICS
+        if METRICS[name].better and name not in ("seconds", "peak_mb")
     ]
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(title, facts, table, [each for each in plots if each], found.images, found.cases)
 
 
-def plan_protocols(options: dict[str, Any]) -> "dict[str, Protocol]":
+def plan_settings(options: dict[str, Any]) -> "dict[str, EvalSettings]":
     """What each row is measured with, by the words of --lr and --prompts that tell the rows apart."""
-    from gigasr.evaluation.protocol import Protocol
+    from gigasr.evaluation.settings import EvalSettings
 
     shared = {name: options[name] for name in ("scale", "square", "detail", "seed", "device", "precision")}
     low_res, prompts = options["low_res"], options["prompts"]
-    protocols = {}
+    settings_by_label = {}
     for kind, choice in itertools.product(low_res, prompts):
         words = []
         if len(low_res) > 1:
             words.append(kind)
         if len(prompts) > 1:
             words.append(PROMPTS[choice])
-        protocols[", ".join(words)] = Protocol(low_res=kind, prompts=choice, **shared)
-    return protocols
+        settings_by_label[", ".join(words)] = EvalSettings(low_res=kind, prompts=choice, **shared)
+    return settings_by_label
 
 
-def judge_base_models(
+def evaluate_base_models(
     models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
 ) -> "Report":
     """Evaluate base models over truncations."""
@@ -241,12 +241,18 @@ def judge_base_models(
     from gigasr_base.evaluation import evaluate_base
     from gigasr_base.pipeline import TextToImage
 
-    judges = load_judges(options, is_base=True)
-    painters = {name: TextToImage.from_pretrained(name, options["device"], options["precision"]) for name in models}
+    metric_models = load_metric_models(options, is_base=True)
+    base_models = {name: TextToImage.from_pretrained(name, options["device"], options["precision"]) for name in models}
     found = evaluate_base(
-        painters, samples, options["truncations"], options["seed"], judges.features, judges.clip, progress
+        base_models,
+        samples,
+        options["truncations"],
+        options["seed"],
+        metric_models.features,
+        metric_models.clip,
+        progress,
     )
-    distance = "fid" if judges.features is None or judges.features.name == "inception" else "fid_squeeze"
+    distance = "fid" if metric_models.features is None or metric_models.features.name == "inception" else "fid_squeeze"
     axes = [("truncation", distance), (distance, "clip"), (distance, "retrieval")]
     plots = [plot(found.table, x, y, is_curve=len(models) == 1) for x, y in axes]
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"

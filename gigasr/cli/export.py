@@ -10,7 +10,7 @@ from gigasr.cli.common import SEED, check_absent, clear_errors
 @click.command()
 @click.argument("model")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-p", "--prompt", default="", help="What the images to be enlarged show.")
+@click.option("-p", "--prompt", default="", help="What the images to be upscaled show.")
 @click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of z, as for upscale.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @clear_errors

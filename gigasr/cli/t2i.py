@@ -65,7 +65,7 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @clear_errors
 def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **options: Any) -> None:
-    """Paint images from prompts.
+    """Generate images from prompts.
 
     A size that is not square is cut from the middle of a square one. Pictures that are there already, as the same
     command has made them, are left alone: it resumes where it was stopped (BMP holds no notes and can't tell).
@@ -80,7 +80,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     texts = [*prompts, *([] if file is None else read_prompts(file))]
     check_options(texts, output, options)
     from gigasr.sizes import parse_box
-    from gigasr_base.painting import check_texts, describe_set, is_file, plan_sets
+    from gigasr_base.t2i_job import check_texts, describe_set, is_file, plan_sets
 
     size = parse_box(options["size"])
     is_animated = options["to"] is not None and is_file(output, is_single=True) and output.suffix.lower() in ANIMATED
@@ -89,11 +89,11 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
     sets = plan_sets(texts, output, suffix, number, has_sheet=options["to"] is None)
     check_formats(itertools.chain.from_iterable(sets))
     check_texts(texts, options)
-    painter, resolver = load_models(size, options)
+    base_model, resolver = load_models(size, options)
     notes = [describe_set(prompt, size, resolver is not None, options, is_animated) for prompt in texts]
     done = set() if options["overwrite"] else find_done(sets, notes)
     for prompt, targets, noted in zip(texts, sets, notes, strict=True):
-        pictures = paint(painter, resolver, prompt, size, targets[0].name, options)
+        pictures = generate_pictures(base_model, resolver, prompt, size, targets[0].name, options)
         if done.issuperset(targets):
             click.echo("".join(f"{target}  done before\n" for target in targets), nl=False)
         elif is_animated:
@@ -115,7 +115,7 @@ def read_prompts(path: Path) -> list[str]:
 def check_options(prompts: list[str], output: Path | None, options: dict[str, Any]) -> None:
     """Raise UsageError for options that don't go together."""
     if not prompts:
-        raise click.UsageError("Missing argument 'PROMPTS': what to paint, or a file of it with --prompts.")
+        raise click.UsageError("Missing argument 'PROMPTS': what to generate, or a file of it with --prompts.")
     if options["to"] is not None and (len(prompts) > 1 or options["count"] > 1 or options["style_prompt"] is not None):
         raise click.UsageError("Option '--to' takes one prompt, without --count and --style-prompt.")
     for name, needed in (("mix_at", "style_prompt"), ("frames", "to")):
@@ -137,7 +137,7 @@ def check_formats(targets: Iterable[Path]) -> None:
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:
     """The files that need not be made; ValueError for one that is something else and must not be replaced."""
-    from gigasr_base.painting import is_made
+    from gigasr_base.t2i_job import is_made
 
     done = set()
     for target, noted in itertools.chain.from_iterable(map(zip, sets, notes)):
@@ -153,33 +153,33 @@ def load_models(size: tuple[int, int], options: dict[str, Any]) -> "tuple[TextTo
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage, check_size
 
-    painter = TextToImage.from_pretrained(options["model"], options["device"], options["precision"])
-    check_size(size, painter.size)
+    base_model = TextToImage.from_pretrained(options["model"], options["device"], options["precision"])
+    check_size(size, base_model.size)
     if options["style_prompt"] is not None:
-        painter.check_mix(options["mix_at"])
-    if max(size) <= painter.size:
-        return painter, None
-    return painter, SuperResolver.from_pretrained(options["upsampler"], options["device"], options["precision"])
+        base_model.check_mix(options["mix_at"])
+    if max(size) <= base_model.size:
+        return base_model, None
+    return base_model, SuperResolver.from_pretrained(options["upsampler"], options["device"], options["precision"])
 
 
-def paint(
-    painter: "TextToImage",
+def generate_pictures(
+    base_model: "TextToImage",
     resolver: "SuperResolver | None",
     prompt: str,
     size: tuple[int, int],
     label: str,
     options: dict[str, Any],
 ) -> "Iterator[PictureStrips]":
-    """Paint the pictures of one prompt; each is enlarged as its strips are taken."""
+    """Generate the pictures of one prompt; each is upscaled as its strips are taken."""
     from gigasr.files.picture import PictureStrips
-    from gigasr_base.painting import base_images
-    from gigasr_base.pipeline import enlarge_strips
+    from gigasr_base.pipeline import upscale_strips
+    from gigasr_base.t2i_job import generate_images
 
-    with progress_bar(2 * options["frames"], f"{label}, frames", "painting", options["to"] is not None) as bar:
-        images = base_images(painter, prompt, options, lambda done, total: bar.update(1))
-        first = next(images)  # for which all frames are painted
+    with progress_bar(2 * options["frames"], f"{label}, frames", "image", options["to"] is not None) as bar:
+        images = generate_images(base_model, prompt, options, lambda done, total: bar.update(1))
+        first = next(images)  # for which all frames are generated
     for image, text, seed in itertools.chain([first], images):
-        yield PictureStrips(size, show_progress(enlarge_strips(image, size, resolver, text, seed), label))
+        yield PictureStrips(size, show_progress(upscale_strips(image, size, resolver, text, seed), label))
 
 
 def show_progress(picture: "PictureStrips", label: str) -> "Iterator[Picture]":
@@ -206,10 +206,10 @@ def write_set(
     for target, picture, noted in zip(targets, pictures, notes, strict=False):
         if target in done:
             kept = read_image(target)
-            deque(reduce_strips(PictureStrips(kept.size, iter([kept])), thumbnails), maxlen=0)
+            deque(collect_thumbnail(PictureStrips(kept.size, iter([kept])), thumbnails), maxlen=0)
             click.echo(f"{target}  done before")
             continue
-        strips = reduce_strips(picture, thumbnails) if len(targets) > 1 else picture.strips
+        strips = collect_thumbnail(picture, thumbnails) if len(targets) > 1 else picture.strips
         write_frames(target, [PictureStrips(picture.size, strips)], None, noted)
         report(target, picture.size)
     if len(targets) > len(thumbnails) > 0:
@@ -218,7 +218,7 @@ def write_set(
         report(targets[-1], sheet.size)
 
 
-def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterator[Picture]":
+def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "Iterator[Picture]":
     """The strips of a picture; after the last one a small picture of them all, [3, h, w], is added to the list."""
     import torch
 
@@ -232,7 +232,7 @@ def reduce_strips(picture: "PictureStrips", reduced: "list[Tensor]") -> "Iterato
         narrow.append(resize(strip.rgb[None], (strip.size[0], size[1])))
         yield strip
         del strip  # or it lives while the next one is made
-    reduced.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
+    thumbnails.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
 
 
 def write_animation(pictures: "Iterator[PictureStrips]", target: Path, noted: dict[str, str], count: int) -> None:

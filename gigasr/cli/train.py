@@ -11,8 +11,8 @@ from gigasr.config.shipped import find_config
 DAY = 86_400  # seconds
 
 if TYPE_CHECKING:
+    from gigasr.training.adversarial import AdversarialTask
     from gigasr.training.budget import Budget
-    from gigasr.training.game import Game
     from gigasr.training.trainer import Source
 
 
@@ -73,7 +73,7 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
     if dry_run:
         from gigasr.training.budget import make_budget
 
-        budget = make_budget(game_class(settings), settings, options["gpus"])
+        budget = make_budget(task_class(settings), settings, options["gpus"])
         return click.echo(describe(budget, options["tflops"], options["days"]))
     for name in ("gpus", "tflops", "days"):
         if is_given(name):
@@ -113,17 +113,17 @@ def read_config(path: Path, overrides: tuple[str, ...]) -> Any:
     return load_config(path, overrides)
 
 
-def game_class(settings: Any) -> "type[Game]":
+def task_class(settings: Any) -> "type[AdversarialTask]":
     """What the config trains."""
     from gigasr_base.config import BaseConfig
 
     if isinstance(settings, BaseConfig):
-        from gigasr_base.game import BaseGame
+        from gigasr_base.adversarial import BaseAdversarialTask
 
-        return BaseGame
-    from gigasr.training.game import Game
+        return BaseAdversarialTask
+    from gigasr.training.adversarial import AdversarialTask
 
-    return Game
+    return AdversarialTask
 
 
 def describe(budget: "Budget", tflops: float, days: float | None) -> str:
@@ -208,12 +208,12 @@ def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: 
     device = join_processes(options["device"])
     allow_tf32 = settings.train.precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    game = game_class(settings)(settings, device, options["lpips_features"])
-    trainer = Trainer(game, source, folder, open_validation(data, options["validation"], settings))
+    task = task_class(settings)(settings, device, options["lpips_features"])
+    trainer = Trainer(task, source, folder, open_validation(data, options["validation"], settings))
     if options["resume"]:
         trainer.resume()
     if options["init"]:
-        trainer.start_from(find_weights(game.kind, options["init"]))
+        trainer.start_from(find_weights(task.kind, options["init"]))
     if options["init_discriminator"]:
         trainer.start_discriminator_from(options["init_discriminator"])
     with progress_bar(trainer.total_images, label, "image") as bar:

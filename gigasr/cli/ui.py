@@ -10,9 +10,9 @@ from gigasr.cli.common import DEVICE, PRECISION, clear_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gigasr.ui.enlarger import Enlarger, Limits
     from gigasr.ui.jobs import Notify
-    from gigasr.ui.paint_tab import Paint
+    from gigasr.ui.t2i_tab import Generate
+    from gigasr.ui.upscaler import Limits, Upscaler
 
 
 @click.command()
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @PRECISION
 @clear_errors
 def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
-    """Serve a web page that enlarges pictures and paints prompts, and the same as an HTTP API.
+    """Serve a web page that upscales pictures and generates images from prompts, and the same as an HTTP API.
 
     Requests wait in a queue and run one after the other. There are no accounts: whoever reaches the port may use it.
     Needs the extra gigasr[ui].
@@ -41,8 +41,8 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
       gigasr ui --open
       gigasr ui --host 0.0.0.0 --port 8000 --max-upload 16 --max-result 64
     """
-    from gigasr.ui.enlarger import Limits
     from gigasr.ui.page import launch_options
+    from gigasr.ui.upscaler import Limits
 
     limits = Limits(options["max_upload"], options["max_result"])
     page = make_page(models, base, limits, options["device"], options["precision"])
@@ -55,57 +55,57 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
 def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
     from gigasr.models.zoo import DEFAULT, bundled, find
-    from gigasr.ui.enlarger import Enlarger
     from gigasr.ui.page import build
+    from gigasr.ui.upscaler import Upscaler
     from gigasr_base.zoo import find as find_base
 
     for model in models:
         find(model)
     names = models or (DEFAULT, *(name for name in bundled() if name != DEFAULT))
-    enlarger = Enlarger(names, device, precision, limits)
+    upscaler = Upscaler(names, device, precision, limits)
     try:
         find_base(base)
     except ValueError as error:
-        return build(enlarger, None, f"No text to image here: {error}. `gigasr ui --base FILE` starts with one.")
-    return build(enlarger, make_paint(base, enlarger))
+        return build(upscaler, None, f"No text to image here: {error}. `gigasr ui --base FILE` starts with one.")
+    return build(upscaler, make_generate(base, upscaler))
 
 
-def make_paint(base: str, enlarger: "Enlarger") -> "Paint":
-    """Paint as `gigasr t2i` does: the same options give the same files."""
+def make_generate(base: str, upscaler: "Upscaler") -> "Generate":
+    """Generate as `gigasr t2i` does: the same options give the same files."""
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image
     from gigasr.sizes import parse_box
-    from gigasr_base.painting import base_images, check_texts, describe_set, plan_sets
-    from gigasr_base.pipeline import TextToImage, check_size, enlarge
+    from gigasr_base.pipeline import TextToImage, check_size, upscale_image
+    from gigasr_base.t2i_job import check_texts, describe_set, generate_images, plan_sets
 
     @lru_cache(maxsize=1)
     def load() -> TextToImage:
-        return TextToImage.from_pretrained(base, enlarger.device, enlarger.precision)
+        return TextToImage.from_pretrained(base, upscaler.device, upscaler.precision)
 
-    def paint(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
-        prompt, upsampler = options["prompt"], enlarger.models[0]
+    def generate(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
+        prompt, upsampler = options["prompt"], upscaler.models[0]
         size = parse_box(options["size"])
         check_texts([prompt], options)
-        painter = load()
-        check_size(size, painter.size)
+        base_model = load()
+        check_size(size, base_model.size)
         number = options["count"] if options["to"] is None else options["frames"]
-        enlarger.limits.check(number * max(size) ** 2, number, size)
-        resolver = enlarger.resolver(upsampler) if max(size) > painter.size else None
+        upscaler.limits.check(number * max(size) ** 2, number, size)
+        resolver = upscaler.resolver(upsampler) if max(size) > base_model.size else None
         (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
         options |= {"model": base, "upsampler": upsampler}
         notes = describe_set(prompt, size, resolver is not None, options)
 
         def lead(done: int, total: int) -> None:
-            notify(0.0, f"frames: {done} of {total} paintings")
+            notify(0.0, f"frames: {done} of {total} images")
 
-        for i, (image, text, seed) in enumerate(base_images(painter, prompt, options, lead)):
+        for i, (image, text, seed) in enumerate(generate_images(base_model, prompt, options, lead)):
 
             def progress(done: int, total: int) -> None:
                 notify((i + done / total) / number, f"picture {i + 1} of {number}")  # noqa: B023
 
-            picture = enlarge(image, size, resolver, text, seed, progress)
+            picture = upscale_image(image, size, resolver, text, seed, progress)
             write_image(targets[i], picture, notes[i])
         return targets
 
-    return paint
+    return generate

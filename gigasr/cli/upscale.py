@@ -56,10 +56,10 @@ class Shard(click.ParamType):
     "-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name, file, folder or Hugging Face id."
 )
 @click.option(
-    "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's regions in px.  [default: auto]"
+    "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's tiles in px.  [default: auto]"
 )
 @click.option(
-    "--batch", default=0, type=click.IntRange(0), help="Maximum number of regions run at once.  [default: auto]"
+    "--batch", default=0, type=click.IntRange(0), help="Maximum number of tiles run at once.  [default: auto]"
 )
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
 @PRECISION
@@ -87,7 +87,7 @@ class Shard(click.ParamType):
 @click.pass_context
 @clear_errors
 def upscale(context: click.Context, **options: Any) -> None:
-    """Enlarge images.
+    """Upscale images.
 
     INPUTS are files, folders or patterns such as "*.png". For a folder or several files, the output folder gets a
     report, gigasr-report.jsonl: run the same command again to resume; no file is made twice.
@@ -113,7 +113,7 @@ def upscale(context: click.Context, **options: Any) -> None:
     with progress_bar(len(jobs), "upscale", "file") as bar:
         reporter = Reporter(bar, is_single, context.obj)
         try:
-            enlarge(jobs, settings, reporter, options["ray"], options["workers"])
+            run_jobs(jobs, settings, reporter, options["ray"], options["workers"])
         except KeyboardInterrupt:
             bar.close()
             click.echo(f"interrupted: {reporter.summary()}", err=True)
@@ -191,7 +191,7 @@ def read_settings(options: dict[str, Any]) -> "Settings":
     return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
 
 
-def enlarge(
+def run_jobs(
     jobs: "list[Job]", settings: "Settings", reporter: "Reporter", ray: str | None, workers: int | None
 ) -> None:
     """Run over the files, here or on a cluster; the error of a single one ends the command."""

@@ -12,7 +12,7 @@ from gigasr.config.training import PhaseConfig, TrainConfig
 
 
 def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:
-    """Raise ValueError unless all players read the one frozen text tower that a run has."""
+    """Raise ValueError unless all networks read the one frozen text tower that a run has."""
     texts = {"discriminator.text": discriminator.text}
     if any(phase.loss.vision for phase in train.phases):
         texts["train.vision.text"] = train.vision.text
@@ -34,16 +34,16 @@ def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
 
 
 def check_stages(discriminator: DiscriminatorConfig, phases: Iterable[PhaseConfig]) -> None:
-    """Raise ValueError unless the stages halve, and the last one flattens, the crops of the phases with a game."""
+    """Raise ValueError unless the stages halve, and the last one flattens, the crops of the adversarial phases."""
     flatten = discriminator.flatten
     factor = 2 ** (len(discriminator.stages) - bool(flatten))
     for phase in phases:
-        if phase.plays and (phase.crop % factor or (flatten and phase.crop != flatten * factor)):
+        if phase.is_adversarial and (phase.crop % factor or (flatten and phase.crop != flatten * factor)):
             expected = f"{flatten * factor} px" if flatten else f"a multiple of {factor} px"
             raise ValueError(f"train.phases.crop: expected {expected} for the discriminator's stages, got {phase.crop}")
 
 
-def check_players(
+def check_networks(
     generator: SynthesisConfig, made: int, discriminator: DiscriminatorConfig, train: TrainConfig
 ) -> None:
     """Raise ValueError unless a generator that makes so many pyramid levels can train with its opponents."""
@@ -62,7 +62,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def check(self) -> "Config":
         upsampler, phases = self.upsampler, self.train.phases
-        check_players(upsampler, upsampler.num_up + upsampler.restores, self.discriminator, self.train)
+        check_networks(upsampler, upsampler.num_up + upsampler.restores, self.discriminator, self.train)
         for phase in phases:
             if phase.loss.root and not upsampler.restores:
                 raise ValueError("train.phases.loss.root: expected 0 as upsampler.restores is false; set it to true")

@@ -85,7 +85,7 @@ class UpsamplerConfig(SynthesisConfig):
 
     scale: int = Field(8, ge=2, description="HR size / LR size, a power of two")
     lr_size: int = Field(
-        64, gt=0, description="low-res side in px: in training, and of body regions where attention is global"
+        64, gt=0, description="low-res side in px: in training, and of body tiles where attention is global"
     )
     input_noise: float = Field(
         0.0,
@@ -138,7 +138,7 @@ class DiscriminatorConfig(Strict):
         0, ge=0, description="side of the last stage's input, px, that becomes 1x1; 0 = halved like the others"
     )
     sees_lr: bool = Field(
-        False, description="show the enlarged low-res image beside each level; differs from the paper"
+        False, description="show the upsampled low-res image beside each level; differs from the paper"
     )
     minibatch_std: int = Field(4, ge=0, description="images per group of the minibatch statistics; 0 = off")
     head_dim: int = Field(64, gt=0, description="features per attention head")

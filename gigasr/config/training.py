@@ -75,7 +75,7 @@ class PhaseConfig(Strict):
         return self
 
     @property
-    def plays(self) -> bool:
+    def is_adversarial(self) -> bool:
         """Whether the discriminator plays, and learns."""
         return bool(self.loss.adversarial or self.loss.matching or self.loss.generator_matching)
 

@@ -67,7 +67,7 @@ def sidecar_caption(path: Path) -> str:
     return read_text(text).strip() if text.exists() else ""
 
 
-def derangement(captions: Sequence[str], rng: torch.Generator) -> Tensor:
+def shuffle_captions(captions: Sequence[str], rng: torch.Generator) -> Tensor:
     """Draw whose caption each sample is given in the matching loss: never its own.
 
     Equal captions lie side by side in an otherwise random circle, which is turned by the size of the largest group:
@@ -87,7 +87,7 @@ def derangement(captions: Sequence[str], rng: torch.Generator) -> Tensor:
     return order
 
 
-def differs(captions: Sequence[str], order: Tensor) -> Tensor:
+def mismatch_mask(captions: Sequence[str], order: Tensor) -> Tensor:
     """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is a wrong one for sample i
 
     It isn't where it is the sample's own, nor where it is empty: that says nothing false of any image.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
 from gigasr.data.real_esrgan import field_rng, jpeg, second_order, uniform
-from gigasr.networks.ops import reduce
+from gigasr.networks.ops import downsample_bicubic
 from gigasr.pixels import quantize_8bit
 
 
@@ -17,7 +17,7 @@ def bicubic(hr: Tensor, scale: int) -> Tensor:
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     returns: [B, 3, H / scale, W / scale] in [-1, 1]
     """
-    return quantize_8bit(reduce(hr, scale))
+    return quantize_8bit(downsample_bicubic(hr, scale))
 
 
 def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:

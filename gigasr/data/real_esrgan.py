@@ -29,7 +29,7 @@ class Stage:
 
     blur: float  # probability
     sigma: Range  # px, of the blur kernels
-    directions: tuple[float, float, float]  # shares of enlarging, shrinking, keeping the size
+    directions: tuple[float, float, float]  # shares of enlarging, reducing, keeping the size
     resize: Range  # of the factor
     gaussian: Range  # of the std, in 8-bit levels
     poisson: Range  # of the gain
@@ -222,7 +222,7 @@ def jpeg(x: Tensor, qualities: Sequence[float]) -> Tensor:
     return jpeg_codec_differentiable(x, x.new_tensor(qualities))[:, :, :height, :width].clamp(0, 1)
 
 
-def reduce_to_low_res(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+def downsample_to_low_res(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """x: [1, 3, h, w] -> [1, 3, *size], most with the ringing of a sinc"""
     x = random_resize(x, size, rng)
     if chance(FINAL_SINC_SHARE, rng):
@@ -246,8 +246,8 @@ def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> 
     x = add_drawn_noise(x, SECOND, rng)
     quality = [uniform(SECOND.quality, rng)]
     if chance(0.5, rng):
-        return jpeg(reduce_to_low_res(x, size, rng), quality)
-    return reduce_to_low_res(jpeg(x, quality), size, rng).clamp(0, 1)
+        return jpeg(downsample_to_low_res(x, size, rng), quality)
+    return downsample_to_low_res(jpeg(x, quality), size, rng).clamp(0, 1)
 
 
 def second_order(hr: Tensor, scale: int, rngs: Sequence[torch.Generator]) -> Tensor:

@@ -19,7 +19,7 @@ from gigasr.data.damage import Damage, draw_damage
 from gigasr.data.restoration import Pixels, spoil
 from gigasr.data.words import compose
 from gigasr.files.images import shorter_side
-from gigasr.networks.ops import enlarge
+from gigasr.networks.ops import upsample_bicubic
 from gigasr.pixels import uint8_to_signed
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -151,14 +151,14 @@ def damaged_item(
 ) -> Item:
     """Make an example whose low-res image is damaged, and whose caption may say how.
 
-    Where the caption asks to keep noise or damage, the high-res image gets it too, enlarged: the result is to show it.
+    Where the caption asks to keep noise or damage, the high-res image gets it too, upscaled: the result is to show it.
     """
     damage = draw_damage(config, rng)
     spoilt = spoil(pixels, scale, damage, rng)
     hr, lr, root = (to_signed(each) for each in (pixels, spoilt.lr, spoilt.target))
     if not spoilt.has_truth:
         clean = to_signed(spoil(pixels, scale, Damage(), rng).lr)
-        hr = (hr + enlarge((root - clean)[None], scale)[0]).clamp(-1, 1)
+        hr = (hr + upsample_bicubic((root - clean)[None], scale)[0]).clamp(-1, 1)
     return Item(number, hr, compose(caption, damage, rng, content=config.content), lr, root)
 
 

@@ -1,1 +1,1 @@
-"""Figures, a report of them, and times."""
+"""Metrics of models, a report of them, and timings."""

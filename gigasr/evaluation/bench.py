@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gigasr.config.model import load_config
-from gigasr.evaluation.meter import Meter
+from gigasr.evaluation.meter import ResourceMeter
 from gigasr.files.picture import Picture
-from gigasr.inference.devices import Place, choose_device, choose_dtype
+from gigasr.inference.devices import ExecutionPlan, choose_device, choose_dtype
 from gigasr.inference.engine import Engine, Model
-from gigasr.inference.rows import Rows
+from gigasr.inference.row_stream import RowStream
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import DEFAULT, load_model, load_upsampler
@@ -29,7 +29,7 @@ from gigasr.pipeline import SuperResolver
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL_SIDE = 2048
-PEER_SIDE = 128  # px; input of the peers, which enlarge 4 times
+PEER_SIDE = 128  # px; input of the peers, which upscale 4 times
 AURASR: dict[str, Any] = {  # the public models' config.json
     "style_network": {"dim_in": 128, "dim_out": 512, "depth": 4},
     "dim": 64,
@@ -41,7 +41,7 @@ AURASR: dict[str, Any] = {  # the public models' config.json
 
 
 @dataclass
-class Case:
+class BenchCase:
     """What is timed."""
 
     name: str
@@ -55,10 +55,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is compared, and how."""
 
-    place: Place
+    execution: ExecutionPlan
     side: int = 256  # px; low-res input of our networks
     repeats: int = 3
     clock: str = "wall"  # or "cpu": seconds of all the process's threads, for a machine with other work
@@ -67,7 +67,7 @@ class Plan:
     has_aurasr: bool = False  # compare AuraSR with its own package
 
 
-def plan(
+def plan_benchmarks(
     device: str,
     precision: str,
     side: int,
@@ -76,34 +76,38 @@ def plan(
     configs: Iterable[Path],
     models: Iterable[str] = (),
     has_aurasr: bool = False,
-) -> Plan:
+) -> BenchPlan:
     """A plan from options."""
-    home = choose_device(device)
-    place = Place((home,), choose_dtype(precision, home))
-    return Plan(place, side, repeats, clock, tuple(configs), tuple(models), has_aurasr)
+    main_device = choose_device(device)
+    execution = ExecutionPlan((main_device,), choose_dtype(precision, main_device))
+    return BenchPlan(execution, side, repeats, clock, tuple(configs), tuple(models), has_aurasr)
 
 
-def our_cases(network: Upsampler, name: str, plan: Plan, side: int, has_pipeline: bool) -> list[Case]:
+def our_cases(network: Upsampler, name: str, plan: BenchPlan, side: int, has_pipeline: bool) -> list[BenchCase]:
     """A network of ours: the pipeline around it, the bare folded network, the unfolded one."""
-    model, place = PromptedUpsampler(network), plan.place
+    model, execution = PromptedUpsampler(network), plan.execution
     side += -side % network.multiple
     picture = Picture(torch.rand(3, side, side))
-    lr = (picture.rgb[None] * 2 - 1).to(place.home)
-    engine = model.engine("", 0, place)
-    folded, pixels = engine.networks[place.home], (side * model.scale) ** 2
+    lr = (picture.rgb[None] * 2 - 1).to(execution.main_device)
+    engine = model.engine("", 0, execution)
+    folded, pixels = engine.networks[execution.main_device], (side * model.scale) ** 2
     assert isinstance(folded, nn.Module)
     z, tokens = torch.randn(1, network.config.z_dim), model.tower.encode([""])
     cases = [
-        Case(f"{name}, folded", partial(run_engine, engine, lr), pixels, folded),
-        Case(f"{name}, unfolded fp32", partial(run_unfolded, network, lr, z.to(place.home), tokens), pixels),
+        BenchCase(f"{name}, folded", partial(run_engine, engine, lr), pixels, folded),
+        BenchCase(
+            f"{name}, unfolded fp32", partial(run_unfolded, network, lr, z.to(execution.main_device), tokens), pixels
+        ),
     ]
     if has_pipeline:
-        resolver = SuperResolver(model, str(place.home), "fp32" if place.dtype == torch.float32 else "bf16")
-        cases.insert(0, Case(f"{name}, pipeline", partial(run_pipeline, resolver, picture), pixels))
+        resolver = SuperResolver(
+            model, str(execution.main_device), "fp32" if execution.dtype == torch.float32 else "bf16"
+        )
+        cases.insert(0, BenchCase(f"{name}, pipeline", partial(run_pipeline, resolver, picture), pixels))
     return cases
 
 
-def config_cases(path: Path, plan: Plan) -> list[Case]:
+def config_cases(path: Path, plan: BenchPlan) -> list[BenchCase]:
     """A network of ours from a config; one with global attention at the size that it is for."""
     network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
     side = plan.side if network.config.window else network.config.lr_size
@@ -111,20 +115,20 @@ def config_cases(path: Path, plan: Plan) -> list[Case]:
 
 
 def run_pipeline(resolver: SuperResolver, picture: Picture) -> None:
-    """Enlarge a picture, correction and all."""
+    """Upscale a picture, correction and all."""
     for strip in resolver.strips(picture).strips:
         del strip
 
 
-def model_case(name: str, plan: Plan) -> Case:
+def model_case(name: str, plan: BenchPlan) -> BenchCase:
     """Another model, in its engine."""
-    model, lr = load_model(name), torch.rand(1, 3, plan.side, plan.side).to(plan.place.home) * 2 - 1
-    engine = model.engine("", 0, plan.place)
+    model, lr = load_model(name), torch.rand(1, 3, plan.side, plan.side).to(plan.execution.main_device) * 2 - 1
+    engine = model.engine("", 0, plan.execution)
     pixels = (plan.side * model.scale) ** 2
-    return Case(Path(name).name, partial(run_engine, engine, lr), pixels, is_counted=False)
+    return BenchCase(Path(name).name, partial(run_engine, engine, lr), pixels, is_counted=False)
 
 
-def aurasr_cases(place: Place) -> list[Case]:
+def aurasr_cases(execution: ExecutionPlan) -> list[BenchCase]:
     """AuraSR at the public size with random weights, from 256 px, folding included; and what its package does.
 
     Memory is what each takes with its weights: gigasr has the folded ones, the package what gigasr leaves in the file.
@@ -133,29 +137,29 @@ def aurasr_cases(place: Place) -> list[Case]:
         from aura_sr import AuraSR
     except ImportError as error:
         raise ImportError(f"aurasr: expected its package, got '{error}'; pip install aura-sr") from None
-    package = AuraSR(AURASR, device=str(place.home))
+    package = AuraSR(AURASR, device=str(execution.main_device))
     package.upsampler.eval().requires_grad_(False)
     side, scale = PEER_SIDE * 2, AURASR["image_size"] // AURASR["input_image_size"]
     model = AuraModel(AuraWeights(package.upsampler.state_dict(), AuraConfig.model_validate(AURASR), "random"))
     lr, pixels = torch.rand(1, 3, side, side) * 2 - 1, (side * scale) ** 2
     runs = {
-        f"AuraSR, {str(dtype).removeprefix('torch.')}": partial(run_model, model, lr, replace(place, dtype=dtype))
-        for dtype in (torch.float32, place.dtype)
+        f"AuraSR, {str(dtype).removeprefix('torch.')}": partial(run_model, model, lr, replace(execution, dtype=dtype))
+        for dtype in (torch.float32, execution.dtype)
     }
-    cases = [Case(name, run, pixels, is_counted=False) for name, run in runs.items()]
+    cases = [BenchCase(name, run, pixels, is_counted=False) for name, run in runs.items()]
     run = partial(package.upscale_4x, Image.new("RGB", (side, side), "gray"))
     held = sum(tensor.numel() * tensor.element_size() for tensor in package.upsampler.parameters())
-    return [*cases, Case("AuraSR, its package", run, pixels, held=held, is_counted=False)]
+    return [*cases, BenchCase("AuraSR, its package", run, pixels, held=held, is_counted=False)]
 
 
-def run_model(model: Model, lr: Tensor, place: Place) -> None:
+def run_model(model: Model, lr: Tensor, execution: ExecutionPlan) -> None:
     """Make an engine and run it."""
-    run_engine(model.engine("", 0, place), lr.to(place.home))
+    run_engine(model.engine("", 0, execution), lr.to(execution.main_device))
 
 
 def run_engine(engine: Engine, lr: Tensor) -> None:
     """Run a network in its pieces."""
-    for strip in engine.strips(Rows.of(lr), 0):
+    for strip in engine.strips(RowStream.from_tensor(lr), 0):
         del strip
 
 
@@ -164,7 +168,7 @@ def run_unfolded(network: Upsampler, lr: Tensor, z: Tensor, tokens: TokenFeature
     return network(lr, z, tokens)[-1]
 
 
-def peer_cases(place: Place) -> list[Case]:
+def peer_cases(execution: ExecutionPlan) -> list[BenchCase]:
     """Real-ESRGAN's small and large network at 4x, on one tile, with random weights: times are the same."""
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.ESRGAN import ESRGAN
@@ -173,20 +177,27 @@ def peer_cases(place: Place) -> list[Case]:
         "SRVGGNetCompact(64, 32)": Compact(num_feat=64, num_conv=32, upscale=4),
         "RRDBNet-23": ESRGAN(num_filters=64, num_blocks=23, scale=4),
     }
-    x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(place.home, place.dtype, memory_format=torch.channels_last)
+    x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(
+        execution.main_device, execution.dtype, memory_format=torch.channels_last
+    )
     cases = []
     for name, network in networks.items():
-        network = network.eval().requires_grad_(False).to(place.home, place.dtype).to(memory_format=torch.channels_last)
-        cases.append(Case(name, partial(network, x), (4 * PEER_SIDE) ** 2, network))
+        network = (
+            network.eval()
+            .requires_grad_(False)
+            .to(execution.main_device, execution.dtype)
+            .to(memory_format=torch.channels_last)
+        )
+        cases.append(BenchCase(name, partial(network, x), (4 * PEER_SIDE) ** 2, network))
     return cases
 
 
-def seconds(run: Callable[[], object], place: Place, clock: str) -> float:
+def seconds(run: Callable[[], object], execution: ExecutionPlan, clock: str) -> float:
     """Time of one call."""
     start = CLOCKS[clock]()
     run()
-    if place.home.type == "cuda":
-        torch.cuda.synchronize(place.home)
+    if execution.main_device.type == "cuda":
+        torch.cuda.synchronize(execution.main_device)
     return CLOCKS[clock]() - start
 
 
@@ -197,7 +208,7 @@ def count_flops(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def bare_convolutions(case: Case, plan: Plan) -> tuple[float, float]:
+def bare_convolutions(case: BenchCase, plan: BenchPlan) -> tuple[float, float]:
     """Operations, and seconds that the convolutions of one call take when nothing else is done: their peak."""
     calls: dict[tuple[Any, ...], list[Any]] = {}
 
@@ -215,35 +226,37 @@ def bare_convolutions(case: Case, plan: Plan) -> tuple[float, float]:
     flops = total = 0.0
     for count, layer, x in calls.values():
         run = partial(F.conv2d, x, layer.weight, layer.bias, layer.stride, layer.padding)
-        times = [seconds(run, plan.place, plan.clock) for _ in range(plan.repeats + 1)]
+        times = [seconds(run, plan.execution, plan.clock) for _ in range(plan.repeats + 1)]
         total += count * statistics.median(times[1:])
         flops += count * count_flops(run)
     return flops, total
 
 
-def matmul_peak(plan: Plan) -> float:
+def matmul_peak(plan: BenchPlan) -> float:
     """Operations per second of a large matrix product."""
-    a = torch.rand(MATMUL_SIDE, MATMUL_SIDE).to(plan.place.home, plan.place.dtype)
-    times = [seconds(lambda: a @ a, plan.place, plan.clock) for _ in range(plan.repeats + 2)]
+    a = torch.rand(MATMUL_SIDE, MATMUL_SIDE).to(plan.execution.main_device, plan.execution.dtype)
+    times = [seconds(lambda: a @ a, plan.execution, plan.clock) for _ in range(plan.repeats + 2)]
     return 2 * MATMUL_SIDE**3 / statistics.median(times[2:])
 
 
 @torch.inference_mode()
-def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
     """Time everything in turn, as often as the plan says and once to warm up; a JSON-able result."""
     cases = our_cases(load_upsampler(), DEFAULT, plan, plan.side, has_pipeline=True)
     for path in plan.configs:
         cases += config_cases(path, plan)
     cases += [model_case(name, plan) for name in plan.models]
-    cases += aurasr_cases(plan.place) if plan.has_aurasr else []
-    cases += peer_cases(plan.place)
+    cases += aurasr_cases(plan.execution) if plan.has_aurasr else []
+    cases += peer_cases(plan.execution)
     for repeat in range(plan.repeats + 1):
         for case in cases:
             progress(case.name)
             if repeat:
-                case.seconds.append(seconds(case.run, plan.place, plan.clock))
+                case.seconds.append(seconds(case.run, plan.execution, plan.clock))
             else:
-                case.facts["peak_mb"] = Meter(plan.place.home.type).run(case.run)[1]["peak_mb"] + case.held / 1e6
+                case.facts["peak_mb"] = (
+                    ResourceMeter(plan.execution.main_device.type).run(case.run)[1]["peak_mb"] + case.held / 1e6
+                )
     peak = matmul_peak(plan)
     for case in cases:
         median = statistics.median(case.seconds)
@@ -253,13 +266,16 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda name: None) -> 
             case.facts |= {"gflop_per_mp": flops / case.pixels / 1e3, "share_of_matmul_peak": flops / median / peak}
         if case.convolutions is not None:
             case.facts["share_of_convolution_peak"] = bare_convolutions(case, plan)[1] / median
-    names = {"device": describe(plan.place.home), "dtype": str(plan.place.dtype).removeprefix("torch.")}
+    names = {
+        "device": describe_device(plan.execution.main_device),
+        "dtype": str(plan.execution.dtype).removeprefix("torch."),
+    }
     rows = [{"name": case.name, "seconds": case.seconds, **case.facts} for case in cases]
     options = {"clock": plan.clock, "threads": torch.get_num_threads(), "matmul_gflops": peak / 1e9}
     return {**names, **options, "torch": torch.__version__, "cases": rows}
 
 
-def describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """A device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -271,8 +287,8 @@ def cell(value: float | None, width: int, digits: int = 0, percent: bool = False
     return " " * width if value is None else f"{value * (100 if percent else 1):>{width}.{digits}f}"
 
 
-def format_table(result: dict[str, Any]) -> str:
-    """The result of `measure` for people: a row per case, its time also as a share of each peer's."""
+def format_benchmarks(result: dict[str, Any]) -> str:
+    """The result of `run_benchmarks` for people: a row per case, its time also as a share of each peer's."""
     peers = result["cases"][-2:]
     head = f"{'':<34}{'s / MP':>9}{'GFLOP / MP':>12}{'% matmul':>10}{'% conv':>8}{'peak MB':>9}"
     lines = [head + "".join(f"{'/ ' + peer['name'].split('(')[0]:>18}" for peer in peers)]

@@ -32,7 +32,7 @@ def load_square(path: Path, size: int) -> Tensor:
     return pil_to_tensor(square.resize((size, size), Image.Resampling.LANCZOS)) / 255
 
 
-def gather(
+def collect_features(
     paths: Sequence[Path], size: int, features: FrozenFeatures, progress: Callable[[int], None] = lambda total: None
 ) -> FeatureSet:
     """Take the features of images as squares of `size` px.

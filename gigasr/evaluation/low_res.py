@@ -26,11 +26,11 @@ from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.networks.ops import resize
 from gigasr.pixels import to_uint8
 
-Kind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
+LowResKind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 Size = tuple[int, int]
 
 
-def reduce_matlab(hr: Tensor, scale: int) -> Tensor:
+def downsample_matlab(hr: Tensor, scale: int) -> Tensor:
     """Reduce as MATLAB's imresize does, in 8 bit: the inputs of the classical super-resolution tables.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
@@ -44,64 +44,66 @@ def reduce_matlab(hr: Tensor, scale: int) -> Tensor:
     return to_uint8(reduced) / 255
 
 
-def shrink(x: Tensor, size: Size) -> Tensor:
+def downscale(x: Tensor, size: Size) -> Tensor:
     """x: [1, 3, H, W] -> [1, 3, *size] in [0, 1], antialiased bicubic"""
     return resize(x, size).clamp(0, 1)
 
 
 def blurred(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Blur with a drawn kernel at four times the low-res size, for which the widths were chosen."""
-    large = shrink(hr, scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0])))
-    return shrink(blur(large, draw_blur(FIRST.sigma, rng)[None]), size)
+    large = downscale(hr, scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0])))
+    return downscale(blur(large, draw_blur(FIRST.sigma, rng)[None]), size)
 
 
 def noisy(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Add Gaussian or Poisson noise, coloured or grey, to the low-res image."""
-    return add_drawn_noise(shrink(hr, size), FIRST, rng)
+    return add_drawn_noise(downscale(hr, size), FIRST, rng)
 
 
 def compressed(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Compress the low-res image as JPEG."""
-    return jpeg(shrink(hr, size), [uniform(FIRST.quality, rng)])
+    return jpeg(downscale(hr, size), [uniform(FIRST.quality, rng)])
 
 
 def resized(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Resize three times, to drawn sizes with drawn filters and at last to the low-res size."""
     large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
-    x = random_resize(shrink(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
+    x = random_resize(downscale(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
     return random_resize(random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
 
 
-def all_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def degrade_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Degrade in two rounds of blur, resizing, noise and JPEG, as Real-ESRGAN does in training."""
     return second_order(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
 
 
-GROUPS: dict[Kind, Callable[[Tensor, Size, torch.Generator], Tensor]] = {  # hr [1, 3, H, W], low-res size, rng
+DEGRADATIONS: dict[
+    LowResKind, Callable[[Tensor, Size, torch.Generator], Tensor]
+] = {  # hr [1, 3, H, W], low-res size, rng
     "blur": blurred,
     "noise": noisy,
     "jpeg": compressed,
     "resize": resized,
-    "blind": all_twice,
+    "blind": degrade_twice,
 }
 
 
-def degrade(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
+def degrade_by_kind(hr: Tensor, scale: int, kind: LowResKind, seed: int, name: str) -> Tensor:
     """Reduce and degrade by one of GROUPS, drawn from the seed and the image's name alone.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
     """
-    degraded = GROUPS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), sample_rng(seed, name))
+    degraded = DEGRADATIONS[kind](hr[None], (hr.shape[1] // scale, hr.shape[2] // scale), sample_rng(seed, name))
     return to_uint8(degraded)[0] / 255
 
 
-def make_low_res(hr: Tensor, scale: int, kind: Kind, seed: int, name: str) -> Tensor:
+def make_low_res(hr: Tensor, scale: int, kind: LowResKind, seed: int, name: str) -> Tensor:
     """Make the input of one image; `seed` and `name` matter to GROUPS alone.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
     """
-    if kind in GROUPS:
-        return degrade(hr, scale, kind, seed, name)
-    return {"bicubic": low_res_from, "matlab": reduce_matlab}[kind](hr, scale)
+    if kind in DEGRADATIONS:
+        return degrade_by_kind(hr, scale, kind, seed, name)
+    return {"bicubic": low_res_from, "matlab": downsample_matlab}[kind](hr, scale)

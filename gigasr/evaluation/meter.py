@@ -15,11 +15,11 @@ T = TypeVar("T")
 WATCH_EVERY = 0.005  # seconds
 
 
-class Meter:
+class ResourceMeter:
     """Measures calls; memory counts above what is in use when the meter is made: of the GPUs, or of the process."""
 
     def __init__(self, device: str) -> None:
-        give_back()
+        release_free_memory()
         self.process = psutil.Process()
         self.gpus = range(torch.cuda.device_count() if device not in ("cpu", "mps") else 0)
         if self.gpus:
@@ -54,7 +54,7 @@ class Meter:
         return result, {"seconds": seconds, "peak_mb": (peak - self.base) / 1e6}
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Let glibc return what is free, or what runs next would seem to need less than it does."""
     gc.collect()
     if sys.platform != "linux":

@@ -155,7 +155,7 @@ def _filter_average(samples: np.ndarray, above: np.ndarray, pixel_bytes: int) ->
 
 
 def _compressor(data: np.ndarray, window_bits: int = zlib_ng.MAX_WBITS) -> "zlib_ng._Compress":
-    """Huffman codes alone, as what a network paints repeats nothing exactly: half the time of looking for runs, and
+    """Huffman codes alone, as what a network makes repeats nothing exactly: half the time of looking for runs, and
     within 1 % of the bytes on photos. Runs are looked for where most bytes equal the last one, in flat areas."""
     flat = data.reshape(-1).view(np.uint8)
     is_flat = np.count_nonzero(flat[1:] == flat[:-1]) > _FLAT * flat.size

@@ -50,7 +50,7 @@ class Ledger:
 
 
 class Run:
-    """A run over files: one is enlarged and written strip by strip, the next one is read and the last one finished."""
+    """A run over files: one is upscaled and written strip by strip, the next one is read and the last one finished."""
 
     def __init__(self, jobs: list[Job], settings: Settings, notify: Notify) -> None:
         self.jobs, self.notify = jobs, notify
@@ -58,7 +58,7 @@ class Run:
         self.writing: Future[Work] | None = None
 
     def start(self) -> None:
-        """Go through the files; what reading, enlarging or writing one raises is noted, and the rest goes on.
+        """Go through the files; what reading, upscaling or writing one raises is noted, and the rest goes on.
 
         On what ends the run, such as KeyboardInterrupt, the file in work is dropped and one being written is finished.
         """

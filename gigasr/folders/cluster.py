@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 LOCAL = "local"  # address of a cluster that is started for the run, on this machine
 CORES_PER_WORKER = 4
 ATTEMPTS = 3  # at a file whose worker dies
-AT_A_TIME = 2  # files per worker: one is read while another is enlarged
+AT_A_TIME = 2  # files per worker: one is read while another is upscaled
 
 
 class RemoteWorker:

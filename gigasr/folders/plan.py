@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """One file to enlarge."""
+    """One file to upscale."""
 
     source: Source
     target: Path

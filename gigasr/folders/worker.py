@@ -1,4 +1,4 @@
-"""One file from start to end: looked up, read, enlarged and written; the same in a run here and on a cluster."""
+"""One file from start to end: looked up, read, upscaled and written; the same in a run here and on a cluster."""
 
 import hashlib
 import itertools
@@ -47,14 +47,14 @@ class Settings:
     precision: str = "auto"
     quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
     bit_depth: int | None = None  # 8 or 16; None = that of the input
-    batch: int = 0  # regions at a time on each device; 0 = auto
+    batch: int = 0  # tiles at a time on each device; 0 = auto
     device: str = "auto"
     overwrite: bool = False  # replace outputs that exist
 
 
 @dataclass
 class Work:
-    """A file on its way: read, enlarged, written."""
+    """A file on its way: read, upscaled, written."""
 
     job: Job
     status: str = "running"  # then done; skipped, as it was done before; kept, an output that is none of ours; failed
@@ -99,7 +99,7 @@ class Worker:
         self.lock = threading.Lock()  # on it, for process()
 
     def process(self, job: Job, known: Mapping[str, Any]) -> Work:
-        """Take a file from start to end; several threads may, of which one enlarges while others read and write.
+        """Take a file from start to end; several threads may, of which one upscales while others read and write.
 
         known: the file's record in a report, or {}
         """
@@ -149,11 +149,11 @@ class Worker:
         return False
 
     def hand_over(self, work: Work, passed: Handoff[Strip]) -> Iterator[None]:
-        """Enlarge, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
+        """Upscale, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
         if work.pictures is not None:
             self.load()  # what goes wrong here ends the run
         began = time.perf_counter()
-        for strip in passed.feed(self.enlarge(work), ERRORS):
+        for strip in passed.feed(self.upscale(work), ERRORS):
             if strip.number == 0:
                 work.size = strip.size
             work.fraction += strip.picture.size[0] / strip.size[0] / work.count
@@ -173,7 +173,7 @@ class Worker:
             )
         return self.resolver
 
-    def enlarge(self, work: Work) -> Iterator[Strip]:
+    def upscale(self, work: Work) -> Iterator[Strip]:
         """The results of a file's pictures, strip by strip."""
         if work.pictures is None:
             return

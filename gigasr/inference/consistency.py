@@ -1,6 +1,6 @@
 """The low-res image is the truth: what a result adds to it can be scaled, and its reduction gives the input back.
 
-The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U enlarges (bicubic),
+The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U upsamples (bicubic),
 and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
 """
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.inference.rows import Rows, block_rows, resize_rows
-from gigasr.networks.ops import add_enlarged, enlarge, reduce
+from gigasr.inference.row_stream import RowStream, block_rows, resize_rows
+from gigasr.networks.ops import add_upsampled_, downsample_bicubic, upsample_bicubic
 
 RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
 
@@ -24,7 +24,7 @@ def inverse_filter(scale: int) -> Tensor:
     length = 64
     impulse = torch.zeros(1, 1, length, length, dtype=torch.float64)
     impulse[..., length // 2] = 1.0
-    response = reduce(enlarge(impulse, scale), scale)[0, 0, length // 2].roll(-(length // 2))
+    response = downsample_bicubic(upsample_bicubic(impulse, scale), scale)[0, 0, length // 2].roll(-(length // 2))
     inverse = torch.fft.irfft(1.0 / torch.fft.rfft(response), length).roll(RADIUS)[: 2 * RADIUS + 1]
     return (inverse / inverse.sum()).float()
 
@@ -42,7 +42,7 @@ def invert(residual: Tensor, scale: int) -> Tensor:
     return F.conv2d(x, taps.transpose(2, 3), groups=channels)
 
 
-def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
+def correct_strips(strips: Iterable[Tensor], lr: RowStream, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
     """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
 
     strips:   [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
@@ -51,9 +51,9 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
     returns:  the strips, corrected
     """
     height, width = lr.size
-    y = Rows((height * scale, width * scale), strips)
-    reduced = resize_rows(y.fork(), lr.size)
-    residual = Rows(lr.size, _invert_rows(Rows(lr.size, _subtract(lr, reduced)), scale))
+    y = RowStream((height * scale, width * scale), strips)
+    reduced = resize_rows(y.tee(), lr.size)
+    residual = RowStream(lr.size, _invert_rows(RowStream(lr.size, _subtract(lr, reduced)), scale))
     top = 0
     for strip in y:
         _add_rows(strip, residual, top, scale, fidelity)
@@ -62,12 +62,12 @@ def correct_strips(strips: Iterable[Tensor], lr: Rows, scale: int, fidelity: flo
         del strip
 
 
-def scale_detail(strips: Iterable[Tensor], lr: Rows, scale: int, detail: float) -> Iterator[Tensor]:
-    """Scale what a result that arrives as consecutive strips of rows adds to the bicubic enlargement.
+def scale_detail(strips: Iterable[Tensor], lr: RowStream, scale: int, detail: float) -> Iterator[Tensor]:
+    """Scale what a result that arrives as consecutive strips of rows adds to bicubic upsampling.
 
     strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
     lr:      [B, C, H, W]  the low-res image, in their range
-    detail:  0 = the enlargement alone, 1 = the result as it is, above 1 = more than that
+    detail:  0 = the upsampled image alone, 1 = the result as it is, above 1 = more than that
     returns: the strips, scaled
     """
     top = 0
@@ -79,8 +79,8 @@ def scale_detail(strips: Iterable[Tensor], lr: Rows, scale: int, detail: float) 
         del strip
 
 
-def _add_rows(strip: Tensor, image: Rows, top: int, scale: int, factor: float) -> None:
-    """Add an image's enlarged rows from `top` on, times a factor, to the strip that lies there."""
+def _add_rows(strip: Tensor, image: RowStream, top: int, scale: int, factor: float) -> None:
+    """Add an image's upsampled rows from `top` on, times a factor, to the strip that lies there."""
     height, width = image.size
     block = block_rows(width)
     for start in range(0, strip.shape[2] // scale, block):
@@ -88,17 +88,17 @@ def _add_rows(strip: Tensor, image: Rows, top: int, scale: int, factor: float) -
         first, last = top + start - 2, top + stop + 2
         rows = image.read(max(first, 0), min(last, height))
         rows = F.pad(rows, (0, 0, max(-first, 0), max(last - height, 0)), mode="replicate")
-        add_enlarged(strip[:, :, start * scale : stop * scale], rows, scale, factor)
+        add_upsampled_(strip[:, :, start * scale : stop * scale], rows, scale, factor)
 
 
-def _subtract(lr: Rows, reduced: Rows) -> Iterator[Tensor]:
+def _subtract(lr: RowStream, reduced: RowStream) -> Iterator[Tensor]:
     top = 0
     for strip in reduced:
         yield lr.read(top, top + strip.shape[2]) - strip
         top += strip.shape[2]
 
 
-def _invert_rows(residual: Rows, scale: int) -> Iterator[Tensor]:
+def _invert_rows(residual: RowStream, scale: int) -> Iterator[Tensor]:
     """`invert`, strip by strip."""
     height, block = residual.size[0], block_rows(residual.size[1])
     for top in range(0, height, block):

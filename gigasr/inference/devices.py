@@ -26,17 +26,17 @@ OUT_OF_MEMORY = (  # in the texts of RuntimeErrors
 
 
 @dataclass(frozen=True)
-class Place:
+class ExecutionPlan:
     """Where an engine runs, in which precision and in what pieces."""
 
     devices: tuple[torch.device, ...] = (torch.device("cpu"),)
     dtype: torch.dtype = torch.float32
-    tile: int = 0  # low-res px; side of the regions, 0 = as memory allows
+    tile: int = 0  # low-res px; side of the tiles, 0 = as memory allows
     strip: int = 0  # low-res rows per strip, 0 = as memory allows
-    batch: int = 0  # regions at a time on each device, 0 = one on a CPU, elsewhere as memory allows
+    batch: int = 0  # tiles at a time on each device, 0 = one on a CPU, elsewhere as memory allows
 
     @property
-    def home(self) -> torch.device:
+    def main_device(self) -> torch.device:
         """The device on which results are put together."""
         return self.devices[0]
 

@@ -1,4 +1,4 @@
-"""Engines: networks that enlarge by their own scale, in pieces whose size follows from the memory there is."""
+"""Engines: networks that upscale by their own scale, in pieces whose size follows from the memory there is."""
 
 import itertools
 import logging
@@ -10,39 +10,39 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gigasr.inference.devices import Place, attempt, free_memory, spread
+from gigasr.inference.devices import ExecutionPlan, attempt, free_memory, spread
+from gigasr.inference.exact_tiles import ExactTileEngine, ReceptiveField
 from gigasr.inference.noise import noise_field
-from gigasr.inference.patches import PatchEngine, Reach
 from gigasr.inference.restoration import restore_rows
-from gigasr.inference.rows import Rows
+from gigasr.inference.row_stream import RowStream
 from gigasr.inference.tiling import (
     Margin,
-    Region,
-    Tiling,
+    Tile,
+    TilingRules,
     blend_strips,
     pad_to_multiple,
     padded_side,
-    plan_regions,
+    plan_tiles,
 )
 
 logger = logging.getLogger(__name__)
 
-REGION_BYTES = 80 << 20  # most that a region takes on a CPU; larger ones save little
-PATCH_BYTES = 70 << 20  # the same of a patch of the tail: malloc keeps its maps for reuse
-MOST_REGIONS = 16  # in a batch, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
-BAND_BYTES = 64 << 20  # most that a row of regions or patches reads and makes, unless their least height needs more
+MAX_TILE_BYTES = 80 << 20  # most that a tile takes on a CPU; larger ones save little
+MAX_EXACT_TILE_BYTES = 70 << 20  # the same of a tile of the tail: malloc keeps its maps for reuse
+MAX_BATCH = 16  # in a batch, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
+MAX_BAND_BYTES = 64 << 20  # most that a row of tiles or tiles reads and makes, unless their least height needs more
 INPUT_BYTES = 24  # per low-res px: three channels in float32, with noise and without
-STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
-STRIP_ROWS, LEAST_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
-SHARE = 4  # regions and patches take at most this part of the free memory
+MAX_STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
+STRIP_ROWS, MIN_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
+MEMORY_SHARE = 4  # tiles and tiles take at most this part of the free memory
 
 
 class Engine(Protocol):
-    """What enlarges by its own integer scale, strip by strip; the pipeline does the rest."""
+    """What upscales by its own integer scale, strip by strip; the pipeline does the rest."""
 
     scale: int
 
-    def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
+    def strips(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] in [-1, 1] -> [1, 3, rows * scale, W * scale] from top to bottom, float32, on lr's device"""
         ...
 
@@ -54,52 +54,58 @@ class Model(Protocol):
     scales: list[int]  # at which its engines may end, smallest first; the last one is `scale`
     takes_text: bool
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> Engine:
-        """An engine on the devices and in the precision of a place, for one of `scales`; None = the largest."""
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> Engine:
+        """An engine on the devices and in the precision of an execution plan, for one of `scales`; None = the largest."""
         ...
 
 
-class RegionEngine:
-    """A network as it comes, run on overlapping regions whose results are cross-faded."""
+class BlendedTileEngine:
+    """A network as it comes, run on overlapping tiles whose results are cross-faded."""
 
     def __init__(
-        self, networks: Mapping[torch.device, Callable[[Tensor], Tensor]], scale: int, tiling: Tiling, place: Place
+        self,
+        networks: Mapping[torch.device, Callable[[Tensor], Tensor]],
+        scale: int,
+        tiling: TilingRules,
+        execution: ExecutionPlan,
     ) -> None:
-        """networks: on each of the place's devices, [B, C, H, W] float32 -> [B, C', H * scale, W * scale]"""
-        self.networks, self.scale, self.tiling, self.place = networks, scale, tiling, place
-        self.longest: float = math.inf  # side of a region that memory has been found to suffice for, px
-        self.batch = place.batch or (1 if place.home.type == "cpu" else MOST_REGIONS)  # the same of regions at a time
+        """networks: on each of the plan's devices, [B, C, H, W] float32 -> [B, C', H * scale, W * scale]"""
+        self.networks, self.scale, self.tiling, self.execution = networks, scale, tiling, execution
+        self.max_side: float = math.inf  # side of a tile that memory has been found to suffice for, px
+        self.batch = execution.batch or (
+            1 if execution.main_device.type == "cpu" else MAX_BATCH
+        )  # the same of tiles at a time
 
-    def strips(self, lr: Rows, seed: int = 0) -> Iterator[Tensor]:
+    def strips(self, lr: RowStream, seed: int = 0) -> Iterator[Tensor]:
         """lr: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom; the seed is ignored"""
-        regions = self.plan(*lr.size)
-        at_once = self.count(regions[0])
+        tiles = self.plan(*lr.size)
+        at_once = self.count(tiles[0])
 
-        def process(row: list[Region]) -> Iterator[Tensor]:
+        def process(row: list[Tile]) -> Iterator[Tensor]:
             top, _, height, _ = row[0]
             band = lr.read(top, top + height)
-            pieces = [band[:, :, :, region.left : region.left + region.width] for region in row]
-            share = math.ceil(len(row) / len(self.place.devices))  # or some would wait for others
-            results = spread(self.run, self.batches(pieces, min(at_once, share)), self.place.devices)
+            pieces = [band[:, :, :, tile.left : tile.left + tile.width] for tile in row]
+            share = math.ceil(len(row) / len(self.execution.devices))  # or some would wait for others
+            results = spread(self.run, self.batches(pieces, min(at_once, share)), self.execution.devices)
             return itertools.chain.from_iterable(results)
 
-        yield from blend_strips(process, regions, self.scale)
+        yield from blend_strips(process, tiles, self.scale)
 
-    def plan(self, height: int, width: int) -> list[Region]:
-        """Cut an image into regions: as the user or the network wants them, else as large as memory allows."""
-        rule, side, tallest = self.tiling, self.place.tile or self.tiling.side, None
+    def plan(self, height: int, width: int) -> list[Tile]:
+        """Cut an image into tiles: as the user or the network wants them, else as large as memory allows."""
+        rule, side, max_height = self.tiling, self.execution.tile or self.tiling.side, None
         if not side:
-            side = math.isqrt(memory_limit(self.place, REGION_BYTES) // rule.pixel_bytes)
+            side = math.isqrt(memory_limit(self.execution, MAX_TILE_BYTES) // rule.pixel_bytes)
             if height * width <= side * side:
                 side = max(height, width)
             elif rule.result_bytes:
-                tallest = max(band_rows(rule, width), rule.least)
-        return plan_regions(height, width, max(side, rule.least), rule.overlap, rule.align, tallest)
+                max_height = max(band_rows(rule, width), rule.min_side)
+        return plan_tiles(height, width, max(side, rule.min_side), rule.overlap, rule.align, max_height)
 
-    def count(self, region: Region) -> int:
-        """Regions of a size that may run at a time: as many as the user wants, else as memory allows."""
-        region_bytes = region.height * region.width * self.tiling.pixel_bytes
-        return self.place.batch or max(memory_limit(self.place, REGION_BYTES) // region_bytes, 1)
+    def count(self, tile: Tile) -> int:
+        """Tiles of a size that may run at a time: as many as the user wants, else as memory allows."""
+        tile_bytes = tile.height * tile.width * self.tiling.pixel_bytes
+        return self.execution.batch or max(memory_limit(self.execution, MAX_TILE_BYTES) // tile_bytes, 1)
 
     def batches(self, row: list[Tensor], most: int) -> Iterator[list[Tensor]]:
         """Neighbours that are of one size when padded, no more than `most` at a time and than memory suffices for."""
@@ -108,68 +114,71 @@ class RegionEngine:
             while batch := list(itertools.islice(equals, min(most, self.batch))):
                 yield batch
 
-    def run(self, regions: list[Tensor], device: torch.device) -> list[Tensor]:
-        """Regions at once, fewer at a time and then smaller ones where memory doesn't suffice.
+    def run(self, tiles: list[Tensor], device: torch.device) -> list[Tensor]:
+        """Tiles at once, fewer at a time and then smaller ones where memory doesn't suffice.
 
-        regions: [1, C, H, W], of one size when padded
+        tiles: [1, C, H, W], of one size when padded
         returns: [1, C', H * scale, W * scale] of each
         """
-        if len(regions) > self.batch:
-            return [y for batch in self.batches(regions, self.batch) for y in self.run(batch, device)]
-        side = max(regions[0].shape[2:])
-        if side <= self.longest:
-            results = attempt(partial(self.run_whole, regions, device))
+        if len(tiles) > self.batch:
+            return [y for batch in self.batches(tiles, self.batch) for y in self.run(batch, device)]
+        side = max(tiles[0].shape[2:])
+        if side <= self.max_side:
+            results = attempt(partial(self.run_whole, tiles, device))
             if results is not None:
                 return results
-            if len(regions) > 1:
-                self.halve_batch(len(regions))
-                return self.run(regions, device)
+            if len(tiles) > 1:
+                self.halve_batch(len(tiles))
+                return self.run(tiles, device)
             self.halve(side)
-        return [self.run_parts(x, device) for x in regions]
+        return [self.run_parts(x, device) for x in tiles]
 
-    def run_whole(self, regions: list[Tensor], device: torch.device) -> list[Tensor]:
-        """Regions at once, padded to what the network takes."""
+    def run_whole(self, tiles: list[Tensor], device: torch.device) -> list[Tensor]:
+        """Tiles at once, padded to what the network takes."""
         rule = self.tiling
-        padded = torch.cat([pad_to_multiple(x.to(device), rule.multiple, rule.minimum) for x in regions])
+        padded = torch.cat([pad_to_multiple(x.to(device), rule.multiple, rule.minimum) for x in tiles])
         results = self.networks[device](padded).split(1)
-        sizes = [(x.shape[2] * self.scale, x.shape[3] * self.scale) for x in regions]
-        return [y[:, :, :rows, :columns].to(self.place.home) for y, (rows, columns) in zip(results, sizes, strict=True)]
+        sizes = [(x.shape[2] * self.scale, x.shape[3] * self.scale) for x in tiles]
+        return [
+            y[:, :, :rows, :columns].to(self.execution.main_device)
+            for y, (rows, columns) in zip(results, sizes, strict=True)
+        ]
 
     def run_parts(self, x: Tensor, device: torch.device) -> Tensor:
-        """A region in smaller ones. x: [1, C, H, W] -> [1, C', H * scale, W * scale]"""
+        """A tile in smaller ones. x: [1, C, H, W] -> [1, C', H * scale, W * scale]"""
 
-        def process(regions: list[Region]) -> Iterator[Tensor]:
-            for top, left, rows, columns in regions:
+        def process(tiles: list[Tile]) -> Iterator[Tensor]:
+            for top, left, rows, columns in tiles:
                 yield from self.run([x[:, :, top : top + rows, left : left + columns]], device)
 
         height, width = x.shape[2:]
-        parts = plan_regions(height, width, int(self.longest), self.tiling.overlap, self.tiling.align)
+        parts = plan_tiles(height, width, int(self.max_side), self.tiling.overlap, self.tiling.align)
         return torch.cat(list(blend_strips(process, parts, self.scale)), dim=2)
 
     def halve_batch(self, count: int) -> None:
-        """Limit the regions at a time to half of as many as memory didn't suffice for."""
+        """Limit the tiles at a time to half of as many as memory didn't suffice for."""
         if count // 2 < self.batch:
             self.batch = count // 2
             logger.warning("memory is short: going on with batches of %d", self.batch)
 
     def halve(self, side: int) -> None:
-        """Limit the regions to half of a side for which memory didn't suffice."""
+        """Limit the tiles to half of a side for which memory didn't suffice."""
         align = self.tiling.align
-        half = max(side // 2 // align * align, self.tiling.least)
+        half = max(side // 2 // align * align, self.tiling.min_side)
         if half >= side:
-            raise RuntimeError(f"memory: expected room for a region of {side}x{side} px, got none; free some")
-        if half < self.longest:
-            logger.warning("memory is short: going on with regions of %d px", half)
-            self.longest = half
+            raise RuntimeError(f"memory: expected room for a tile of {side}x{side} px, got none; free some")
+        if half < self.max_side:
+            logger.warning("memory is short: going on with tiles of %d px", half)
+            self.max_side = half
 
 
 class BodyTail(Protocol):
     """A network in two parts: the body, all that runs at the low-res resolution and below; the tail, local, above."""
 
     scale: int
-    tiling: Tiling  # of the body
-    reach: int  # low-res px around a part of the image on which the body's result depends, 0 = on all of it
-    halo: int  # low-res px around a patch on which its part of the tail's result depends
+    tiling: TilingRules  # of the body
+    receptive_radius: int  # low-res px around a part of the image on which the body's result depends, 0 = on all of it
+    halo: int  # low-res px around a tile on which its part of the tail's result depends
     tail_bytes: int  # that the tail takes per low-res px
     input_noise: float  # standard deviation of the noise field that the body sees added to lr
 
@@ -188,83 +197,87 @@ class BodyTail(Protocol):
 
 
 class BodyTailEngine:
-    """The tail on patches of strips, so the body where it is local: the result is the same for every way of cutting."""
+    """The tail on tiles of strips, so the body where it is local: the result is the same for every way of cutting."""
 
-    def __init__(self, networks: Mapping[torch.device, BodyTail], place: Place) -> None:
-        """networks: on each of the place's devices"""
-        self.networks, self.place = networks, place
-        network = networks[place.home]
+    def __init__(self, networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan) -> None:
+        """networks: on each of the plan's devices"""
+        self.networks, self.execution = networks, execution
+        network = networks[execution.main_device]
         self.scale, self.input_noise = network.scale, network.input_noise
-        self.body = body_engine(networks, place)
+        self.body = body_engine(networks, execution)
         tails = {device: network.tail for device, network in networks.items()}
-        pixels = max(memory_limit(place, PATCH_BYTES) // network.tail_bytes, 64)
-        self.tail = PatchEngine(tails, self.scale, Reach(network.halo), pixels, self.cut_tail, place)
+        pixels = max(memory_limit(execution, MAX_EXACT_TILE_BYTES) // network.tail_bytes, 64)
+        self.tail = ExactTileEngine(tails, self.scale, ReceptiveField(network.halo), pixels, self.cut_tail, execution)
 
-    def strips(self, lr: Rows, seed: int) -> Iterator[Tensor]:
+    def strips(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] in [-1, 1] -> [1, 3, rows * scale, W * scale] from top to bottom"""
         return self.restored(lr, seed)[1]
 
-    def restored(self, lr: Rows, seed: int, restore: float = 1.0) -> tuple[Rows, Iterator[Tensor]]:
+    def restored(self, lr: RowStream, seed: int, restore: float = 1.0) -> tuple[RowStream, Iterator[Tensor]]:
         """Give the root beside the result.
 
         lr:      [1, 3, H, W] in [-1, 1]
         restore: 0..1, the share of the root's residual; at 0 the root is lr itself
         returns: the root [1, 3, H, W]; strips [1, 3, rows * scale, W * scale] from top to bottom
         """
-        find_residual = self.networks[self.place.home].root_residual
-        features = Rows(lr.size, self.body.strips(Rows(lr.size, self.noisy(lr.fork(), seed))))
+        find_residual = self.networks[self.execution.main_device].root_residual
+        features = RowStream(lr.size, self.body.strips(RowStream(lr.size, self.noisy(lr.tee(), seed))))
         root = lr
         if find_residual and restore:
-            residual = map(find_residual, features.fork())
-            root = restore_rows(lr, Rows(lr.size, residual), restore)
-        return root, self.tail.strips(features, root.fork())
+            residual = map(find_residual, features.tee())
+            root = restore_rows(lr, RowStream(lr.size, residual), restore)
+        return root, self.tail.strips(features, root.tee())
 
-    def noisy(self, lr: Rows, seed: int) -> Iterator[Tensor]:
+    def noisy(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
         """lr: [1, 3, H, W] -> strips of it with the seed's noise field added"""
         top = 0
         for strip in lr:
             rows, columns = strip.shape[2:]
             if self.input_noise:
-                strip = strip + self.input_noise * noise_field(seed, Region(top, 0, rows, columns), 3).to(strip)
+                strip = strip + self.input_noise * noise_field(seed, Tile(top, 0, rows, columns), 3).to(strip)
             yield strip
             top += rows
 
     def cut_tail(self, size: tuple[int, int], pixels: int) -> tuple[int, int]:
-        """(rows, columns) of a patch: whole rows as far as a strip of the result stays small."""
-        width, rows = size[1], self.place.strip
+        """(rows, columns) of a tile: whole rows as far as a strip of the result stays small."""
+        width, rows = size[1], self.execution.strip
         if not rows:
             least = min(STRIP_ROWS, math.isqrt(pixels))
-            most = max(STRIP_BYTES // (12 * self.scale**2 * width), min(LEAST_STRIP_ROWS, pixels))
+            most = max(MAX_STRIP_BYTES // (12 * self.scale**2 * width), min(MIN_STRIP_ROWS, pixels))
             rows = max(1, min(max(pixels // width, least), most))
         return rows, max(pixels // rows, 1)
 
 
-def body_engine(networks: Mapping[torch.device, BodyTail], place: Place) -> PatchEngine | RegionEngine:
-    """What runs the body: on patches where it is local, on regions that are cross-faded where it sees all of them."""
-    network = networks[place.home]
+def body_engine(
+    networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan
+) -> ExactTileEngine | BlendedTileEngine:
+    """What runs the body: on tiles where it is local, on tiles that are cross-faded where it sees all of them."""
+    network = networks[execution.main_device]
     rule, bodies = network.tiling, {device: network.body for device, network in networks.items()}
-    if not network.reach:
-        return RegionEngine(bodies, 1, rule, place)
+    if not network.receptive_radius:
+        return BlendedTileEngine(bodies, 1, rule, execution)
 
     def cut(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-        """(rows, columns) of a patch: the whole image, or about a square, in strips of nearly equal height."""
-        if not place.tile and math.prod(size) <= pixels:
+        """(rows, columns) of a tile: the whole image, or about a square, in strips of nearly equal height."""
+        if not execution.tile and math.prod(size) <= pixels:
             return size
-        side = place.tile or math.isqrt(pixels)
-        tallest = max(min(side, band_rows(rule, size[1])) // rule.align, 1)
+        side = execution.tile or math.isqrt(pixels)
+        max_height = max(min(side, band_rows(rule, size[1])) // rule.align, 1)
         units = math.ceil(size[0] / rule.align)
-        return math.ceil(units / math.ceil(units / tallest)) * rule.align, side
+        return math.ceil(units / math.ceil(units / max_height)) * rule.align, side
 
-    pixels = memory_limit(place, REGION_BYTES) // rule.pixel_bytes
-    return PatchEngine(bodies, 1, Reach(network.reach, rule.align, rule.multiple), pixels, cut, place)
-
-
-def band_rows(rule: Tiling, width: int) -> int:
-    """Rows that regions or patches side by side may have, if memory is to bound them."""
-    return BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
+    pixels = memory_limit(execution, MAX_TILE_BYTES) // rule.pixel_bytes
+    return ExactTileEngine(
+        bodies, 1, ReceptiveField(network.receptive_radius, rule.align, rule.multiple), pixels, cut, execution
+    )
 
 
-def memory_limit(place: Place, most: int) -> int:
-    """Bytes that a piece may take on each device of a place; no more than `most` on a CPU."""
-    limit = min(free_memory(device) for device in place.devices) // (SHARE * len(place.devices))
-    return min(limit, most) if place.home.type == "cpu" else limit
+def band_rows(rule: TilingRules, width: int) -> int:
+    """Rows that tiles or tiles side by side may have, if memory is to bound them."""
+    return MAX_BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
+
+
+def memory_limit(execution: ExecutionPlan, most: int) -> int:
+    """Bytes that a piece may take on each device of a plan; no more than `most` on a CPU."""
+    limit = min(free_memory(device) for device in execution.devices) // (MEMORY_SHARE * len(execution.devices))
+    return min(limit, most) if execution.main_device.type == "cpu" else limit

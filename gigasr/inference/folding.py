@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gigasr.config.networks import LevelConfig, UpsamplerConfig
-from gigasr.inference.tiling import Margin, Tiling
+from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
-from gigasr.networks.ops import enlarge
+from gigasr.networks.ops import upsample_bicubic
 from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Level, Upsampler, remove_low_frequencies
 
@@ -134,7 +134,7 @@ class FoldedUpsampler(nn.Module):
         config, self.scale = network.config, network.scale
         self.dtype, self.input_noise = dtype, config.input_noise
         self.tiling = plan_tiling(network, dtype)
-        self.body_halos, self.reach = body_halos(config)
+        self.body_halos, self.receptive_radius = body_halos(config)
         self.halos = tail_halos(config)
         self.halo = self.halos[0]
         top = config.num_down + 1
@@ -181,7 +181,7 @@ class FoldedUpsampler(nn.Module):
         levels = self.network.levels[-len(self.network.to_rgb) :]
         for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
             margin = double(margin)
-            rgb, _ = shrink(enlarge(rgb, 2), margin, halo)
+            rgb, _ = shrink(upsample_bicubic(rgb, 2), margin, halo)
             x, margin = shrink(level(x, None, NO_W, NO_TEXT), margin, halo)
             rgb = rgb + to_rgb(x, NO_W).to(rgb.dtype)
         return rgb
@@ -229,7 +229,7 @@ def body_halos(config: UpsamplerConfig) -> tuple[list[tuple[int, int]], int]:
         whole = math.ceil(halo / grid) * grid
         halos.insert(0, (whole, halo))
         halo = halo_below(config, level, whole)
-    halo = halos[0][0] + 2 * config.levels[0].blocks  # the coarsest level enlarges nothing
+    halo = halos[0][0] + 2 * config.levels[0].blocks  # the coarsest level upsamples nothing
     for _ in range(config.num_down):
         halo = 2 * halo + 2  # a convolution with a stride of 2, and one before it
     multiple = 2**config.num_down
@@ -245,8 +245,8 @@ def tail_halos(config: UpsamplerConfig) -> list[int]:
     return halos
 
 
-def plan_tiling(network: Upsampler, dtype: torch.dtype) -> Tiling:
-    """How the body may be cut: global attention wants regions as in training, windowed any that fit the windows."""
+def plan_tiling(network: Upsampler, dtype: torch.dtype) -> TilingRules:
+    """How the body may be cut: global attention wants tiles as in training, windowed any that fit the windows."""
     config, multiple = network.config, network.multiple
     widest = max(
         level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
@@ -255,9 +255,9 @@ def plan_tiling(network: Upsampler, dtype: torch.dtype) -> Tiling:
     if config.window:
         window = config.window * multiple
         result_bytes = dtype.itemsize * config.levels[config.num_down].channels
-        return Tiling(window, window, multiple, network.smallest, 0, pixel_bytes, result_bytes)
+        return TilingRules(window, window, multiple, network.smallest, 0, pixel_bytes, result_bytes)
     side = config.lr_size
-    return Tiling(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
+    return TilingRules(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
 
 
 NO_W = torch.empty(0)  # what folded layers are given and ignore

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gigasr.inference.tiling import Region
+from gigasr.inference.tiling import Tile
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's increment
 _NOISE_BLOCK = 1 << 16  # values hashed at a time; keeps the temporaries in the cache
@@ -32,17 +32,17 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def noise_field(seed: int, region: Region, channels: int) -> Tensor:
-    """Draw the part of an endless field of normal noise that lies in a region.
+def noise_field(seed: int, tile: Tile, channels: int) -> Tensor:
+    """Draw the part of an endless field of normal noise that lies in a tile.
 
     seed:    any integer, taken modulo 2**64
-    region:  absolute position in the field, px
+    tile:  absolute position in the field, px
     returns: [1, channels, h, w] float32, standard normal; each value is a function of seed, channel, y and x alone
 
     Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) as a counter-based
     hash; Box-Muller transform.
     """
-    top, left, height, width = region
+    top, left, height, width = tile
     ys = np.arange(top, top + height, dtype=np.uint64)
     columns = np.arange(left, left + width, dtype=np.uint64) * _GOLDEN
     field = np.empty((1, channels, height, width), np.float32)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gigasr.inference.rows import Rows, block_rows
+from gigasr.inference.row_stream import RowStream, block_rows
 from gigasr.networks.upsampler import ROOT_RADIUS, remove_low_frequencies
 
 
-def restore_rows(lr: Rows, residual: Rows, restore: float) -> Rows:
+def restore_rows(lr: RowStream, residual: RowStream, restore: float) -> RowStream:
     """Add a share of the network's residual to the low-res image; its low frequencies stay those of the image.
 
     lr:       [B, 3, H, W] in [-1, 1]
@@ -16,10 +16,10 @@ def restore_rows(lr: Rows, residual: Rows, restore: float) -> Rows:
     restore:  0..1
     returns:  [B, 3, H, W]  the root
     """
-    return Rows(lr.size, _add_residual(lr, residual, restore))
+    return RowStream(lr.size, _add_residual(lr, residual, restore))
 
 
-def _add_residual(lr: Rows, residual: Rows, restore: float) -> Iterator[Tensor]:
+def _add_residual(lr: RowStream, residual: RowStream, restore: float) -> Iterator[Tensor]:
     height, block = residual.size[0], block_rows(residual.size[1])
     for top in range(0, height, block):
         bottom = min(top + block, height)

@@ -1,4 +1,4 @@
-"""Regions, ramps, blending, strips and padding: how a large image is cut and put together again."""
+"""Tiles, ramps, blending, strips and padding: how a large image is cut and put together again."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Region(NamedTuple):
+class Tile(NamedTuple):
     """A rectangle of the low-res image, in px."""
 
     top: int
@@ -29,63 +29,63 @@ class Margin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How the input of a network may be cut into regions."""
+class TilingRules:
+    """How the input of a network may be cut into tiles."""
 
     overlap: int  # px; least overlap of neighbours, over which they are cross-faded
-    align: int = 1  # px; the origins of regions are multiples of it
+    align: int = 1  # px; the origins of tiles are multiples of it
     multiple: int = 1  # px; the network takes sides that are multiples of it
     minimum: int = 1  # px; and at least this
-    side: int = 0  # px; longest side of a region, 0 = as memory allows
+    side: int = 0  # px; longest side of a tile, 0 = as memory allows
     pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
     result_bytes: int = 0  # that what the network makes of a px takes
 
     @property
-    def least(self) -> int:
-        """The shortest side that regions can have, px."""
+    def min_side(self) -> int:
+        """The shortest side that tiles can have, px."""
         return max(self.minimum, math.ceil(max(2 * self.overlap, self.overlap + self.align) / self.align) * self.align)
 
 
-class Strip(NamedTuple):
+class HaloInterval(NamedTuple):
     """Rows [top, bottom) to deliver, and the rows [read_top, read_bottom) they are computed from."""
 
     top: int
     bottom: int
-    read_top: int
-    read_bottom: int
+    read_start: int
+    read_stop: int
 
 
-def plan_regions(
-    height: int, width: int, region: int, overlap: int, multiple: int, tallest: int | None = None
-) -> list[Region]:
-    """Cover an image with as few overlapping regions as possible, in raster order.
+def plan_tiles(
+    height: int, width: int, max_side: int, overlap: int, multiple: int, max_height: int | None = None
+) -> list[Tile]:
+    """Cover an image with as few overlapping tiles as possible, in raster order.
 
     height, width: the image, px
-    region:   longest side of a region, px; rounded down to `multiple` where one region doesn't do
+    max_side: longest side of a tile, px; rounded down to `multiple` where one tile doesn't do
     overlap:  least overlap of neighbours, px
     multiple: every origin, and every size but the last of a row or column, is a multiple of it
-    tallest:  greatest height of a region, px, where it is to be less than the longest side
-    returns:  a full grid of regions; on each axis all have one size, and the last one ends at the image border
+    max_height:  greatest height of a tile, px, where it is to be less than the longest side
+    returns:  a full grid of tiles; on each axis all have one size, and the last one ends at the image border
     """
-    rows = _plan_axis(height, region if tallest is None else min(region, tallest), overlap, multiple)
-    columns = _plan_axis(width, region, overlap, multiple)
-    return [Region(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
+    rows = _plan_axis(height, max_side if max_height is None else min(max_side, max_height), overlap, multiple)
+    columns = _plan_axis(width, max_side, overlap, multiple)
+    return [Tile(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
 
 
-def _plan_axis(length: int, region: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
-    """Return the intervals [start, stop) of one axis, the same rules as plan_regions."""
+def _plan_axis(length: int, max_side: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    """Return the intervals [start, stop) of one axis, the same rules as plan_tiles."""
     _check_positive("image side", length)
     _check_positive("multiple", multiple)
     if overlap < 0:
         raise ValueError(f"overlap: expected at least 0 px, got {overlap}; use 0 for no overlap")
-    if length <= region:
+    if length <= max_side:
         return [(0, length)]
-    longest = region // multiple * multiple
+    longest = max_side // multiple * multiple
     longest_step = (longest - overlap) // multiple
     if longest_step < 1:
         raise ValueError(
-            f"region: expected a multiple of {multiple} px of at least {multiple} px more than the overlap "
-            f"of {overlap} px, got {region}; make the region larger or the overlap smaller"
+            f"max_side: expected a multiple of {multiple} px of at least {multiple} px more than the overlap "
+            f"of {overlap} px, got {max_side}; make the tile larger or the overlap smaller"
         )
     num_steps = math.ceil(math.ceil((length - longest) / multiple) / longest_step)
 
@@ -119,35 +119,35 @@ def axis_ramps(intervals: Sequence[tuple[int, int]]) -> list[Tensor]:
     return ramps
 
 
-def region_weights(regions: Sequence[Region], scale: int = 1) -> dict[Region, tuple[Tensor, Tensor]]:
-    """Return each region's weights along y [h*scale, 1] and x [w*scale]; their product is its weight at a pixel.
+def tile_weights(tiles: Sequence[Tile], scale: int = 1) -> dict[Tile, tuple[Tensor, Tensor]]:
+    """Return each tile's weights along y [h*scale, 1] and x [w*scale]; their product is its weight at a pixel.
 
-    regions: a full grid, as plan_regions returns it; the weights of all regions sum to 1 at every pixel
+    tiles: a full grid, as plan_tiles returns it; the weights of all tiles sum to 1 at every pixel
     """
-    rows = sorted({(r.top, r.top + r.height) for r in regions})
-    columns = sorted({(r.left, r.left + r.width) for r in regions})
-    if len(rows) * len(columns) != len(regions):
+    rows = sorted({(r.top, r.top + r.height) for r in tiles})
+    columns = sorted({(r.left, r.left + r.width) for r in tiles})
+    if len(rows) * len(columns) != len(tiles):
         raise ValueError(
-            f"regions: expected a full grid of {len(rows)}x{len(columns)}, got {len(regions)} regions; use plan_regions"
+            f"tiles: expected a full grid of {len(rows)}x{len(columns)}, got {len(tiles)} tiles; use plan_tiles"
         )
     down = dict(zip(rows, axis_ramps([(a * scale, b * scale) for a, b in rows]), strict=True))
     across = dict(zip(columns, axis_ramps([(a * scale, b * scale) for a, b in columns]), strict=True))
-    return {r: (down[r.top, r.top + r.height][:, None], across[r.left, r.left + r.width]) for r in regions}
+    return {r: (down[r.top, r.top + r.height][:, None], across[r.left, r.left + r.width]) for r in tiles}
 
 
 def blend_strips(
-    process: Callable[[list[Region]], Iterable[Tensor]], regions: Sequence[Region], scale: int = 1
+    process: Callable[[list[Tile]], Iterable[Tensor]], tiles: Sequence[Tile], scale: int = 1
 ) -> Iterator[Tensor]:
-    """Process an image region by region and cross-fade the results where regions overlap.
+    """Process an image tile by tile and cross-fade the results where tiles overlap.
 
-    process: the regions of one row, from left to right -> their [B, C, h*scale, w*scale] in the same order; called once
+    process: the tiles of one row, from left to right -> their [B, C, h*scale, w*scale] in the same order; called once
              per row, from top to bottom
-    regions: a full grid over the image, as plan_regions returns it
+    tiles: a full grid over the image, as plan_tiles returns it
     returns: strips [B, C, rows*scale, width*scale] from top to bottom in process's dtype and on its device; no more
-             than a row of regions is held
+             than a row of tiles is held
     """
-    weights = region_weights(regions, scale)
-    bands = [list(row) for _, row in itertools.groupby(regions, key=lambda region: region.top)]
+    weights = tile_weights(tiles, scale)
+    bands = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.top)]
     held: Tensor | None = None  # what the bands so far have put below the row that is next
     for i, band in enumerate(bands):
         blended = _blend_band(process(band), band, weights, scale, held)
@@ -163,18 +163,18 @@ def blend_strips(
 
 def _blend_band(
     pieces: Iterable[Tensor],
-    band: list[Region],
-    weights: dict[Region, tuple[Tensor, Tensor]],
+    band: list[Tile],
+    weights: dict[Tile, tuple[Tensor, Tensor]],
     scale: int,
     held: Tensor | None,
 ) -> Tensor:
-    """Weigh the results of a row of regions and add them where they belong, to what the row above has left there."""
+    """Weigh the results of a row of tiles and add them where they belong, to what the row above has left there."""
     blended: Tensor | None = None
-    for region, piece in zip(band, pieces, strict=True):
-        height, width = region.height * scale, region.width * scale
+    for tile, piece in zip(band, pieces, strict=True):
+        height, width = tile.height * scale, tile.width * scale
         if piece.shape[2:] != (height, width):
             raise ValueError(
-                f"process: expected [B, C, {height}, {width}] for {region}, got {tuple(piece.shape)}; crop its padding"
+                f"process: expected [B, C, {height}, {width}] for {tile}, got {tuple(piece.shape)}; crop its padding"
             )
         if len(weights) == 1:
             return piece
@@ -182,12 +182,12 @@ def _blend_band(
             blended = blank(piece, (band[-1].left + band[-1].width) * scale).zero_()
             if held is not None:
                 blended[:, :, : held.shape[2]] = held
-        down, across = weights[region]
-        left = region.left * scale
+        down, across = weights[tile]
+        left = tile.left * scale
         weight = (down * across).to(piece.device)
         blended[:, :, :, left : left + width] += (piece * weight).to(piece.dtype)  # weighed in float32
     if blended is None:
-        raise ValueError("regions: expected at least one region, got none; use plan_regions")
+        raise ValueError("tiles: expected at least one tile, got none; use plan_tiles")
     return blended
 
 
@@ -198,21 +198,21 @@ def blank(piece: Tensor, width: int) -> Tensor:
     return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)
 
 
-def plan_strips(height: int, strip_height: int, halo: int, align: int = 1) -> list[Strip]:
+def plan_intervals(height: int, max_length: int, halo: int, align: int = 1) -> list[HaloInterval]:
     """Cut the rows of an image into strips of nearly equal height, each read with a halo.
 
     height:       of the image, px
-    strip_height: most rows a strip delivers, px; less than align counts as align
+    max_length: most rows a strip delivers, px; less than align counts as align
     halo:         rows read above and below a strip, as far as the image has them, px
     align:        strips begin at multiples of it, px
     """
     _check_positive("height", height)
-    _check_positive("strip_height", strip_height)
+    _check_positive("strip_height", max_length)
     units = math.ceil(height / align)
-    count = math.ceil(units / max(strip_height // align, 1))
+    count = math.ceil(units / max(max_length // align, 1))
     bounds = [min(i * units // count * align, height) for i in range(count + 1)]
     return [
-        Strip(top, bottom, max(top - halo, 0), min(bottom + halo, height))
+        HaloInterval(top, bottom, max(top - halo, 0), min(bottom + halo, height))
         for top, bottom in zip(bounds[:-1], bounds[1:], strict=True)
     ]
 
@@ -230,7 +230,7 @@ def pad_to_multiple(x: Tensor, multiple: int, minimum: int = 1) -> Tensor:
         length = x.shape[dim]
         _check_positive("x.shape", length)
         if (padded := padded_side(length, multiple, minimum)) > length:
-            x = x.index_select(dim, _mirror(torch.arange(padded, device=x.device), length))
+            x = x.index_select(dim, _reflect(torch.arange(padded, device=x.device), length))
     return x
 
 
@@ -239,7 +239,7 @@ def padded_side(side: int, multiple: int, minimum: int) -> int:
     return math.ceil(max(side, minimum) / multiple) * multiple
 
 
-def _mirror(index: Tensor, length: int) -> Tensor:
+def _reflect(index: Tensor, length: int) -> Tensor:
     """Fold indices into [0, length) as a reflection that does not repeat the border does."""
     period = max(2 * (length - 1), 1)
     index = index % period

@@ -40,7 +40,7 @@ class ClipScore:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, prompt: str) -> float:
-        """image: [3, H, W] in [0, 1], read in 8 bit; its centre is judged -> cosine, -1..1"""
+        """image: [3, H, W] in [0, 1], read in 8 bit; its centre is scored -> cosine, -1..1"""
         from torchvision.transforms.functional import to_pil_image
 
         pixels = self.prepare(to_pil_image(to_uint8(image)))

@@ -10,15 +10,15 @@ from torch import Tensor
 from gigasr.metrics.inputs import check_image, to_8bit
 from gigasr.metrics.psnr_ssim import psnr
 
-Reduce = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
+Downsample = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scale, W / scale], both in [0, 1]
 
 
-def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None = None) -> float:
+def lr_psnr(result: Tensor, low_res: Tensor, scale: int, downsample: Downsample | None = None) -> float:
     """Compute how faithful a result is to its input: reduced again, it should be the input.
 
     result:  [3, H * scale, W * scale]  in [0, 1]
     low_res: [3, H, W]  in [0, 1]
-    reduce:  how the input was made; None = low_res_from
+    downsample:  how the input was made; None = low_res_from
     returns: PSNR over RGB in dB, infinite for a perfect round trip
     """
     check_image("metrics.lr_psnr", result)
@@ -29,7 +29,7 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int, reduce: Reduce | None =
             f"metrics.lr_psnr: expected a result of {height * scale}x{width * scale} px ({scale} times its input), "
             f"got {result.shape[1]}x{result.shape[2]} px; resize or crop the result to that size"
         )
-    return psnr(to_8bit((reduce or low_res_from)(result, scale)).double(), to_8bit(low_res).double())
+    return psnr(to_8bit((downsample or low_res_from)(result, scale)).double(), to_8bit(low_res).double())
 
 
 def low_res_from(hr: Tensor, scale: int) -> Tensor:

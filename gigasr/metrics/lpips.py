@@ -16,7 +16,7 @@ LPIPS_SIDE = 32  # px; the least side of an image
 
 
 class Lpips(nn.Module):
-    """Learned perceptual distance, frozen: a figure, and a loss with gradients to the images.
+    """Learned perceptual distance, frozen: a metric, and a loss with gradients to the images.
 
     `Lpips(features="squeezenet1_1_features.pth")` works offline: the file holds torchvision's weights of the backbone,
     the whole network's or those of its `features` alone. Without a file torchvision downloads them; raises

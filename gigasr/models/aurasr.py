@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gigasr.errors import join_lines
-from gigasr.inference.devices import Place, replicate
+from gigasr.inference.devices import ExecutionPlan, replicate
 from gigasr.inference.engine import BodyTailEngine
 from gigasr.inference.folding import MAPS, NO_MARGIN, crop, double, shrink
 from gigasr.inference.noise import seeded
-from gigasr.inference.tiling import Margin, Tiling
+from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
 
 SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
-REGION_BYTES = 256 << 20  # most that a region of the body takes; what regions overlap is computed twice
+MAX_BODY_TILE_BYTES = 256 << 20  # most that a tile of the body takes; what tiles overlap is computed twice
 BODY_MAPS = 5  # as many maps of the low-res resolution beside the skips, at most
 
 
@@ -106,17 +106,17 @@ class AuraNetwork(nn.Module):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
         self.root_residual = None
-        self.reach = 0  # attention's windows overlap: what it sees reaches on and on
+        self.receptive_radius = 0  # attention's windows overlap: what it sees reaches on and on
         self.tail_bytes = MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
-        trained, side = config.input_image_size, math.isqrt(REGION_BYTES // pixel_bytes)
-        self.tiling = Tiling(
+        trained, side = config.input_image_size, math.isqrt(MAX_BODY_TILE_BYTES // pixel_bytes)
+        self.tiling = TilingRules(
             min(trained // 4, 16), self.multiple, self.multiple, trained, max(side, trained), pixel_bytes
         )
 
     def fix_steps(self) -> None:
-        """Let attention be global, on regions as in training: the same steps for any size, as a graph needs them."""
+        """Let attention be global, on tiles as in training: the same steps for any size, as a graph needs them."""
         for module in self.modules():
             if isinstance(module, TransformerLayer):
                 module.window = 0
@@ -189,7 +189,9 @@ class AuraModel:
         self.weights, self.scale = weights, weights.plan.scale
         self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BodyTailEngine:
         """Fold the network for the z of one seed; there is no prompt."""
         z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
-        return BodyTailEngine(replicate(self.weights.fold(z.to(place.home), place.dtype), place.devices), place)
+        return BodyTailEngine(
+            replicate(self.weights.fold(z.to(execution.main_device), execution.dtype), execution.devices), execution
+        )

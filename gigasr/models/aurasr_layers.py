@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gigasr.inference.tiling import Region, blend_strips
+from gigasr.inference.tiling import Tile, blend_strips
 from gigasr.networks.ops import modulate, select_kernel
 
 UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
@@ -99,7 +99,7 @@ class TransformerLayer(nn.Module):
         if not self.window or max(height, width) <= self.window:
             return self.attend_globally(qkv)
 
-        def process(row: list[Region]) -> Iterable[Tensor]:
+        def process(row: list[Tile]) -> Iterable[Tensor]:
             windows = [qkv[:, :, top : top + rows, left : left + columns] for top, left, rows, columns in row]
             return self.attend_globally(torch.cat(windows)).split(len(qkv))
 
@@ -114,7 +114,7 @@ class TransformerLayer(nn.Module):
         return y.unflatten(2, qkv.shape[2:])
 
 
-def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Region]:
+def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Tile]:
     """Cover a map with overlapping windows, in raster order; they are not made smaller to save overlap.
 
     height, width: of the map, px
@@ -127,7 +127,7 @@ def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Regio
         return [i * (length - side) // num_steps for i in range(num_steps + 1)] if num_steps > 0 else [0]
 
     rows, columns = min(side, height), min(side, width)
-    return [Region(top, left, rows, columns) for top in starts(height) for left in starts(width)]
+    return [Tile(top, left, rows, columns) for top in starts(height) for left in starts(width)]
 
 
 class Layers:

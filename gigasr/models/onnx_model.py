@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from gigasr import __version__
-from gigasr.inference.devices import Place
-from gigasr.inference.engine import BodyTail, BodyTailEngine, RegionEngine
+from gigasr.inference.devices import ExecutionPlan
+from gigasr.inference.engine import BlendedTileEngine, BodyTail, BodyTailEngine
 from gigasr.inference.folding import NO_MARGIN, crop
-from gigasr.inference.tiling import Margin, Tiling
+from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.spandrel_backend import OVERLAP, pixel_bytes
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
 
-IMAGE, FEATURES, RESIDUAL, ROOT, RESULT = "image", "features", "residual", "root", "enlarged"  # values of our files
+IMAGE, FEATURES, RESIDUAL, ROOT, RESULT = "image", "features", "residual", "root", "upscaled"  # values of our files
 PROBE_SIZE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
-FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: patches twice as large, less halo
+FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: tiles twice as large, less halo
 MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
@@ -65,9 +65,9 @@ class Header(BaseModel):
         return {name: str(value) for name, value in self}
 
     @property
-    def tiling(self) -> Tiling:
+    def tiling(self) -> TilingRules:
         """How the body may be cut."""
-        return Tiling(**{each.name: getattr(self, each.name) for each in fields(Tiling)})
+        return TilingRules(**{each.name: getattr(self, each.name) for each in fields(TilingRules)})
 
 
 class Session:
@@ -122,7 +122,7 @@ class OnnxNetwork:
         self.run_tail = Session(parts.extract_model([FEATURES, root], [RESULT]), device)
         self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
         self.halo, self.tail_bytes = header.halo, header.tail_bytes // FEWER_MAPS
-        self.reach = 0  # as the graph keeps what only a margin depends on, cross-faded regions cost less
+        self.receptive_radius = 0  # as the graph keeps what only a margin depends on, cross-faded tiles cost less
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H', W']"""
@@ -143,10 +143,12 @@ class OnnxModel:
         self.path, self.header, self.scale = path, header, header.scale
         self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> BodyTailEngine:
-        """The network, in float32 whatever the place says."""
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BodyTailEngine:
+        """The network, in float32 whatever the plan says."""
         graph = read(self.path)
-        return BodyTailEngine({device: OnnxNetwork(graph, self.header, device) for device in place.devices}, place)
+        return BodyTailEngine(
+            {device: OnnxNetwork(graph, self.header, device) for device in execution.devices}, execution
+        )
 
 
 class ForeignOnnxModel:
@@ -176,15 +178,15 @@ class ForeignOnnxModel:
             raise CheckpointError(f"{problem} {list(found)} for {height}x{width} px; choose another file")
         self.takes_batches = takes_batches(session, probe)
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
-        """The network, in its own precision whatever the place says; on its own regions where its size is fixed."""
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BlendedTileEngine:
+        """The network, in its own precision whatever the plan says; on its own tiles where its size is fixed."""
         multiple = self.side or MULTIPLE
         overlap = min(OVERLAP, self.side // 4) if self.side else OVERLAP
         sizes = pixel_bytes(self.scale, torch.float32), 12 * self.scale**2
-        tiling = Tiling(overlap, 1, multiple, multiple, self.side, *sizes)
-        calls = {device: self.unit_range(Session(self.path, device)) for device in place.devices}
-        tile, batch = 0 if self.side else place.tile, place.batch if self.takes_batches else 1
-        return RegionEngine(calls, self.scale, tiling, replace(place, tile=tile, batch=batch))
+        tiling = TilingRules(overlap, 1, multiple, multiple, self.side, *sizes)
+        calls = {device: self.unit_range(Session(self.path, device)) for device in execution.devices}
+        tile, batch = 0 if self.side else execution.tile, execution.batch if self.takes_batches else 1
+        return BlendedTileEngine(calls, self.scale, tiling, replace(execution, tile=tile, batch=batch))
 
     def unit_range(self, session: Session) -> Callable[[Tensor], Tensor]:
         """The network from and to [-1, 1]."""

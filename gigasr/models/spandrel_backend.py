@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from gigasr.errors import join_lines
-from gigasr.inference.devices import Place
-from gigasr.inference.engine import RegionEngine
-from gigasr.inference.tiling import Tiling
+from gigasr.inference.devices import ExecutionPlan
+from gigasr.inference.engine import BlendedTileEngine
+from gigasr.inference.tiling import TilingRules
 from gigasr.models.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-OVERLAP = 32  # px; of the regions of a network whose reach is not known
-WHOLE = 1 << 20  # px; side of a region for networks that want the whole image
+OVERLAP = 32  # px; of the tiles of a network whose receptive field is not known
+WHOLE_IMAGE = 1 << 20  # px; side of a tile for networks that want the whole image
 LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # held at a time per px of the input and of the result; a guess
 
 
@@ -32,29 +32,29 @@ class SpandrelModel:
         self.descriptor, self.scale = descriptor, descriptor.scale
         self.scales = [self.scale]
 
-    def engine(self, prompt: str, seed: int, place: Place, scale: int | None = None) -> RegionEngine:
-        """The network, in bf16 only where it supports that, one region at a time; prompt and seed are ignored.
+    def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BlendedTileEngine:
+        """The network, in bf16 only where it supports that, one tile at a time; prompt and seed are ignored.
 
         One is what spandrel promises to take, and DRUNet takes no more.
         """
         descriptor = self.descriptor
-        dtype = place.dtype if descriptor.supports_bfloat16 else torch.float32
+        dtype = execution.dtype if descriptor.supports_bfloat16 else torch.float32
         calls = {
             device: unit_range(copy.deepcopy(descriptor).to(device, dtype), descriptor, dtype)
-            for device in place.devices
+            for device in execution.devices
         }
         is_divisible = descriptor.tiling.name == "SUPPORTED"
         overlap = (
             math.ceil(OVERLAP / descriptor.size_requirements.multiple_of) * descriptor.size_requirements.multiple_of
         )
-        tiling = Tiling(
+        tiling = TilingRules(
             overlap,
             descriptor.size_requirements.multiple_of,
-            side=0 if is_divisible else WHOLE,
+            side=0 if is_divisible else WHOLE_IMAGE,
             pixel_bytes=pixel_bytes(self.scale, dtype),
             result_bytes=12 * self.scale**2,
         )
-        return RegionEngine(calls, self.scale, tiling, replace(place, batch=1))
+        return BlendedTileEngine(calls, self.scale, tiling, replace(execution, batch=1))
 
 
 def pixel_bytes(scale: int, dtype: torch.dtype) -> int:

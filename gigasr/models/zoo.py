@@ -69,7 +69,7 @@ def load_model(name: str = DEFAULT) -> Model:
 
 
 def model_scale(name: str) -> int:
-    """By how much a model enlarges; gigasr's own tell it without being built, others are built once."""
+    """By how much a model upscales; gigasr's own tell it without being built, others are built once."""
     path = find(name)
     return _scale(path, path.stat().st_mtime_ns)
 

@@ -9,7 +9,7 @@ from gigasr.networks.ops import l2_attention
 
 
 class ChannelNorm(nn.Module):
-    """RMS normalisation over the channels of each pixel: local, so that no region sees another's statistics."""
+    """RMS normalisation over the channels of each pixel: local, so that no tile sees another's statistics."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -179,7 +179,7 @@ class MappingNetwork(nn.Module):
 class UpBlock(nn.Module):
     """Double the size: a residual block whose first convolution upsamples.
 
-    "filter" enlarges with the [1, 3, 3, 1] filter before convolving (StyleGAN2). "shuffle" convolves to four times the
+    "filter" upsamples with the [1, 3, 3, 1] filter before convolving (StyleGAN2). "shuffle" convolves to four times the
     channels and shuffles them into pixels: the filter is learned, and the traffic at the high resolution is less.
     """
 

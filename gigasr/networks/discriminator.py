@@ -48,7 +48,7 @@ class Stage(nn.Module):
         )
         num_convs = 2 * stage.blocks - (0 if flatten else 1)  # beside the one that reduces
         self.blocks = nn.ModuleList(EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(num_convs))
-        self.reduction = flatten or 2
+        self.factor = flatten or 2
         self.down = (
             EqualizedConv2d(channels, out_channels, flatten, padding=0, activate=True)
             if flatten
@@ -63,7 +63,7 @@ class Stage(nn.Module):
         y = x
         for conv in self.blocks:
             y = conv(y)
-        return SQRT_HALF * (self.down(y) + self.skip(F.avg_pool2d(x, self.reduction)))
+        return SQRT_HALF * (self.down(y) + self.skip(F.avg_pool2d(x, self.factor)))
 
 
 class Predictor(nn.Module):
@@ -132,7 +132,7 @@ class Discriminator(nn.Module):
         """Run the trunk once; the text is not needed yet.
 
         pyramid: num_levels images [B, 3, H_i, W_i] in [-1, 1], smallest first; each half the next
-        lr:      [B, 3, h, w] in [-1, 1]; enlarged beside each image where the config says so
+        lr:      [B, 3, h, w] in [-1, 1]; upsampled beside each image where the config says so
         returns: per exit, features [levels so far * B, C, H_j, W_j], the largest level first
         """
         features: list[Tensor] = []
@@ -153,14 +153,14 @@ class Discriminator(nn.Module):
         return torch.cat([minibatch_std(level, self.config.minibatch_std) for level in x.split(batch)])
 
     def beside(self, image: Tensor, lr: Tensor | None) -> Tensor:
-        """image: [B, 3, H, W] -> itself, or [B, 6, H, W] with the enlarged low-res image"""
+        """image: [B, 3, H, W] -> itself, or [B, 6, H, W] with the upsampled low-res image"""
         if not self.config.sees_lr:
             return image
         if lr is None:
             raise ValueError("lr: expected the low-res image, got None; this discriminator sees it (sees_lr)")
         return torch.cat([image, F.interpolate(lr, image.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
-    def judge(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
+    def predict(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
         """features: of `exits`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per exit
 
         In fp32 under autocast too: what decides between real and fake must not be rounded.
@@ -177,7 +177,7 @@ class Discriminator(nn.Module):
     ) -> list[list[Tensor]]:
         """pyramid: num_levels of [B, 3, H_i, W_i], smallest first; texts: each of B prompts -> per text, logit maps
 
-        The trunk runs once, whatever the number of texts: the matching loss judges the same images twice.
+        The trunk runs once, whatever the number of texts: the matching loss needs logits of the same images twice.
         """
         features = self.exits(pyramid, lr)
-        return [self.judge(features, tokens) for tokens in texts]
+        return [self.predict(features, tokens) for tokens in texts]

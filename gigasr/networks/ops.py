@@ -169,35 +169,35 @@ def filter_axes(x: Tensor, taps: Tensor, dims: tuple[int, ...] = (2, 3)) -> Tens
     return x
 
 
-def reduce(y: Tensor, scale: int) -> Tensor:
+def downsample_bicubic(y: Tensor, scale: int) -> Tensor:
     """y: [B, C, H * scale, W * scale] -> [B, C, H, W], antialiased bicubic"""
     return resize(y, (y.shape[2] // scale, y.shape[3] // scale))
 
 
-def enlarge(x: Tensor, scale: int) -> Tensor:
+def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
     """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic
 
     On the CPU, where no gradients are wanted, one axis after the other: four times as fast as torch's.
     """
     if x.is_cpu and x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad):
         x = F.pad(x, (2, 2, 2, 2), mode="replicate")
-        return _enlarge_axis(_enlarge_axis(x, scale, 3), scale, 2)
+        return _upsample_axis(_upsample_axis(x, scale, 3), scale, 2)
     return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
 
 
-def add_enlarged(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> None:
-    """Add what `enlarge` makes of some rows of an image, times a factor; nothing of its size is made on the way.
+def add_upsampled_(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> None:
+    """Add what `upsample_bicubic` makes of some rows of an image, times a factor; nothing of its size is made on the way.
 
     y: [B, C, H * scale, W * scale]  is changed
     x: [B, C, H + 4, W]              the H rows with two more above and below them
     """
-    columns = _enlarge_axis(F.pad(x, (2, 2, 0, 0), mode="replicate"), scale, 3)
-    weights = _enlarge_axis(torch.eye(x.shape[2], dtype=x.dtype, device=x.device), scale, 0)
+    columns = _upsample_axis(F.pad(x, (2, 2, 0, 0), mode="replicate"), scale, 3)
+    weights = _upsample_axis(torch.eye(x.shape[2], dtype=x.dtype, device=x.device), scale, 0)
     for image, part in zip(y, columns, strict=True):
         image.baddbmm_(weights.expand(len(part), -1, -1), part, alpha=factor)
 
 
-def _enlarge_axis(x: Tensor, scale: int, dim: int) -> Tensor:
+def _upsample_axis(x: Tensor, scale: int, dim: int) -> Tensor:
     """Make `scale` samples from each one of an axis, whose two outer samples at either end are only margin."""
     size = x.shape[dim] - 4
     phases = []

@@ -20,10 +20,10 @@ from gigasr.networks.blocks import (
     UpBlock,
     scale_styles,
 )
-from gigasr.networks.ops import enlarge, filter_axes, gaussian_taps
+from gigasr.networks.ops import filter_axes, gaussian_taps, upsample_bicubic
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 
-RGB_GAIN = 0.1  # a shallow pyramid starts near the enlarged low-res image; the paper's deep one adds a std of about 1
+RGB_GAIN = 0.1  # a shallow pyramid starts near the upsampled low-res image; the paper's deep one adds a std of about 1
 ROOT_SIGMA, ROOT_RADIUS = 4.0, 12  # low-res px; of the Gaussian whose frequencies the root takes from the low-res image
 
 
@@ -77,7 +77,7 @@ class Level(nn.Module):
 class Upsampler(nn.Module):
     """Low-res image, z and text -> high-res image and its pyramid.
 
-    `forward` is the body, then the tail. Inference runs the two apart: the body on regions, the tail on strips.
+    `forward` is the body, then the tail. Inference runs the two apart: the body on tiles, the tail on strips.
     """
 
     def __init__(self, config: UpsamplerConfig) -> None:
@@ -177,7 +177,7 @@ class Upsampler(nn.Module):
         num_up = self.config.num_up if scale is None else scale.bit_length() - 1
         for level, to_rgb in zip(self.levels[top : top + num_up], self.to_rgb[:num_up], strict=True):
             x = level(x, None, w, text)
-            rgb = enlarge(rgb, 2) + to_rgb(x, w).to(rgb.dtype)
+            rgb = upsample_bicubic(rgb, 2) + to_rgb(x, w).to(rgb.dtype)
             pyramid.append(rgb)
         return pyramid
 

@@ -175,7 +175,7 @@ class VisionDiscriminator(nn.Module):
         maps = self.tower.maps(images, self.config.layers)
         return [projection(x) for projection, x in zip(self.projections, maps, strict=True)]
 
-    def judge(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
+    def predict(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
         """features: of `features`, tokens: of B prompts -> one logit map [B, 1, h, w] per layer"""
         t_global = self.text_transformer(tokens).t_global
         return [head(x, t_global) for head, x in zip(self.heads, features, strict=True)]
@@ -183,4 +183,4 @@ class VisionDiscriminator(nn.Module):
     def forward(self, images: Tensor, texts: Sequence[TokenFeatures]) -> list[list[Tensor]]:
         """images: [B, 3, H, W] in [-1, 1], texts: each of B prompts -> per text, one logit map per layer"""
         features = self.features(images)
-        return [self.judge(features, tokens) for tokens in texts]
+        return [self.predict(features, tokens) for tokens in texts]

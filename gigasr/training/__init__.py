@@ -1,1 +1,1 @@
-"""Training: data, losses, the game and its loop."""
+"""Training: losses, the adversarial task and the loop."""

@@ -5,7 +5,7 @@ is measured in seconds. Two operations per multiplication and addition are count
 attention, as they are executed: fused attention computes its scores once more in the backward pass, checkpointed levels
 all of theirs. One image of a training step stands for
 
-- the generator's forward pass, once, or once per player where gradients are accumulated;
+- the generator's forward pass, once, or once per network where gradients are accumulated;
 - the discriminator's forward and backward passes over real and generated images; with the matching loss, its exits but
   not its trunk run for a second caption; R1 adds its second derivatives, shared among the steps between two of them;
 - the discriminator's forward pass for the generator, and back through it and through the generator.
@@ -34,8 +34,8 @@ from gigasr.config.training import PhaseConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level
-from gigasr.training.game import Batch, Game
-from gigasr.training.player import Player
+from gigasr.training.adversarial import AdversarialTask, Batch
+from gigasr.training.trained_network import TrainedNetwork
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
 SMALL, LARGE = 2, 3  # images of the batches that are played; from one to the other and on all grows linearly
@@ -118,30 +118,32 @@ def watching(network: nn.Module, meter: Meter) -> Iterator[dict[str, list[tuple[
         hook.remove()
 
 
-def bare_game(kind: type[Game], config: Any) -> Game:
+def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
     """A game of the two players alone; the L1 term, which costs nothing, stands for what frozen networks say."""
-    game = kind.__new__(kind)
+    task = kind.__new__(kind)
     alone = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
     phases = tuple(p.model_copy(update={"loss": p.loss.model_copy(update=alone)}) for p in config.train.phases)
-    game.config, game.train = config, config.train.model_copy(update={"phases": phases})
-    game.device = torch.device("cpu")
-    game.generator, game.discriminator = kind.build_generator(config), Discriminator(config.discriminator)
-    networks = {"g": game.generator, "d": game.discriminator}
-    game.players = {name: Player(name, n, game.train, game.device, sharded=False) for name, n in networks.items()}
-    return game
+    task.config, task.train = config, config.train.model_copy(update={"phases": phases})
+    task.device = torch.device("cpu")
+    task.generator, task.discriminator = kind.build_generator(config), Discriminator(config.discriminator)
+    networks = {"g": task.generator, "d": task.discriminator}
+    task.trained_networks = {
+        name: TrainedNetwork(name, n, task.train, task.device, sharded=False) for name, n in networks.items()
+    }
+    return task
 
 
-def make_batch(game: Game, crop: int, size: int) -> Batch:
-    """A batch of the shapes that the players see; its captions are as long as can be."""
-    config = game.generator_config
-    is_wrong = torch.ones(size, dtype=torch.bool)
+def make_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
+    """A batch of the shapes of a training batch; its captions are as long as can be."""
+    config = task.generator_config
+    is_mismatched = torch.ones(size, dtype=torch.bool)
     features = torch.empty(size, CONTEXT_LENGTH, config.text.tower_width)
-    tokens = TokenFeatures(features, torch.zeros(size).long(), is_wrong[:, None].expand(-1, CONTEXT_LENGTH))
+    tokens = TokenFeatures(features, torch.zeros(size).long(), is_mismatched[:, None].expand(-1, CONTEXT_LENGTH))
     lr = None
     if isinstance(config, UpsamplerConfig):
         lr = torch.empty(size, 3, crop // config.scale, crop // config.scale)
     hr, z, shift = torch.empty(size, 3, crop, crop), torch.empty(size, config.z_dim), torch.zeros(size, 2).long()
-    return Batch(hr, lr, lr, z, [""] * size, tokens, tokens, is_wrong, shift, game.scale)
+    return Batch(hr, lr, lr, z, [""] * size, tokens, tokens, is_mismatched, shift, task.scale)
 
 
 class Measure(NamedTuple):
@@ -152,42 +154,42 @@ class Measure(NamedTuple):
     kept: dict[str, int]  # bytes; `level` is the most that one level of the generator keeps
 
 
-def measure(game: Game, phase: PhaseConfig, size: int) -> Measure:
+def measure(task: AdversarialTask, phase: PhaseConfig, size: int) -> Measure:
     """Measure one step on a batch of any size; a large one is not played."""
     if size <= LARGE:
-        return play(game, phase, size)
-    pairs = zip(play(game, phase, SMALL), play(game, phase, LARGE), strict=True)
+        return play(task, phase, size)
+    pairs = zip(play(task, phase, SMALL), play(task, phase, LARGE), strict=True)
     return Measure(*({key: a[key] + (size - SMALL) * (b[key] - a[key]) for key in a} for a, b in pairs))
 
 
-def play(game: Game, phase: PhaseConfig, size: int) -> Measure:
+def play(task: AdversarialTask, phase: PhaseConfig, size: int) -> Measure:
     """Play one step."""
-    batch = make_batch(game, phase.crop, size)
-    plain, notes, pyramid = synthesize(game, batch, checkpointing=False)
+    batch = make_batch(task, phase.crop, size)
+    plain, notes, pyramid = synthesize(task, batch, checkpointing=False)
     parts = sum_parts("generator", plain, notes)
     meters = {"fake": plain}
-    if game.train.checkpointing:
-        meters["fake"], _, pyramid = synthesize(game, batch, checkpointing=True)
-    if phase.plays:
-        with torch.no_grad(), Meter() as meter, watching(game.discriminator, meter) as judged:
-            game.discriminator(pyramid, [batch.tokens], batch.lr)
+    if task.train.checkpointing:
+        meters["fake"], _, pyramid = synthesize(task, batch, checkpointing=True)
+    if phase.is_adversarial:
+        with torch.no_grad(), Meter() as meter, watching(task.discriminator, meter) as judged:
+            task.discriminator(pyramid, [batch.tokens], batch.lr)
         parts |= sum_parts("discriminator", meter, judged)
-        meters["d"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=False))
+        meters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=False))
         if phase.loss.r1:
-            meters["r1"] = update(game, lambda: game.discriminator_terms(batch, phase, pyramid, penalised=True))
-    meters["g"] = update(game, lambda: game.generator_terms(batch, phase, pyramid))
+            meters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=True))
+    meters["g"] = update(task, lambda: task.generator_terms(batch, phase, pyramid))
     kept = {name: meter.kept for name, meter in meters.items()}
     kept["level"] = max(bytes_ for _, bytes_ in notes["levels"])
     return Measure(parts, {name: meter.flops for name, meter in meters.items()}, kept)
 
 
-def synthesize(game: Game, batch: Batch, checkpointing: bool) -> tuple[Meter, dict[str, Any], list[Tensor]]:
+def synthesize(task: AdversarialTask, batch: Batch, checkpointing: bool) -> tuple[Meter, dict[str, Any], list[Tensor]]:
     """Run the generator -> its meter, what its parts took, the pyramid"""
-    for level in game.generator.modules():
+    for level in task.generator.modules():
         if isinstance(level, Level):
             level.checkpointing = checkpointing
-    with Meter(game.generator) as meter, watching(game.generator, meter) as notes, meter.keeping():
-        return meter, notes, game.fake_pyramid(batch)
+    with Meter(task.generator) as meter, watching(task.generator, meter) as notes, meter.keeping():
+        return meter, notes, task.fake_pyramid(batch)
 
 
 def sum_parts(name: str, meter: Meter, notes: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
@@ -195,9 +197,9 @@ def sum_parts(name: str, meter: Meter, notes: dict[str, list[tuple[int, int]]]) 
     return {f"{name}.{part}": sum(flops for flops, _ in taken) for part, taken in notes.items()} | {name: meter.flops}
 
 
-def update(game: Game, make_terms: Callable[[], dict[str, Tensor]]) -> Meter:
-    """Compute a player's terms and their gradients."""
-    with Meter(game.generator, game.discriminator) as meter:
+def update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -> Meter:
+    """Compute a network's terms and their gradients."""
+    with Meter(task.generator, task.discriminator) as meter:
         with meter.keeping():
             terms = make_terms()
         torch.stack(list(terms.values())).sum().backward()
@@ -234,12 +236,12 @@ class Budget:
         return sum(cost.phase.images * cost.flops for cost in self.phases)
 
 
-def make_budget(kind: type[Game], config: Any, gpus: int = 1) -> Budget:
+def make_budget(kind: type[AdversarialTask], config: Any, gpus: int = 1) -> Budget:
     """Measure all phases of a config: gigasr's Config with Game, or gigasr_base's with BaseGame."""
     with FakeTensorMode():
-        game = bare_game(kind, config)
-        parameters = count_parameters({"generator": game.generator, "discriminator": game.discriminator})
-        return Budget(parameters, [cost_of(game, phase, gpus) for phase in game.train.phases], gpus)
+        task = bare_task(kind, config)
+        parameters = count_parameters({"generator": task.generator, "discriminator": task.discriminator})
+        return Budget(parameters, [cost_of(task, phase, gpus) for phase in task.train.phases], gpus)
 
 
 def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
@@ -251,13 +253,13 @@ def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
     return counts
 
 
-def cost_of(game: Game, phase: PhaseConfig, gpus: int) -> PhaseCost:
+def cost_of(task: AdversarialTask, phase: PhaseConfig, gpus: int) -> PhaseCost:
     """Measure one phase."""
-    train = game.train
+    train = task.train
     size = phase.micro_batch_size(gpus * train.accumulation)
-    parts, flops, kept = measure(game, phase, size)
+    parts, flops, kept = measure(task, phase, size)
     forward = {name: count / size for name, count in parts.items()}
-    memory = memory_of_networks(game, gpus) | {"activations": peak(kept, train.accumulation, train.checkpointing)}
+    memory = memory_of_networks(task, gpus) | {"activations": peak(kept, train.accumulation, train.checkpointing)}
     return PhaseCost(phase, size, forward, step_flops(flops, train.accumulation, train.r1_every) / size, memory)
 
 
@@ -275,16 +277,16 @@ def peak(kept: dict[str, int], accumulation: int, checkpointing: bool) -> float:
     return max(answering, judging + (kept["fake"] if accumulation == 1 else 0))
 
 
-def memory_of_networks(game: Game, gpus: int) -> dict[str, float]:
+def memory_of_networks(task: AdversarialTask, gpus: int) -> dict[str, float]:
     """Bytes in one process beside activations. Only the generator and its average are ever sharded.
 
     The exchange takes a second copy of the gradients (DDP's buckets); for a sharded generator, weights and gradients of
     its largest level and of what is in no level, gathered while they are needed.
     """
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (game.generator, game.discriminator))
-    blocks = [module for module in game.generator.modules() if isinstance(module, Level)]
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (task.generator, task.discriminator))
+    blocks = [module for module in task.generator.modules() if isinstance(module, Level)]
     levels = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    shards = gpus if game.train.sharded else 1
+    shards = gpus if task.train.sharded else 1
     exchange = 2 * (g - sum(levels) + max(levels)) + d if shards > 1 else g + d
     return {
         "weights": FLOAT * (g / shards + d),

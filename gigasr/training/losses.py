@@ -36,7 +36,7 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     fake, real: [B, 3, H, W] in [-1, 1], at least 64x64 px; the luma of squares of that size that overlap by half
                 is compared. Both are taken to hold the noise of rounding to 8 bit: flat squares have a spectrum too.
 
-    Source: ours; the figure of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
+    Source: ours; the metric of `metrics` at every place. Watch your Up-Convolution (arXiv:2003.01826) compares the
     spectra of whole images, which leaves open where the detail belongs.
     """
     # mid gray is subtracted first: windows let the zero frequency leak into others
@@ -46,7 +46,7 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     return ((ours - theirs) / 10).square().mean()
 
 
-def moved(images: Tensor, shift: Tensor) -> Tensor:
+def shift_images(images: Tensor, shift: Tensor) -> Tensor:
     """Move images down and right, mirrored at the edges, as LPIPS is to see them.
 
     SqueezeNet looks at a fixed lattice of pixels, and a generator learns to please it there by a checkerboard;
@@ -90,11 +90,11 @@ def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float
 
 
 def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, is_real: bool = False) -> Tensor:
-    """Logistic loss of images judged with another image's caption, which the discriminator is to call fake.
+    """Logistic loss of images with another image's caption, a pair the discriminator is to call fake.
 
     logits:  one [levels * B, 1, H, W] map per exit
     weights: one per map
-    mask:    [B] bool  True = the caption is a wrong one (see `differs`); all other samples are left out
+    mask:    [B] bool  True = the caption is mismatched (see `mismatch_mask`); all other samples are left out
     is_real: the label to be reached; True for the generator's side
     returns: mean over the samples of the mask; 0 where it has none
 
@@ -109,7 +109,7 @@ def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, i
 
 
 def clip_contrastive(
-    image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0, says: Tensor | None = None
+    image: Tensor, text: Tensor, scale: float | Tensor, offset: int = 0, has_caption: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy of finding each image's own caption among all captions, by their cosine similarity.
 
@@ -117,7 +117,7 @@ def clip_contrastive(
     text:    [N, D]  embeddings of the captions, N >= offset + B; more than the batch's own are further negatives
     scale:   of the similarities: CLIP's learned one, the inverse of its temperature
     offset:  the caption of image i is text[offset + i]
-    says:    [N] bool  False = an empty caption, right or wrong of no image: it is no negative, its image is left out
+    has_caption:    [N] bool  False = an empty caption, right or wrong of no image: it is no negative, its image is left out
 
     Source: GigaGAN (arXiv:2303.05511), Eq. 9; image to text only. The paper has no empty captions.
     """
@@ -128,9 +128,9 @@ def clip_contrastive(
         )
     logits = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
     target = torch.arange(offset, offset + len(image), device=image.device)
-    if says is None:
+    if has_caption is None:
         return F.cross_entropy(logits, target)
-    losses, own = F.cross_entropy(logits.masked_fill(~says, -1e4), target, reduction="none"), says[target]
+    losses, own = F.cross_entropy(logits.masked_fill(~has_caption, -1e4), target, reduction="none"), has_caption[target]
     return (losses * own).sum() / own.sum().clamp(min=1)
 
 

@@ -84,7 +84,7 @@ class RunLog:
     def write_samples(self, images: int, columns: Sequence[Tensor], captions: Sequence[str]) -> None:
         """Save a grid, one row per caption.
 
-        columns: each [B, 3, H, W] in [-1, 1], of any sizes; enlarged to the largest
+        columns: each [B, 3, H, W] in [-1, 1], of any sizes; resized to the largest
         """
         if not self.is_main:
             return

@@ -15,6 +15,7 @@ from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSchedule
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
+from gigasr.training.adversarial import AdversarialTask, Batch
 from gigasr.training.distributed import (
     any_process,
     load_module_state,
@@ -24,7 +25,6 @@ from gigasr.training.distributed import (
     process_index,
     wait_for_all,
 )
-from gigasr.training.game import Batch, Game
 from gigasr.training.run_log import RunLog, stop_requests
 
 VALIDATION_IMAGES = 32
@@ -43,10 +43,10 @@ class Source(Protocol):
 
 
 class Trainer:
-    """Play a game on a source of crops; everything it writes goes into one folder."""
+    """Train on a source of crops; all files of the run go into one folder."""
 
-    def __init__(self, game: Game, source: Source, folder: Path, validation: Source | None = None) -> None:
-        self.game, self.train = game, game.train
+    def __init__(self, task: AdversarialTask, source: Source, folder: Path, validation: Source | None = None) -> None:
+        self.task, self.train = task, task.train
         self.source, self.validation = source, validation
         self.folder, self.is_main = folder, process_index() == 0
         self.images_seen = self.step = 0
@@ -72,7 +72,7 @@ class Trainer:
                 self.phase_start, end = end, end + phase.images
                 for batch in self.steps(phase, end):
                     progress(phase.batch_size, self.train_step(batch, phase))
-                    is_stopped = any_process(stop.is_set(), self.game.device)
+                    is_stopped = any_process(stop.is_set(), self.task.device)
                     if is_stopped:
                         break
                 if is_stopped:
@@ -85,15 +85,15 @@ class Trainer:
         """One step and what is due after it."""
         train = self.train
         try:
-            log = self.game.step(batch, phase, self.step, self.decay(phase))
+            log = self.task.step(batch, phase, self.step, self.decay(phase))
         except RuntimeError as error:
             raise RuntimeError(f"step {self.step}, {self.images_seen} images: {error}") from error
         self.step += 1
         self.images_seen += phase.batch_size
-        self.game.average(self.images_seen, phase.batch_size)
+        self.task.average(self.images_seen, phase.batch_size)
         self.log.add(log)
         if self.step % train.log_every == 0:
-            self.log.write(self.step, self.images_seen, mean_over_processes(self.log.means(), self.game.device))
+            self.log.write(self.step, self.images_seen, mean_over_processes(self.log.means(), self.task.device))
         if self.step % train.sample_every == 0:
             self.save_samples(batch[0])
         if self.validation is not None and train.validate_every and self.step % train.validate_every == 0:
@@ -120,7 +120,7 @@ class Trainer:
         """The crops of a phase, by their numbers."""
         early = tuple((step.crop, step.scale) for step in phase.early)
         restoration = self.train.degradation.restoration
-        return CropSchedule(phase.crop, self.game.scale, early, self.phase_start, phase.batch_size, restoration)
+        return CropSchedule(phase.crop, self.task.scale, early, self.phase_start, phase.batch_size, restoration)
 
     def micro_batch_size(self, phase: PhaseConfig) -> int:
         """Images of one micro-batch in one process."""
@@ -142,23 +142,23 @@ class Trainer:
         end = start + math.ceil((end - start) / block) * block  # whole steps
         for loaded in source.batches(schedule, size, start, end, self.train.seed, rank, world):
             _, scale = schedule.at(int(loaded.numbers[0]))
-            yield self.game.make_batch(loaded, scale, degradation)
+            yield self.task.make_batch(loaded, scale, degradation)
 
     @torch.no_grad()
     def validate(self, source: Source, phase: PhaseConfig) -> dict[str, float]:
-        """Figures of the averaged generator on crops of the validation images, reduced by bicubic alone."""
+        """Metrics of the averaged generator on crops of the validation images, reduced by bicubic alone."""
         rows = []
         size = self.micro_batch_size(phase)
-        schedule = CropSchedule(phase.crop, self.game.scale)
+        schedule = CropSchedule(phase.crop, self.task.scale)
         for batch in self.batches(source, schedule, size, VALIDATION_IMAGES, DegradationConfig(), start=0):
-            rows.append(self.game.figures(batch))
+            rows.append(self.task.metrics(batch))
         means = {f"val/{key}": sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-        return mean_over_processes(means, self.game.device)
+        return mean_over_processes(means, self.task.device)
 
     @torch.no_grad()
     def save_samples(self, batch: Batch) -> None:
-        """Write a grid: enlarged low-res where there is one, result, truth."""
-        fake = self.game.synthesize(self.game.generator_ema, batch)[-1]
+        """Write a grid: upsampled low-res image where there is one, result, truth."""
+        fake = self.task.synthesize(self.task.generator_ema, batch)[-1]
         columns = [fake, batch.hr]
         if batch.lr is not None:
             columns.insert(0, F.interpolate(batch.lr, batch.hr.shape[2:], mode="bicubic"))
@@ -166,24 +166,24 @@ class Trainer:
 
     def save(self) -> None:
         """Write the averaged model (model.safetensors) and all that resuming needs (state.pt), the latter last."""
-        game = self.game
-        average = module_state(game.generator_ema)
+        task = self.task
+        average = module_state(task.generator_ema)
         state = {
             "generator_ema": average,
-            "players": {name: player.state() for name, player in game.players.items()},
+            "players": {name: trained.state() for name, trained in task.trained_networks.items()},
             "images_seen": self.images_seen,
             "step": self.step,
         }
         if self.is_main:
-            config = game.generator_config.model_dump(mode="json")
-            save_weights(self.folder / "model.safetensors", average, game.kind, config, torch.float32)
+            config = task.generator_config.model_dump(mode="json")
+            save_weights(self.folder / "model.safetensors", average, task.kind, config, torch.float32)
             self.save_discriminator()
             save_state(self.folder / "state.pt", state)
         wait_for_all()
 
     def save_discriminator(self) -> None:
         """Write the discriminator's weights in half precision, for other runs to start from."""
-        network, config = self.game.discriminator, self.game.config.discriminator.model_dump(mode="json")
+        network, config = self.task.discriminator, self.task.config.discriminator.model_dump(mode="json")
         save_weights(
             self.folder / "discriminator.safetensors", network.state_dict(), "discriminator", config, torch.float16
         )
@@ -191,7 +191,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the folder's state.pt, whatever number of processes wrote it.
 
-        A player that the config has gained since starts anew: a vision-aided discriminator for later phases.
+        A network that the config has gained since starts anew: a vision-aided discriminator for later phases.
         Raises CheckpointError where the networks are others.
         """
         if self.is_main:
@@ -199,9 +199,9 @@ class Trainer:
         path = self.folder / "state.pt"
         state = load_state(path)
         try:
-            load_module_state(self.game.generator_ema, state["generator_ema"])
-            for name in self.game.players.keys() & state["players"].keys():
-                self.game.players[name].load(state["players"][name])
+            load_module_state(self.task.generator_ema, state["generator_ema"])
+            for name in self.task.trained_networks.keys() & state["players"].keys():
+                self.task.trained_networks[name].load(state["players"][name])
             self.images_seen, self.step = state["images_seen"], state["step"]
         except (RuntimeError, LookupError, TypeError) as error:
             reason = str(error).splitlines()[-1].strip()
@@ -210,18 +210,18 @@ class Trainer:
             ) from None
 
     def start_from(self, path: Path) -> None:
-        """Let the generator and its average start from a file of weights; every other player starts anew.
+        """Let the generator and its average start from a file of weights; every other network starts anew.
 
         A root layer that the weights lack starts at zero. Raises CheckpointError where they do not fit the config.
         """
-        state = load_weights(path, self.game.kind)[0]
-        own = module_state(self.game.generator)
+        state = load_weights(path, self.task.kind)[0]
+        own = module_state(self.task.generator)
         new = {name: tensor for name, tensor in own.items() if name.startswith("to_root.") and name not in state}
-        self.fill([self.game.generator, self.game.generator_ema], state | new, path)
+        self.fill([self.task.generator, self.task.generator_ema], state | new, path)
 
     def start_discriminator_from(self, path: Path) -> None:
         """Let the discriminator start from a file of its weights. Raises CheckpointError where they do not fit."""
-        self.fill([self.game.discriminator], load_weights(path, "discriminator")[0], path)
+        self.fill([self.task.discriminator], load_weights(path, "discriminator")[0], path)
 
     def fill(self, networks: list[nn.Module], state: dict[str, Tensor], path: Path) -> None:
         """Load weights into networks. Raises CheckpointError where they do not fit."""

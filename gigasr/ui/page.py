@@ -1,12 +1,12 @@
-"""A page in the browser: enlarge a picture, paint a text; the same as an HTTP API (extra gigasr[ui])."""
+"""A page in the browser: upscale a picture, generate images from text; the same as an HTTP API (extra gigasr[ui])."""
 
 from typing import Any
 
-from gigasr.ui.enlarge_tab import add_enlarge_tab
-from gigasr.ui.enlarger import Enlarger, Limits
 from gigasr.ui.jobs import Jobs
-from gigasr.ui.paint_tab import Paint, add_paint_tab
 from gigasr.ui.parts import import_gradio
+from gigasr.ui.t2i_tab import Generate, add_t2i_tab
+from gigasr.ui.upscale_tab import add_upscale_tab
+from gigasr.ui.upscaler import Limits, Upscaler
 
 CSS = """
 .gradio-container { max-width: 1240px !important; width: 100%; margin: auto }
@@ -29,10 +29,10 @@ COLOURS = {  # of the theme
 }
 
 
-def build(enlarger: Enlarger, paint: Paint | None, why_not: str = "") -> Any:
+def build(upscaler: Upscaler, generate: Generate | None, why_not: str = "") -> Any:
     """Put the page together: gradio's Blocks, to be served by launch(**launch_options(...)).
 
-    paint: what the second tab calls; None = it says why_not instead
+    generate: what the second tab calls; None = it says why_not instead
     """
     gr = import_gradio()
     jobs = Jobs()
@@ -43,14 +43,14 @@ def build(enlarger: Enlarger, paint: Paint | None, why_not: str = "") -> Any:
 
     with gr.Blocks(title="gigasr", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         gr.Markdown("# gigasr\nEnlarges pictures in one pass, guided by text.", elem_classes="head")
-        with gr.Tab("Enlarge"):
-            work, cancel = add_enlarge_tab(enlarger, jobs)
+        with gr.Tab("Upscale"):
+            work, cancel = add_upscale_tab(upscaler, jobs)
             cancel.click(stop, cancels=[work], api_name="stop", queue=False)
         with gr.Tab("Text to image"):
-            if paint is None:
+            if generate is None:
                 gr.Markdown(why_not)
             else:
-                work, cancel = add_paint_tab(paint, jobs)
+                work, cancel = add_t2i_tab(generate, jobs)
                 cancel.click(stop, cancels=[work], api_visibility="private", queue=False)
         page.unload(stop)
     page.queue(max_size=64)

@@ -70,7 +70,7 @@ def new_folder() -> Iterator[Path]:
 
 
 def preview(picture: Picture, side: int, target: Path) -> str:
-    """Show a picture in a file with a longest side of `side` px, enlarged by bicubic where it is smaller."""
+    """Show a picture in a file with a longest side of `side` px, resized by bicubic where it is smaller."""
     image = to_pil(replace(picture, bit_depth=8))
     factor = side / max(image.size)
     image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor)))).save(target, quality=90)

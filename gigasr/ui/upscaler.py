@@ -1,4 +1,4 @@
-"""Enlarges uploads as the command line does, within limits: what the page's first tab calls."""
+"""Upscales uploads as the command line does, within limits: what the page's first tab calls."""
 
 import functools
 import time
@@ -33,18 +33,18 @@ class Limits:
             )
 
 
-class Enlarger:
-    """Enlarges uploads as `gigasr upscale` does: the same options give the same file."""
+class Upscaler:
+    """Upscales uploads as `gigasr upscale` does: the same options give the same file."""
 
     def __init__(self, models: Sequence[str], device: str, precision: str, limits: Limits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
         self.resolver = functools.lru_cache(maxsize=2)(self.load)
 
     def load(self, model: str) -> SuperResolver:
-        """A model, ready to enlarge."""
+        """A model, ready to upscale."""
         return SuperResolver.from_pretrained(model, self.device, self.precision)
 
-    def enlarge(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> Work:
+    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> Work:
         """Write the result of one picture."""
         check_prompts([prompt])
         self.check_size(read_frames(source), settings)

@@ -1,4 +1,4 @@
-"""Figures of painted icons: is the nearest real one of the prompt's concept, is a silhouette kept, is a film smooth."""
+"""Metrics of generated icons: is the nearest real one of the prompt's concept, is a silhouette kept, is a film smooth."""
 
 from collections.abc import Sequence
 

@@ -12,12 +12,12 @@ INPUT, TRUTH = "input", "truth"  # crops beside those of the rows
 
 
 @dataclass
-class Case:
+class WorstCase:
     """Crops of one place of an image."""
 
     image: str
     prompt: str  # of the first row
-    badness: float  # of the first row
+    score: float  # of the first row
     corner: tuple[int, int]  # (top, left), px
     crops: dict[str, Tensor]  # name -> uint8 [3, h, w]: inputs (nearest neighbour), the truth, each row's result
 
@@ -36,40 +36,40 @@ def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
     return row * step, column * step
 
 
-class Worst:
+class WorstCases:
     """Keeps the images on which the first row does worst: by LPIPS, or by PSNR where there is no LPIPS."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.cases: dict[str, Case] = {}
-        self.first: str | None = None  # the row whose figures decide
+        self.cases: dict[str, WorstCase] = {}
+        self.first: str | None = None  # the row whose metrics decide
 
-    def offer(
+    def update(
         self,
         row: str,
         input_name: str,
         image: str,
         prompt: str,
-        figures: dict[str, float],
+        metrics: dict[str, float],
         pictures: tuple[Tensor, Tensor, Tensor],
     ) -> None:
         """Take in a result; pictures are the result, the truth and the low-res image, [3, H, W] in [0, 1] each."""
         result, truth, low_res = pictures
         self.first = self.first or row
         if row == self.first:
-            badness = figures["lpips"] if "lpips" in figures else -figures["psnr_y"]
-            self.cases[image] = Case(image, prompt, badness, worst_corner(result, truth), {})
-            worst = sorted(self.cases.values(), key=lambda case: -case.badness)[: self.number]
+            score = metrics["lpips"] if "lpips" in metrics else -metrics["psnr_y"]
+            self.cases[image] = WorstCase(image, prompt, score, worst_corner(result, truth), {})
+            worst = sorted(self.cases.values(), key=lambda case: -case.score)[: self.number]
             self.cases = {case.image: case for case in worst}
         if image in self.cases:
             case = self.cases[image]
-            enlarged = F.interpolate(low_res[None], truth.shape[1:], mode="nearest")[0]
-            case.crops.setdefault(input_name, cut(enlarged, case.corner))
-            case.crops.setdefault(TRUTH, cut(truth, case.corner))
-            case.crops[row] = cut(result, case.corner)
+            upscaled = F.interpolate(low_res[None], truth.shape[1:], mode="nearest")[0]
+            case.crops.setdefault(input_name, crop_8bit(upscaled, case.corner))
+            case.crops.setdefault(TRUTH, crop_8bit(truth, case.corner))
+            case.crops[row] = crop_8bit(result, case.corner)
 
 
-def cut(image: Tensor, corner: tuple[int, int]) -> Tensor:
+def crop_8bit(image: Tensor, corner: tuple[int, int]) -> Tensor:
     """image: [3, H, W] in [0, 1] -> uint8 [3, h, w], at most SIDE px a side"""
     top, left = corner
     crop = image[:, top : top + SIDE, left : left + SIDE]

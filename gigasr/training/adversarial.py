@@ -1,4 +1,4 @@
-"""The adversarial game: its players, the batch they see, the terms of their losses. gigasr_base plays it too."""
+"""The adversarial task: its players, the batch they see, the terms of their losses. gigasr_base plays it too."""
 
 import copy
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
-from gigasr.data.captions import derangement, differs
+from gigasr.data.captions import mismatch_mask, shuffle_captions
 from gigasr.data.degradation import bicubic, degrade
 from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import sample_rng
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
-from gigasr.networks.ops import reduce
+from gigasr.networks.ops import downsample_bicubic
 from gigasr.networks.text import TextMemory, TokenFeatures, load_tower
 from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
 from gigasr.training.distributed import gather, num_processes, shard
-from gigasr.training.player import Player, channels_last, frozen, update_average
+from gigasr.training.trained_network import TrainedNetwork, channels_last, frozen, update_ema
 
 Rngs = Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: all that both players see."""
+    """One micro-batch: inputs of all networks."""
 
     hr: Tensor  # [B, 3, H, W] in [-1, 1]
     lr: Tensor | None  # [B, 3, H / scale, W / scale] in [-1, 1]; None for the base model
@@ -39,18 +39,18 @@ class Batch:
     z: Tensor  # [B, z_dim]
     captions: list[str]
     tokens: TokenFeatures
-    wrong: TokenFeatures  # of another image's caption
-    is_wrong: Tensor  # [B] bool; False where the other image has the same caption, or none
+    mismatched: TokenFeatures  # of another image's caption
+    is_mismatched: Tensor  # [B] bool; False where the other image has the same caption, or none
     shift: Tensor  # [B, 2] px down and right by which LPIPS sees each image moved
     scale: int = 1  # HR / LR
     root: Tensor | None = None  # [B, 3, H / scale, W / scale] in [-1, 1], the low-res image as it is to become
 
 
-class Game:
-    """Generator against discriminators, judged by frozen networks besides: one step at a time.
+class AdversarialTask:
+    """Generator against discriminators, rated by frozen networks besides: one step at a time.
 
     All randomness of a sample is a function of the seed and its number, so that a resumed run goes on as an
-    uninterrupted one would have; one with another number of processes too, but for the wrong captions, which are
+    uninterrupted one would have; one with another number of processes too, but for the mismatched captions, which are
     those of a micro-batch.
     """
 
@@ -63,14 +63,14 @@ class Game:
         text = self.generator_config.text
         tower = load_tower(text.tower, text.pretrained).to(device)
         self.tower = TextMemory(tower) if self.train.keep_texts else tower
-        self.build_players()
+        self.build_networks()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         if "lpips" in self.terms:
             self.lpips = channels_last(Lpips("squeeze", features=lpips_features).to(device))
         if "clip" in self.terms:
             self.clip = self.contrastive_tower().to(device)
 
-    def build_players(self) -> None:
+    def build_networks(self) -> None:
         """Networks and optimisers; the generator's average beside it."""
         train, device = self.train, self.device
         sharded = train.sharded and num_processes() > 1
@@ -83,18 +83,18 @@ class Game:
         if sharded:
             for network in (self.generator, self.generator_ema):
                 shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
-        self.players = {
-            "g": Player("g", self.generator, train, device, sharded, self.trains_in_part),
-            "d": Player("d", self.discriminator, train, device),  # R1 needs second derivatives: no shards
+        self.trained_networks = {
+            "g": TrainedNetwork("g", self.generator, train, device, sharded, self.trains_in_part),
+            "d": TrainedNetwork("d", self.discriminator, train, device),  # R1 needs second derivatives: no shards
         }
         if any(phase.loss.vision for phase in train.phases):
             self.vision = VisionDiscriminator(train.vision).to(device)
-            self.players["v"] = Player("v", self.vision, train, device)
+            self.trained_networks["v"] = TrainedNetwork("v", self.vision, train, device)
 
     def contrastive_tower(self) -> ImageTower:
         """CLIP for the contrastive loss: the vision-aided discriminator's own where both name the same model."""
         clip, vision = self.train.clip, self.train.vision
-        if "v" in self.players and (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained):
+        if "v" in self.trained_networks and (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained):
             return self.vision.tower
         return ImageTower(clip.tower, clip.pretrained)
 
@@ -144,19 +144,19 @@ class Game:
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
         shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
-        order = derangement(captions, rngs[0])
-        wrong = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
-        is_wrong = differs(captions, order).to(self.device)
-        return Batch(hr, lr, noise, z, captions, tokens, wrong, is_wrong, shift, scale, root)
+        order = shuffle_captions(captions, rngs[0])
+        mismatched = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
+        is_mismatched = mismatch_mask(captions, order).to(self.device)
+        return Batch(hr, lr, noise, z, captions, tokens, mismatched, is_mismatched, shift, scale, root)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
-        """Update all players on one batch, given as its micro-batches.
+        """Update all networks on one batch, given as its micro-batches.
 
-        A batch of one micro-batch is synthesized once for all players; more are synthesized anew for each.
+        A batch of one micro-batch is synthesized once for all networks; more are synthesized anew for each.
 
         number:  of the step, counted from 0: R1 is lazy
         decay:   the learning rates' factor
-        returns: every term by `player/term`
+        returns: every term by `trained/term`
         """
         pyramid = self.fake_pyramid(batch[0]) if len(batch) == 1 else None
         weights = phase.loss.model_dump()
@@ -164,32 +164,32 @@ class Game:
         penalised = bool(phase.loss.r1) and number % self.train.r1_every == 0
         rate = decay * phase.discriminator_lr
         log: dict[str, float] = {}
-        if phase.plays:
-            log |= self.players["d"].update(
+        if phase.is_adversarial:
+            log |= self.trained_networks["d"].update(
                 batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), theirs, rate, phase.betas
             )
         if phase.loss.vision:
-            log |= self.players["v"].update(
+            log |= self.trained_networks["v"].update(
                 batch, lambda b: self.vision_terms(b, phase, pyramid), theirs, rate, phase.betas
             )
-        return log | self.players["g"].update(
+        return log | self.trained_networks["g"].update(
             batch, lambda b: self.generator_terms(b, phase, pyramid), weights, decay * phase.generator_lr, phase.betas
         )
 
     def average(self, images_seen: int, batch_size: int) -> None:
         """Move the averaged generator towards the trained one; at first its half-life is half the images seen."""
         half_life = min(self.train.ema_half_life, images_seen * 0.5)
-        update_average(self.generator_ema, self.generator, 0.5 ** (batch_size / half_life))
+        update_ema(self.generator_ema, self.generator, 0.5 ** (batch_size / half_life))
 
     @torch.no_grad()
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """Validation figures of the averaged generator."""
+    def metrics(self, batch: Batch) -> dict[str, float]:
+        """Validation metrics of the averaged generator."""
         fake = self.synthesize(self.generator_ema, batch)[-1]
         pairs = zip((fake + 1) / 2, (batch.hr + 1) / 2, strict=True)
-        figures = {"psnr_y": sum(psnr_y(a.clamp(0, 1), b, border=0) for a, b in pairs) / len(fake)}
+        metrics = {"psnr_y": sum(psnr_y(a.clamp(0, 1), b, border=0) for a, b in pairs) / len(fake)}
         if "lpips" in self.terms:
-            figures["lpips"] = float(self.lpips(fake, batch.hr).mean())
-        return figures
+            metrics["lpips"] = float(self.lpips(fake, batch.hr).mean())
+        return metrics
 
     # The terms of the losses. Log, config and functions share their names.
 
@@ -209,15 +209,15 @@ class Game:
             terms["root"] = losses.charbonnier(pyramid[0], batch.root)
         if weights.lpips:
             with self.autocast():
-                pair = (losses.moved(images, batch.shift) for images in (fake, batch.hr))
+                pair = (losses.shift_images(images, batch.shift) for images in (fake, batch.hr))
                 terms["lpips"] = self.lpips(*pair).float().mean()
         if weights.adversarial or weights.generator_matching:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:
             texts, offset = gather(self.clip.embed_texts(batch.captions))
-            says, _ = gather(texts.new_tensor([[caption != ""] for caption in batch.captions]))
+            has_caption, _ = gather(texts.new_tensor([[caption != ""] for caption in batch.captions]))
             terms["clip"] = losses.clip_contrastive(
-                self.clip.embed_images(fake), texts, self.clip.scale, offset, says[:, 0] > 0
+                self.clip.embed_images(fake), texts, self.clip.scale, offset, has_caption[:, 0] > 0
             )
         if weights.vision:
             with frozen(self.vision):
@@ -228,46 +228,48 @@ class Game:
     def adversarial_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the discriminator tells the generator."""
         d, exit_weights = self.discriminator, self.discriminator.exit_weights()
-        texts = [batch.tokens, batch.wrong] if phase.loss.generator_matching else [batch.tokens]
+        texts = [batch.tokens, batch.mismatched] if phase.loss.generator_matching else [batch.tokens]
         with frozen(d), self.autocast():
             logits, *mismatched = d(pyramid, texts, batch.lr)
         terms = {"adversarial": losses.adversarial(logits, True, exit_weights)} if phase.loss.adversarial else {}
         for maps in mismatched:
-            terms["generator_matching"] = losses.matching(maps, exit_weights, batch.is_wrong, is_real=True)
+            terms["generator_matching"] = losses.matching(maps, exit_weights, batch.is_mismatched, is_real=True)
         return terms
 
     def discriminator_terms(
         self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None, penalised: bool
     ) -> dict[str, Tensor]:
-        """The discriminator's loss terms by name; real images are judged with their own captions."""
+        """The discriminator's loss terms by name; real images keep their own captions."""
         fakes = self.detached_pyramid(batch, pyramid)
-        d, exit_weights = self.players["d"].network, self.discriminator.exit_weights()
-        texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
+        d, exit_weights = self.trained_networks["d"].network, self.discriminator.exit_weights()
+        texts = [batch.tokens, batch.mismatched] if phase.loss.matching else [batch.tokens]
         reals = [image.requires_grad_(penalised) for image in self.real_pyramid(batch.hr)]
         plain = sdpa_kernel(SDPBackend.MATH) if penalised else nullcontext()  # fused ones lack second derivatives
         with self.autocast(not penalised), plain:
             real = d(reals, texts, batch.lr)
         with self.autocast():
             fake = d(fakes, texts, batch.lr)
-        terms = verdict_terms(real, fake, exit_weights, batch.is_wrong)
+        terms = verdict_terms(real, fake, exit_weights, batch.is_mismatched)
         if penalised:
             terms["r1"] = losses.r1(real[0], reals, exit_weights) * self.train.r1_every
         return terms
 
     def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
         """The loss terms of the vision-aided heads by name."""
-        fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.players["v"].network
-        texts = [batch.tokens, batch.wrong] if phase.loss.matching else [batch.tokens]
-        return verdict_terms(heads(batch.hr, texts), heads(fake, texts), self.vision.exit_weights(), batch.is_wrong)
+        fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.trained_networks["v"].network
+        texts = [batch.tokens, batch.mismatched] if phase.loss.matching else [batch.tokens]
+        return verdict_terms(
+            heads(batch.hr, texts), heads(fake, texts), self.vision.exit_weights(), batch.is_mismatched
+        )
 
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
         """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
-        return reductions(hr, self.config.discriminator.num_levels)
+        return downsampled_pyramid(hr, self.config.discriminator.num_levels)
 
     def fake_pyramid(self, batch: Batch) -> list[Tensor]:
         """The trained generator's pyramid, in fp32."""
         with self.autocast():
-            return [image.float() for image in self.synthesize(self.players["g"].network, batch)]
+            return [image.float() for image in self.synthesize(self.trained_networks["g"].network, batch)]
 
     @torch.no_grad()
     def detached_pyramid(self, batch: Batch, pyramid: list[Tensor] | None) -> list[Tensor]:
@@ -279,20 +281,20 @@ class Game:
         return torch.autocast(self.device.type, torch.bfloat16, enabled and self.train.precision == "bf16")
 
 
-def reductions(hr: Tensor, count: int) -> list[Tensor]:
+def downsampled_pyramid(hr: Tensor, count: int) -> list[Tensor]:
     """hr: [B, 3, H, W] -> antialiased reductions [B, 3, H / 2^(count - 1), ...], ..., a copy of hr"""
-    return [hr.clone() if i == 0 else reduce(hr, 2**i) for i in reversed(range(count))]
+    return [hr.clone() if i == 0 else downsample_bicubic(hr, 2**i) for i in reversed(range(count))]
 
 
 def verdict_terms(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_wrong: Tensor
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
 ) -> dict[str, Tensor]:
     """What a discriminator is to learn from its own logits.
 
-    real, fake: the logit maps with the right captions and, for the matching loss, those with wrong ones
+    real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
     weights:    one per map
-    is_wrong:   [B] bool  False where the other caption is the same
+    is_mismatched:   [B] bool  False where the other caption is the same
     """
-    right = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
-    wrong = [losses.matching(maps, weights, is_wrong) for maps in (*real[1:], *fake[1:])]
-    return {"adversarial": right} | ({"matching": torch.stack(wrong).sum()} if wrong else {})
+    matched = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
+    mismatched = [losses.matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]
+    return {"adversarial": matched} | ({"matching": torch.stack(mismatched).sum()} if mismatched else {})

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gigasr.data.captions import Sample, derangement
+from gigasr.data.captions import Sample, shuffle_captions
 from gigasr.evaluation.image_sets import load_square
-from gigasr.evaluation.low_res import Kind
+from gigasr.evaluation.low_res import LowResKind
 from gigasr.files.images import read_image
 from gigasr.files.picture import on_white
 from gigasr.metrics import LPIPS_SIDE, crop_to_multiple
@@ -23,11 +23,11 @@ Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalSettings:
     """What all models get, and where they run."""
 
     scale: int = 8
-    low_res: Kind = "bicubic"
+    low_res: LowResKind = "bicubic"
     prompts: Prompts = "right"
     square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
     detail: float = 1.0  # of the networks
@@ -36,40 +36,40 @@ class Protocol:
     precision: str = "auto"
 
 
-def find_usable(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, Sample]:
-    """The samples whose images can be judged; each of the others is warned about, and none left is a ValueError."""
+def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, Sample]:
+    """The samples whose images can be evaluated; each of the others is warned about, and none left is a ValueError."""
     usable = {}
     for name, sample in samples.items():
         try:
-            load_truth(sample.path, protocol)
+            load_truth(sample.path, settings)
         except (ValueError, OSError) as error:
             logger.warning("left out: %s", error)
         else:
             usable[name] = sample
     if not usable:
-        raise ValueError("data: expected images that can be judged, got none; see the reasons above")
+        raise ValueError("data: expected images that can be evaluated, got none; see the reasons above")
     return usable
 
 
-def load_truth(path: Path, protocol: Protocol) -> Tensor:
+def load_truth(path: Path, settings: EvalSettings) -> Tensor:
     """The high-res image, a multiple of the scale, what is transparent white: [3, H, W] in [0, 1]
 
-    Raises ValueError where it can't be read or is too small for the figures.
+    Raises ValueError where it can't be read or is too small for the metrics.
     """
-    image = on_white(read_image(path)).rgb if protocol.square is None else load_square(path, protocol.square)
-    truth, least = crop_to_multiple(image, protocol.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * protocol.scale)
+    image = on_white(read_image(path)).rgb if settings.square is None else load_square(path, settings.square)
+    truth, least = crop_to_multiple(image, settings.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * settings.scale)
     if min(truth.shape[1:]) < least:
         raise ValueError(f"{path}: expected sides of at least {least} px, got {truth.shape[2]}x{truth.shape[1]}")
     return truth
 
 
-def choose_prompts(samples: Mapping[str, Sample], protocol: Protocol) -> dict[str, str]:
+def choose_prompts(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, str]:
     """The prompt of every image."""
     captions = [sample.captions[0] for sample in samples.values()]
-    if protocol.prompts == "none":
+    if settings.prompts == "none":
         captions = [""] * len(captions)
-    elif protocol.prompts == "wrong":
-        order = derangement(captions, torch.Generator().manual_seed(protocol.seed)).tolist()
+    elif settings.prompts == "wrong":
+        order = shuffle_captions(captions, torch.Generator().manual_seed(settings.seed)).tolist()
         if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
             raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
         captions = [captions[i] for i in order]

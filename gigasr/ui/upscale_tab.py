@@ -1,4 +1,4 @@
-"""The page's first tab: a picture and how to enlarge it, before and after, the file."""
+"""The page's first tab: a picture and how to upscale it, before and after, the file."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_image
 from gigasr.folders.worker import Settings
 from gigasr.sizes import fit_size, target_size
-from gigasr.ui.enlarger import Enlarger
 from gigasr.ui.jobs import Jobs, Notify
 from gigasr.ui.parts import (
     ONE_AT_A_TIME,
@@ -22,6 +21,7 @@ from gigasr.ui.parts import (
     preview,
     preview_large,
 )
+from gigasr.ui.upscaler import Upscaler
 
 THUMBNAIL = 480  # px; longest side of the input's picture
 FORMATS = ("png", "tif", "webp", "jpg", "avif", "gif")
@@ -29,13 +29,13 @@ PRESETS = {"2×": (2, ""), "4×": (4, ""), "8×": (8, ""), "16×": (16, ""), "4k
 Answer = tuple[tuple[str, str], str, str]  # files of before and after, facts in words, the file in full quality
 
 
-def add_enlarge_tab(enlarger: Enlarger, jobs: Jobs) -> tuple[Any, Any]:
+def add_upscale_tab(upscaler: Upscaler, jobs: Jobs) -> tuple[Any, Any]:
     """Add the controls and the endpoint /upscale; returns its event and the button that stops it."""
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
-            inputs = add_controls(enlarger.models)
-            button, cancel = add_buttons("Enlarge")
+            inputs = add_upscale_controls(upscaler.models)
+            button, cancel = add_buttons("Upscale")
         with gr.Column(scale=3):
             slider = gr.ImageSlider(
                 label="Before and after", interactive=False, type="filepath", max_height=720, buttons=["fullscreen"]
@@ -44,18 +44,18 @@ def add_enlarge_tab(enlarger: Enlarger, jobs: Jobs) -> tuple[Any, Any]:
             result = gr.File(label="Result in full quality", interactive=False, visible=False)
     starts, outputs = [button.click, inputs[1].submit], [slider, facts, result]
     shown = {"show_progress_on": slider, "scroll_to_output": True}
-    event = gr.on(starts, make_upscale(enlarger, jobs), inputs, outputs, api_name="upscale", **shown, **ONE_AT_A_TIME)
+    event = gr.on(starts, make_upscale(upscaler, jobs), inputs, outputs, api_name="upscale", **shown, **ONE_AT_A_TIME)
     event.success(lambda: gr.File(visible=True), None, result, **PRIVATE)
     return event, cancel
 
 
-def add_controls(models: list[str]) -> list[Any]:
+def add_upscale_controls(models: list[str]) -> list[Any]:
     """Add what a user can say of the work; returns the inputs of /upscale, the prompt second."""
     gr = import_gradio()
     upload = gr.File(label="Picture", file_types=sorted(OUTPUT_FORMATS), height=130)
     thumbnail = gr.Image(label="Input", interactive=False, visible=False, height=220, buttons=[])
     prompt = gr.Textbox("", label="Prompt", placeholder="what the picture shows; may stay empty", max_lines=4)
-    preset = gr.Radio(list(PRESETS), value="8×", label="Enlarge", elem_classes="presets")
+    preset = gr.Radio(list(PRESETS), value="8×", label="Upscale", elem_classes="presets")
     with gr.Row():
         scale = gr.Slider(1, 64, 8, step=0.5, label="Factor")
         size = gr.Textbox("", label="or size", placeholder="4k, or 3840x2160", max_lines=1)
@@ -72,7 +72,7 @@ def add_controls(models: list[str]) -> list[Any]:
     return [upload, prompt, scale, size, model, seed, fidelity, suffix, detail]
 
 
-def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
+def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
     """The endpoint; its name, arguments and docstring are the HTTP API's."""
     gr = import_gradio()
 
@@ -82,14 +82,14 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
         prompt: str = "",
         scale: float = 8,
         size: str = "",
-        model: str = enlarger.models[0],
+        model: str = upscaler.models[0],
         seed: int = 0,
         fidelity: float = 1.0,
         suffix: str = "png",
         detail: float = 1.0,
         progress: Any = gr.Progress(),  # noqa: B008 (gradio looks for this default)
     ) -> Answer:
-        """Enlarge a picture by a factor or, where one is given, to a size such as 4k or 3840x2160.
+        """Upscale a picture by a factor or, where one is given, to a size such as 4k or 3840x2160.
 
         Gives previews of before and after, a line about the result, and the result's file in full quality.
         """
@@ -102,7 +102,7 @@ def make_upscale(enlarger: Enlarger, jobs: Jobs) -> Callable[..., Any]:
             source = Path(image)
 
             def work(notify: Notify) -> Answer:
-                return answer(enlarger, source, given, prompt or "", suffix, notify)
+                return answer(upscaler, source, given, prompt or "", suffix, notify)
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))
 
@@ -131,12 +131,12 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
     return ""
 
 
-def answer(enlarger: Enlarger, source: Path, settings: Settings, prompt: str, suffix: str, notify: Notify) -> Answer:
+def answer(upscaler: Upscaler, source: Path, settings: Settings, prompt: str, suffix: str, notify: Notify) -> Answer:
     """What /upscale gives."""
     began = time.monotonic()
     with new_folder() as folder:
         target = folder / f"{source.stem}_{settings.size or f'{settings.scale:g}x'}.{suffix}"
-        work = enlarger.enlarge(source, target, settings, prompt, notify)
+        work = upscaler.upscale(source, target, settings, prompt, notify)
         height, width = work.size
         facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
         before = preview(read_image(source), min(PREVIEW, max(work.size)), folder / "preview.webp")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gigasr_base.pipeline import TextToImage
 
 # Everything that describe_set may say: what a picture says more than the one that would be made is another one's.
-NOTED = {
+METADATA_KEYS = {
     *("Software", "Prompt", "Seed", "Model", "Upsampler", "Truncation", "Style prompt", "Mix at", "To"),
     *("Frame", "Frames", "Fingerprint"),
 }
@@ -65,32 +65,32 @@ def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
     check_seed(options["seed"] + options["count"] - 1)
 
 
-def base_images(
-    painter: "TextToImage", prompt: str, options: dict[str, Any], progress: "Progress | None" = None
+def generate_images(
+    base_model: "TextToImage", prompt: str, options: dict[str, Any], progress: "Progress | None" = None
 ) -> "Iterator[tuple[Tensor, str, int]]":
     """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed.
 
-    progress: of the frames that lead to another prompt, which are all painted before the first one comes
+    progress: of the frames that lead to another prompt, which are all generated before the first one comes
     """
     first, truncation, to, style = (options[key] for key in ("seed", "truncation", "to", "style_prompt"))
     if to is not None:
-        frames = painter.interpolate(prompt, to, options["frames"], first, None, truncation, progress)
+        frames = base_model.interpolate(prompt, to, options["frames"], first, None, truncation, progress)
         for i, frame in enumerate(frames):
             yield frame, prompt if 2 * i < len(frames) else to, first
         return
     for seed in range(first, first + options["count"]):
         if style is None:
-            yield painter.generate([prompt], [seed], truncation)[0], prompt, seed
+            yield base_model.generate([prompt], [seed], truncation)[0], prompt, seed
         else:
-            yield painter.mix(prompt, style, [seed], options["mix_at"], truncation)[0], style, seed
+            yield base_model.mix(prompt, style, [seed], options["mix_at"], truncation)[0], style, seed
 
 
 def describe_set(
-    prompt: str, size: tuple[int, int], is_enlarged: bool, options: dict[str, Any], is_animated: bool = False
+    prompt: str, size: tuple[int, int], is_upscaled: bool, options: dict[str, Any], is_animated: bool = False
 ) -> list[dict[str, str]]:
     """The metadata of each file of a set, in the order of `plan_sets`."""
-    texts = describe(prompt, is_enlarged, options)
-    texts["Fingerprint"] = fingerprint(size, options["model"], options["upsampler"] if is_enlarged else None)
+    texts = describe_pictures(prompt, is_upscaled, options)
+    texts["Fingerprint"] = t2i_fingerprint(size, options["model"], options["upsampler"] if is_upscaled else None)
     first, count, frames = options["seed"], options["count"], options["frames"]
     if is_animated:
         return [texts | {"Frames": str(frames)}]
@@ -100,11 +100,11 @@ def describe_set(
     return [texts | {"Seed": seed} for seed in seeds]
 
 
-def describe(prompt: str, is_enlarged: bool, options: dict[str, Any]) -> dict[str, str]:
+def describe_pictures(prompt: str, is_upscaled: bool, options: dict[str, Any]) -> dict[str, str]:
     """What the pictures of a set have in common."""
     texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(options["seed"])}
     texts["Model"] = Path(options["model"]).name
-    if is_enlarged:
+    if is_upscaled:
         texts["Upsampler"] = Path(options["upsampler"]).name
     if options["truncation"] < 1:
         texts["Truncation"] = str(options["truncation"])
@@ -116,8 +116,8 @@ def describe(prompt: str, is_enlarged: bool, options: dict[str, Any]) -> dict[st
 
 
 @lru_cache(maxsize=16)  # of all prompts of a command, and of a page
-def fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
-    """The weights and the size as 16 hex digits, by which a picture is known that has been painted already."""
+def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
+    """The weights and the size as 16 hex digits, by which a picture is known that was generated before."""
     paths = [find_base(model), *([] if upsampler is None else [zoo.find(upsampler)])]
     key = json.dumps([size, *(hash_file(path) for path in paths)])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -126,5 +126,5 @@ def fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str
 def is_made(target: Path, texts: dict[str, str]) -> bool:
     """Tell by its own words whether a file is the picture that would be made."""
     with suppress(ValueError, OSError):  # it is no image, or isn't there
-        return texts == {name: text for name, text in read_metadata(target).items() if name in NOTED}
+        return texts == {name: text for name, text in read_metadata(target).items() if name in METADATA_KEYS}
     return False

@@ -1,4 +1,4 @@
-"""The page's second tab: a text, the pictures painted of it, the files."""
+"""The page's second tab: a text, the pictures generated from it, the files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +17,16 @@ from gigasr.ui.parts import (
 )
 
 IDEAS = ("a red apple, 3d style", "a cat face, flat style", "a rocket, noto style", "a pizza, flat twemoji style")
-Paint = Callable[[dict[str, Any], Path, Notify], list[Path]]  # options as of t2i, folder -> the pictures in it
+Generate = Callable[[dict[str, Any], Path, Notify], list[Path]]  # options as of t2i, folder -> the pictures in it
 
 
-def add_paint_tab(paint: Paint, jobs: Jobs) -> tuple[Any, Any]:
+def add_t2i_tab(generate: Generate, jobs: Jobs) -> tuple[Any, Any]:
     """Add the controls and the endpoint /paint; returns its event and the button that stops it."""
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
-            inputs = add_controls()
-            button, cancel = add_buttons("Paint")
+            inputs = add_t2i_controls()
+            button, cancel = add_buttons("Generate")
         with gr.Column(scale=3):
             gallery = gr.Gallery(
                 label="Pictures", columns=[2, 2, 4], height=600, object_fit="contain", interactive=False
@@ -34,12 +34,12 @@ def add_paint_tab(paint: Paint, jobs: Jobs) -> tuple[Any, Any]:
             files = gr.File(label="Files in full quality", file_count="multiple", interactive=False, visible=False)
     starts, outputs = [button.click, inputs[0].submit], [gallery, files]
     shown = {"show_progress_on": gallery, "scroll_to_output": True}
-    event = gr.on(starts, make_run(paint, jobs), inputs, outputs, api_name="paint", **shown, **ONE_AT_A_TIME)
+    event = gr.on(starts, make_endpoint(generate, jobs), inputs, outputs, api_name="paint", **shown, **ONE_AT_A_TIME)
     event.success(lambda: gr.File(visible=True), None, files, **PRIVATE)
     return event, cancel
 
 
-def add_controls() -> list[Any]:
+def add_t2i_controls() -> list[Any]:
     """Add what a user can say of the work; returns the inputs of /paint, the prompt first."""
     gr = import_gradio()
     prompt = gr.Textbox("", label="Prompt", placeholder=IDEAS[0], max_lines=4)
@@ -65,7 +65,7 @@ def add_controls() -> list[Any]:
     return [prompt, size, count, seed, truncation, style_prompt, mix_at, to, frames]
 
 
-def make_run(paint: Paint, jobs: Jobs) -> Callable[..., Any]:
+def make_endpoint(generate: Generate, jobs: Jobs) -> Callable[..., Any]:
     """The endpoint; its arguments and docstring are the HTTP API's."""
     gr = import_gradio()
 
@@ -82,13 +82,13 @@ def make_run(paint: Paint, jobs: Jobs) -> Callable[..., Any]:
         frames: int = 8,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[list[str], list[str]]:
-        """Paint a prompt, mixed with a style prompt or leading to another one where they are given.
+        """Generate images of a prompt, mixed with a style prompt or leading to another one where they are given.
 
         Gives previews, and the pictures' files in full quality.
         """
         with one_line_errors():
             if not (prompt or "").strip():
-                raise ValueError("prompt: expected what to paint, got nothing; describe the picture")
+                raise ValueError("prompt: expected what to generate, got nothing; describe the picture")
             options: dict[str, Any] = {"count": int(count), "seed": int(seed or 0), "truncation": truncation}
             options |= {"mix_at": int(mix_at or 16), "prompt": prompt, "size": str(size or 512), "frames": int(frames)}
             options |= {"style_prompt": (style_prompt or "").strip() or None, "to": (to or "").strip() or None}
@@ -99,7 +99,7 @@ def make_run(paint: Paint, jobs: Jobs) -> Callable[..., Any]:
 
             def work(notify: Notify) -> tuple[list[str], list[str]]:
                 with new_folder() as folder:
-                    paths = paint(options, folder, notify)
+                    paths = generate(options, folder, notify)
                     return [preview_large(path, folder) for path in paths], [str(path) for path in paths]
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))

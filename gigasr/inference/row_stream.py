@@ -15,11 +15,11 @@ BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it h
 CUBIC = -0.5  # the cubic's parameter, as in PIL and in torch's antialiased bicubic
 
 
-class Rows:
+class RowStream:
     """An image that comes as strips from top to bottom, held no longer than it is needed.
 
     It is read by ranges of rows that never go back, or iterated over. Readers that stand at different rows each take a
-    `fork`: a strip is let go when the last of them is past it.
+    `tee`: a strip is let go when the last of them is past it.
     """
 
     def __init__(self, size: tuple[int, int], strips: Iterable[Tensor]) -> None:
@@ -30,20 +30,20 @@ class Rows:
         self._top = self._bottom = 0  # of what is held
 
     @classmethod
-    def of(cls, image: Tensor) -> "Rows":
+    def from_tensor(cls, image: Tensor) -> "RowStream":
         """The rows of an image [B, C, H, W] that is there as a whole."""
         return cls((image.shape[2], image.shape[3]), [image])
 
-    def fork(self) -> "Rows":
+    def tee(self) -> "RowStream":
         """One more reader of the same rows, from the same row on."""
-        fork = copy.copy(self)
-        fork._held = self._held.copy()
-        self._readers.add(fork)
-        return fork
+        tee = copy.copy(self)
+        tee._held = self._held.copy()
+        self._readers.add(tee)
+        return tee
 
     def __iter__(self) -> Iterator[Tensor]:
         """Strips of all that hasn't been let go, as they come."""
-        while self._held or self._pull():
+        while self._held or self._fetch():
             strip = self._held.popleft()
             self._top += strip.shape[2]
             yield strip
@@ -56,10 +56,10 @@ class Rows:
                 f"rows: expected a range in {self._top}..{self.size[0]}, got {top}..{bottom}; never go back"
             )
         while self._bottom < bottom:
-            self._let_go(top)
-            if not self._pull():
+            self._evict(top)
+            if not self._fetch():
                 raise ValueError(f"strips: expected {self.size[0]} rows, got {self._bottom}; give the whole image")
-        self._let_go(top)
+        self._evict(top)
         parts, first = [], self._top
         for strip in self._held:
             start, stop = max(top - first, 0), min(bottom - first, strip.shape[2])
@@ -68,7 +68,7 @@ class Rows:
             first += strip.shape[2]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    def _pull(self) -> bool:
+    def _fetch(self) -> bool:
         strip = next(self._strips, None)
         if strip is None:
             return False
@@ -77,7 +77,7 @@ class Rows:
             reader._bottom += strip.shape[2]
         return True
 
-    def _let_go(self, top: int) -> None:
+    def _evict(self, top: int) -> None:
         """Forget what lies above a row; a small rest of a strip is copied, as a view would hold all of it."""
         while self._held and self._top + self._held[0].shape[2] <= top:
             self._top += self._held.popleft().shape[2]
@@ -86,7 +86,7 @@ class Rows:
             self._top = top
 
 
-def resize_rows(source: Rows, size: tuple[int, int]) -> Rows:
+def resize_rows(source: RowStream, size: tuple[int, int]) -> RowStream:
     """Resize an image strip by strip, antialiased bicubic: equal to `F.interpolate` of the whole, to rounding.
 
     source:  [B, C, H, W]
@@ -96,8 +96,8 @@ def resize_rows(source: Rows, size: tuple[int, int]) -> Rows:
     if source.size == size:
         return source
     if source.size[1] != size[1]:
-        source = Rows((source.size[0], size[1]), (_resize_width(strip, size[1]) for strip in source))
-    return source if source.size == size else Rows(size, _resize_height(source, size[0]))
+        source = RowStream((source.size[0], size[1]), (_resize_width(strip, size[1]) for strip in source))
+    return source if source.size == size else RowStream(size, _resize_height(source, size[0]))
 
 
 def _resize_width(strip: Tensor, width: int) -> Tensor:
@@ -109,7 +109,7 @@ def block_rows(width: int) -> int:
     return max(LEAST_BLOCK_ROWS, min(BLOCK_ROWS, BLOCK_PIXELS // width))
 
 
-def _resize_height(source: Rows, height: int) -> Iterator[Tensor]:
+def _resize_height(source: RowStream, height: int) -> Iterator[Tensor]:
     rows_at_a_time = block_rows(source.size[1])
     for top in range(0, height, rows_at_a_time):
         first, weights = cubic_weights(source.size[0], height, top, min(top + rows_at_a_time, height))

@@ -1,9 +1,9 @@
-"""Figures of painted icons, at values known beforehand."""
+"""Metrics of generated icons, at values known beforehand."""
 
 import pytest
 import torch
 
-from gigasr_base.figures import hit_rate, largest_jump, nearest, overlap, silhouette
+from gigasr_base.metrics import hit_rate, largest_jump, nearest, overlap, silhouette
 
 
 def test_the_nearest_is_the_query_itself_and_scale_does_not_matter() -> None:

@@ -8,14 +8,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.loader import LoadedBatch
+from gigasr.training.adversarial import AdversarialTask, Batch, Rngs, downsampled_pyramid
 from gigasr.training.distributed import gather
-from gigasr.training.game import Batch, Game, Rngs, reductions
 from gigasr.training.losses import per_sample
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 
 
-class BaseGame(Game):
+class BaseAdversarialTask(AdversarialTask):
     """Game whose generator sees no low-res image."""
 
     kind = "base"
@@ -53,7 +53,7 @@ class BaseGame(Game):
             return network(batch.z, batch.tokens, batch.hr.shape[-1])
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
-        """Update all players, and the mean of w by the w of the whole batch."""
+        """Update all networks, and the mean of w by the w of the whole batch."""
         log = super().step(batch, phase, number, decay)
         w, _ = gather(self.generator.take_w()[None])
         self.generator.move_w_mean(w.mean(dim=0))
@@ -61,23 +61,25 @@ class BaseGame(Game):
 
     def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Every level with the captioned image, reduced to its size."""
-        return list(zip(pyramid, reductions(batch.hr, len(pyramid)), strict=True))
+        return list(zip(pyramid, downsampled_pyramid(batch.hr, len(pyramid)), strict=True))
 
     @torch.no_grad()
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """PSNR to the captioned image; how often the discriminator prefers the right caption to a wrong one.
+    def metrics(self, batch: Batch) -> dict[str, float]:
+        """PSNR to the captioned image; how often the discriminator prefers an image's own caption to a mismatched one.
 
         The latter on real and on generated images, where the phase trains all levels.
         """
-        figures = super().figures(batch)
+        metrics = super().metrics(batch)
         if batch.hr.shape[-1] < self.config.generator.size:
-            return figures
+            return metrics
         pyramids = {"real": self.real_pyramid(batch.hr), "fake": self.synthesize(self.generator_ema, batch)}
         for name, pyramid in pyramids.items():
-            right, wrong = (self.scores(maps) for maps in self.discriminator(pyramid, [batch.tokens, batch.wrong]))
-            preferred = (right > wrong)[batch.is_wrong].float()
-            figures[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
-        return figures
+            matched, mismatched = (
+                self.scores(maps) for maps in self.discriminator(pyramid, [batch.tokens, batch.mismatched])
+            )
+            preferred = (matched > mismatched)[batch.is_mismatched].float()
+            metrics[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
+        return metrics
 
     def scores(self, maps: Sequence[Tensor]) -> Tensor:
         """maps: of every exit, [levels * B, 1, H, W], levels as in the exits -> [B] their weighted sum"""

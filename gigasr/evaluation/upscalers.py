@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gigasr.evaluation.protocol import Protocol
+from gigasr.evaluation.settings import EvalSettings
 from gigasr.files.formats import is_image_file
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture, on_white
@@ -19,29 +19,31 @@ from gigasr.models.zoo import bundled, find
 from gigasr.pipeline import SuperResolver
 from gigasr.pixels import to_uint8
 
-FILTERS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
-Enlarge = Callable[[str, Tensor, str], Tensor]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
+INTERPOLATIONS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
+UpscaleFunction = Callable[
+    [str, Tensor, str], Tensor
+]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
 
 
-def load_enlarger(model: str, protocol: Protocol) -> Enlarge:
+def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
     """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
 
     A folder of the name of a bundled model or an interpolation is meant by ./NAME; one with weights is a model.
     """
-    if is_results(model):
+    if is_result_folder(model):
         return partial(read_result, Path(model))
-    if model in FILTERS:
-        return lambda name, low_res, prompt: interpolate(low_res, protocol.scale, FILTERS[model])
-    resolver = SuperResolver.from_pretrained(model, protocol.device, protocol.precision)
-    scale, seed, detail = protocol.scale, protocol.seed, protocol.detail
+    if model in INTERPOLATIONS:
+        return lambda name, low_res, prompt: interpolate(low_res, settings.scale, INTERPOLATIONS[model])
+    resolver = SuperResolver.from_pretrained(model, settings.device, settings.precision)
+    scale, seed, detail = settings.scale, settings.seed, settings.detail
     upscale = partial(resolver.upscale, scale=scale, seed=seed, detail=detail)
     return lambda name, low_res, prompt: upscale(Picture(low_res), prompt).rgb
 
 
-def is_results(model: str) -> bool:
+def is_result_folder(model: str) -> bool:
     """Tell whether a name means a folder of results, and not of a model, beside which a training leaves samples."""
     folder = Path(model)
-    if model in (*FILTERS, *bundled()):
+    if model in (*INTERPOLATIONS, *bundled()):
         return False
     is_model = folder.is_dir() and weights_among(path.name for path in folder.iterdir())
     return not is_model and any(is_image_file(path) for path in folder.rglob("*"))
@@ -69,21 +71,21 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
     from PIL import Image
 
     image = Image.fromarray(to_uint8(low_res).permute(1, 2, 0).numpy())
-    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
-    return torch.from_numpy(np.asarray(enlarged).copy()).permute(2, 0, 1) / 255
+    upscaled = image.resize((image.width * scale, image.height * scale), Image.Resampling[name])
+    return torch.from_numpy(np.asarray(upscaled).copy()).permute(2, 0, 1) / 255
 
 
 def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
     """Raise ValueError for a model or a result that is not there, before the first model has taken its time."""
     for model in models:
-        if is_results(model):
+        if is_result_folder(model):
             for name in samples:
                 find_result(Path(model), name)
-        elif model not in FILTERS:
+        elif model not in INTERPOLATIONS:
             find(model)
 
 
-def short_names(models: Sequence[str]) -> dict[str, str]:
+def unique_labels(models: Sequence[str]) -> dict[str, str]:
     """A folder name for each model: its own, after those of the folders above it as far as that tells them apart.
 
     Its ending is part of it where that alone does.

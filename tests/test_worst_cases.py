@@ -2,7 +2,7 @@
 
 import torch
 
-from gigasr.evaluation.cases import SIDE, Worst, worst_corner
+from gigasr.evaluation.worst_cases import SIDE, WorstCases, worst_corner
 
 
 def test_the_crop_lies_where_the_error_is_largest() -> None:
@@ -15,11 +15,11 @@ def test_the_crop_lies_where_the_error_is_largest() -> None:
 
 
 def test_only_the_worst_are_kept_and_the_first_model_decides() -> None:
-    worst, truth = Worst(2), torch.zeros(3, 8, 8)
+    worst, truth = WorstCases(2), torch.zeros(3, 8, 8)
     pictures = (truth, truth, truth)
     for model, distances in (("a", {"x": 0.1, "y": 0.3, "z": 0.2}), ("b", {"x": 0.9, "y": 0.1, "z": 0.1})):
         for image, distance in distances.items():
-            worst.offer(model, "input", image, "", {"lpips": distance}, pictures)
+            worst.update(model, "input", image, "", {"lpips": distance}, pictures)
     assert [(case.image, list(case.crops)) for case in worst.cases.values()] == [
         (image, ["input", "truth", "a", "b"]) for image in ("y", "z")
     ]

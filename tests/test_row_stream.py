@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gigasr.inference.rows import Rows, resize_rows
+from gigasr.inference.row_stream import RowStream, resize_rows
 
 
 def image(height: int, width: int) -> Tensor:
     return torch.rand(1, 2, height, width, generator=torch.Generator().manual_seed(height))
 
 
-def strips(x: Tensor, height: int) -> Rows:
-    return Rows((x.shape[2], x.shape[3]), x.split(height, dim=2))
+def strips(x: Tensor, height: int) -> RowStream:
+    return RowStream((x.shape[2], x.shape[3]), x.split(height, dim=2))
 
 
 @pytest.mark.parametrize("height", [1, 3, 7, 50])
@@ -35,7 +35,7 @@ def test_going_back_and_beyond_the_end_are_errors() -> None:
     with pytest.raises(ValueError, match=r"rows: expected a range in 20\.\.50, got 20\.\.51"):
         rows.read(20, 51)
     with pytest.raises(ValueError, match="strips: expected 9 rows, got 8"):
-        Rows((9, 4), [image(8, 4)]).read(0, 9)
+        RowStream((9, 4), [image(8, 4)]).read(0, 9)
 
 
 def test_strips_are_taken_when_needed_and_let_go_when_all_readers_are_past_them() -> None:
@@ -48,8 +48,8 @@ def test_strips_are_taken_when_needed_and_let_go_when_all_readers_are_past_them(
             yield strip
             del strip
 
-    first = Rows((40, 3), source())
-    second = first.fork()
+    first = RowStream((40, 3), source())
+    second = first.tee()
     first.read(18, 20)
     assert len(taken) == 5
     assert all(strip() is not None for strip in taken[:4])

@@ -1,4 +1,4 @@
-"""Local networks on patches, each read with the halo on which it depends: the same result for every way of cutting."""
+"""Local networks on tiles, each read with the halo on which it depends: the same result for every way of cutting."""
 
 import logging
 import math
@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gigasr.inference.devices import Place, attempt, spread
-from gigasr.inference.rows import Rows
-from gigasr.inference.tiling import Margin, blank, pad_to_multiple, plan_strips
+from gigasr.inference.devices import ExecutionPlan, attempt, spread
+from gigasr.inference.row_stream import RowStream
+from gigasr.inference.tiling import Margin, blank, pad_to_multiple, plan_intervals
 
 logger = logging.getLogger(__name__)
 
 
-class Patch(NamedTuple):
+class ExactTile(NamedTuple):
     """A part of the images that a network takes, margin included."""
 
     inputs: tuple[Tensor, ...]  # [1, C, H, W], H and W the same
@@ -29,7 +29,7 @@ class Patch(NamedTuple):
         height, width = self.inputs[0].shape[2:]
         return height - top - bottom, width - left - right
 
-    def halves(self, halo: int, align: int) -> tuple["Patch", "Patch", int]:
+    def halves(self, halo: int, align: int) -> tuple["ExactTile", "ExactTile", int]:
         """Cut the longer side in two, at a multiple of align, than which it is longer; the third is the dimension."""
         dim = 2 if self.size[0] >= self.size[1] else 3
         before, after = self.margin[2 * dim - 4 : 2 * dim - 2]
@@ -40,45 +40,45 @@ class Patch(NamedTuple):
         first[2 * dim - 3], second[2 * dim - 4] = stop - cut, cut - start
         return self.narrow(dim, 0, stop, Margin(*first)), self.narrow(dim, start, length, Margin(*second)), dim
 
-    def narrow(self, dim: int, start: int, stop: int, margin: Margin) -> "Patch":
-        """The part [start, stop) of one dimension, px from the patch's edge."""
-        return Patch(tuple(x.narrow(dim, start, stop - start) for x in self.inputs), margin)
+    def narrow(self, dim: int, start: int, stop: int, margin: Margin) -> "ExactTile":
+        """The part [start, stop) of one dimension, px from the tile's edge."""
+        return ExactTile(tuple(x.narrow(dim, start, stop - start) for x in self.inputs), margin)
 
 
-class Reach(NamedTuple):
-    """How far a local network looks, and where it may be cut."""
+class ReceptiveField(NamedTuple):
+    """Receptive field of a local network, and where its input may be cut."""
 
     halo: int  # px around a part of the image on which its result depends
-    align: int = 1  # px; patches begin at multiples of it
+    align: int = 1  # px; tiles begin at multiples of it
     multiple: int = 1  # px; the network takes sides that are multiples of it
 
 
-class PatchEngine:
-    """A local network, run on patches from left to right and from top to bottom."""
+class ExactTileEngine:
+    """A local network, run on tiles from left to right and from top to bottom."""
 
     def __init__(
         self,
         networks: Mapping[torch.device, Callable[..., Tensor]],
         scale: int,
-        reach: Reach,
+        receptive_field: ReceptiveField,
         pixels: int,
         cut: Callable[[tuple[int, int], int], tuple[int, int]],
-        place: Place,
+        execution: ExecutionPlan,
     ) -> None:
         """
-        networks: on each of the place's devices, images [1, C, H, W] and a Margin -> [1, C', H' * scale, W' * scale],
+        networks: on each of the plan's devices, images [1, C, H, W] and a Margin -> [1, C', H' * scale, W' * scale],
                   where H' and W' are without the margin
-        pixels:   most that a patch may have without its margin
-        cut:      (height, width) of the image and `pixels`, as far as memory suffices -> those of a patch at most
+        pixels:   most that a tile may have without its margin
+        cut:      (height, width) of the image and `pixels`, as far as memory suffices -> those of a tile at most
         """
-        self.networks, self.scale, self.reach, self.place = networks, scale, reach, place
+        self.networks, self.scale, self.receptive_field, self.execution = networks, scale, receptive_field, execution
         self.pixels, self.cut = pixels, cut
 
-    def strips(self, *images: Rows) -> Iterator[Tensor]:
+    def strips(self, *images: RowStream) -> Iterator[Tensor]:
         """images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom"""
         width, left = images[0].size[1] * self.scale, 0
         strip: Tensor | None = None
-        for y in spread(self.run, self.patches(*images), self.place.devices):
+        for y in spread(self.run, self.tiles(*images), self.execution.devices):
             right = left + y.shape[3]
             if y.shape[3] == width:
                 strip = y
@@ -91,43 +91,43 @@ class PatchEngine:
                 yield strip
                 strip = None
 
-    def patches(self, *images: Rows) -> Iterator[Patch]:
-        """Cut the images into strips, and these into patches from left to right."""
+    def tiles(self, *images: RowStream) -> Iterator[ExactTile]:
+        """Cut the images into strips, and these into tiles from left to right."""
         height, width = images[0].size
-        halo, align, _ = self.reach
+        halo, align, _ = self.receptive_field
         top = 0
         while top < height:
             rows, columns = self.cut((height, width), self.pixels)
             bottom = min(top + rows, height)
             first, last = max(top - halo, 0), min(bottom + halo, height)
             band = tuple(image.read(first, last) for image in images)
-            for left, right, start, stop in plan_strips(width, columns, halo, align):
+            for left, right, start, stop in plan_intervals(width, columns, halo, align):
                 margin = Margin(top - first, last - bottom, left - start, stop - right)
-                yield Patch(band, margin).narrow(3, start, stop, margin)
+                yield ExactTile(band, margin).narrow(3, start, stop, margin)
             del band  # or it lives while the next rows of the images are made
             top = bottom
 
-    def run(self, patch: Patch, device: torch.device) -> Tensor:
-        """One patch, in halves where memory doesn't suffice -> [1, C', height * scale, width * scale]"""
-        pixels, halo, align = math.prod(patch.size), self.reach.halo, self.reach.align
-        is_least = max(patch.size) <= align
-        if is_least or pixels <= self.pixels:
-            y = attempt(partial(self.run_whole, patch, device))
+    def run(self, tile: ExactTile, device: torch.device) -> Tensor:
+        """One tile, in halves where memory doesn't suffice -> [1, C', height * scale, width * scale]"""
+        pixels, halo, align = math.prod(tile.size), self.receptive_field.halo, self.receptive_field.align
+        is_minimal = max(tile.size) <= align
+        if is_minimal or pixels <= self.pixels:
+            y = attempt(partial(self.run_whole, tile, device))
             if y is not None:
                 return y
-            if is_least:
+            if is_minimal:
                 raise RuntimeError(f"memory: expected room for {align} px and a halo of {halo}, got none; free some")
             if pixels // 2 < self.pixels:
                 self.pixels = pixels // 2
-                logger.warning("memory is short: going on with patches of %d px", self.pixels)
-        first, second, dim = patch.halves(halo, align)
+                logger.warning("memory is short: going on with tiles of %d px", self.pixels)
+        first, second, dim = tile.halves(halo, align)
         return torch.cat([self.run(first, device), self.run(second, device)], dim=dim)
 
-    def run_whole(self, patch: Patch, device: torch.device) -> Tensor:
-        """One patch at once, padded to what the network takes."""
-        height, width = (side * self.scale for side in patch.size)
-        images = [pad_to_multiple(x.to(device), self.reach.multiple) for x in patch.inputs]
-        below, beside = (a - b for a, b in zip(images[0].shape[2:], patch.inputs[0].shape[2:], strict=True))
-        top, bottom, left, right = patch.margin
+    def run_whole(self, tile: ExactTile, device: torch.device) -> Tensor:
+        """One tile at once, padded to what the network takes."""
+        height, width = (side * self.scale for side in tile.size)
+        images = [pad_to_multiple(x.to(device), self.receptive_field.multiple) for x in tile.inputs]
+        below, beside = (a - b for a, b in zip(images[0].shape[2:], tile.inputs[0].shape[2:], strict=True))
+        top, bottom, left, right = tile.margin
         margin = Margin(top, bottom + below if bottom else 0, left, right + beside if right else 0)
-        return self.networks[device](*images, margin)[:, :, :height, :width].to(self.place.home)
+        return self.networks[device](*images, margin)[:, :, :height, :width].to(self.execution.main_device)

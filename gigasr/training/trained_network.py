@@ -1,4 +1,4 @@
-"""A network in training: the module, what is called in its place, its optimiser and its steps."""
+"""A network in training: the module, its replicas, its optimiser and its steps."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +26,8 @@ B = TypeVar("B")
 N = TypeVar("N", bound=nn.Module)
 
 
-class Player:
-    """One side of the game. Its name is the prefix of its terms in the log: g, d or v."""
+class TrainedNetwork:
+    """A module in training with its optimiser. Its name prefixes its terms in the log: g, d or v."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, keep: float) -> None:
+def update_ema(average: nn.Module, module: nn.Module, keep: float) -> None:
     """Move the averaged parameters towards the trained ones; buffers are copied."""
     if isinstance(average, FSDPModule):
         average.reshard()  # a forward pass without a backward one leaves its own parameters whole
