@@ -119,8 +119,3 @@ def even_shares(steps: Tensor, count: int) -> list[float]:
     gone = F.pad(steps.double().cumsum(dim=0) / total, (1, 0))
     shares = np.interp(np.linspace(0, 1, count), gone.numpy(), np.linspace(0, 1, len(gone)))
     return [float(share) for share in shares]
-
-
-def shift(w: Tensor, plus: Tensor, minus: Tensor, strength: float = 1.0) -> Tensor:
-    """Move w by the difference of two others: [B, w_dim] each -> [B, w_dim]"""
-    return w + strength * (plus - minus)

@@ -14,7 +14,7 @@ from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import target_size
 from gigasr_base.generator import Condition, Generator
-from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, slerp, truncate
 from gigasr_base.metrics import frame_steps
 from gigasr_base.zoo import DEFAULT, load_base
 
@@ -111,6 +111,7 @@ class TextToImage:
         steps = frame_steps(generate_frames([i / (num_frames - 1) for i in range(num_frames)], num_done=0))
         return generate_frames(even_shares(steps, num_frames), num_done=num_frames)
 
+<<<<<<< HEAD
     @torch.no_grad()
     def shift(
         self, prompt: str, plus: str, minus: str, seeds: Sequence[int], strength: float = 1.0, truncation: float = 1.0
@@ -123,6 +124,8 @@ class TextToImage:
             images.append(self.synthesize(self.everywhere(Condition(w, start.text))))
         return torch.cat(images)
 
+=======
+>>>>>>> w25c
     def check_mix(self, mix_at: int) -> None:
         """Raise ValueError for a size in px that no level has or exceeds."""
         if not 1 <= mix_at <= self.size:

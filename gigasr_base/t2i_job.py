@@ -55,7 +55,9 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
         folder, stems, suffix = output.parent, [output.stem], output.suffix
     if number == 1:
         return [[folder / f"{stem}{suffix}"] for stem in stems]
-    labels = [f"{i:0{max(2, len(str(number)))}d}" for i in range(1, number + 1)] + ["sheet"] * has_sheet
+    labels = [f"{i:0{max(2, len(str(number)))}d}" for i in range(1, number + 1)]
+    if has_sheet:
+        labels.append("sheet")
     return [[folder / f"{stem}_{label}{suffix}" for label in labels] for stem in stems]
 
 
@@ -96,7 +98,9 @@ def describe_set(
         return [texts | {"Frames": str(frames)}]
     if options["to"] is not None:
         return [texts | {"Frame": f"{i} of {frames}"} for i in range(1, frames + 1)]
-    seeds = [str(seed) for seed in range(first, first + count)] + [f"{first}-{first + count - 1}"] * (count > 1)
+    seeds = [str(seed) for seed in range(first, first + count)]
+    if count > 1:
+        seeds.append(f"{first}-{first + count - 1}")  # of the sheet
     return [texts | {"Seed": seed} for seed in seeds]
 
 

@@ -149,13 +149,6 @@ def test_between_equal_ends_nothing_moves(base_model: TextToImage) -> None:
     torch.testing.assert_close(frames, frames[:1].expand(3, -1, -1, -1), atol=1e-5, rtol=0)
 
 
-def test_a_shift_by_nothing_changes_nothing(base_model: TextToImage) -> None:
-    plain = base_model.generate([A], [1])
-    torch.testing.assert_close(base_model.shift(A, B, B, [1]), plain, atol=1e-5, rtol=0)
-    torch.testing.assert_close(base_model.shift(A, B, A, [1], strength=0), plain, atol=1e-5, rtol=0)
-    assert differ(base_model.shift(A, B, A, [1]), plain)
-
-
 # sizes
 
 
@@ -183,12 +176,11 @@ def test_lists_that_do_not_pair_are_one_clear_error(base_model: TextToImage) -> 
     for prompts, seeds, message in (
         (A, [0], "prompts: expected a list of one or more, got 'a red apple'"),
         ([], [], r"prompts: expected a list of one or more, got \[\]"),
+        ([A], [], r"seeds: expected a list of one or more, got \[\]"),
         ([A, B], [0], "prompts and seeds: expected as many of each, got 2 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             base_model.generate(prompts, seeds)
-    with pytest.raises(ValueError, match="seeds: expected a list of one or more"):
-        base_model.shift(A, B, A, [])
     assert torch.equal(base_model.generate([A], np.arange(1)), base_model.generate([A], [0]))  # type: ignore[arg-type]
 
 

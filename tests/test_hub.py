@@ -1,6 +1,5 @@
-"""The Hugging Face Hub as gigasr uses it, against a server on this machine: what is asked for, said, kept and sent."""
+"""The Hugging Face Hub as gigasr uses it, against a server on this machine: what is asked for, said and kept."""
 
-import base64
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gigasr.models.hub import HubName, choose_weights, push
+from gigasr.models.hub import HubName, choose_weights
 from gigasr.models.zoo import convert, find
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +24,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.commits = files, [], []
+        self.files, self.asked = files, []
         self.address = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -52,19 +51,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send(404, b"{}", {"X-Error-Code": missing})
 
     do_HEAD = do_GET  # noqa: N815
-
-    def do_POST(self) -> None:  # noqa: N802
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = urlsplit(self.path).path
-        self.server.asked.append(f"POST {path}")
-        if path.endswith("/preupload/main"):
-            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(body)["files"]]
-            self.answer({"files": [each | {"shouldIgnore": False} for each in files]})
-        elif path.endswith("/commit/main"):
-            self.server.commits.append([json.loads(line) for line in body.splitlines()])
-            self.answer({"commitUrl": f"{self.server.address}/me/mine/commit/{COMMITS['main']}", "commitOid": "c" * 40})
-        else:
-            self.answer({"url": f"{self.server.address}/me/mine", "name": "me/mine"})
 
     def siblings(self, revision: str) -> list[dict[str, object]]:
         names = [name for name in self.server.files if revision == "main" or name != "extra.bin"]
@@ -143,34 +129,10 @@ def test_an_unknown_name_or_no_network_ends_in_one_line(hub: Hub, tmp_path: Path
     assert [(run.returncode, run.stderr.count("\n")) for run in (unknown, alone)] == [(1, 1)] * 2
 
 
-def test_a_folder_is_published_whole_under_a_licence_that_the_hub_knows(
-    hub: Hub, asked: list[str], tmp_path: Path
-) -> None:
+def test_a_folder_for_the_hub_is_whole_under_a_licence_that_the_hub_knows(tmp_path: Path) -> None:
     convert(find("upsampler_lite"), tmp_path / "lite")
-    (tmp_path / "lite" / "private.txt").write_text("not for others")
-    run = gigasr("models", "push", tmp_path / "lite", "me/mine", address=hub.address, home=tmp_path)
-    (tmp_path / "lite" / "private.txt").unlink()
-    assert run.returncode == 0, run.stderr
-    assert "POST /api/repos/create" in asked
-    sent = {line["value"]["path"]: line["value"]["content"] for line in hub.commits[-1] if line["key"] == "file"}
-    files = {path.name: path.read_bytes() for path in (tmp_path / "lite").iterdir()}
-    assert {name: base64.b64decode(text) for name, text in sent.items()} == files
-    assert b"\nlicense: apache-2.0\n" in files["README.md"]
-
-
-def test_a_folder_without_a_model_is_not_published(tmp_path: Path) -> None:
-    (tmp_path / "holiday.png").write_bytes(b"private")
-    with pytest.raises(
-        ValueError, match="expected a folder made by gigasr models convert, got one without config.json"
-    ):
-        push(tmp_path, "me/mine")
-
-
-def test_publishing_without_a_network_ends_in_one_line(tmp_path: Path) -> None:
-    convert(find("upsampler_lite"), tmp_path / "lite")
-    run = gigasr("models", "push", tmp_path / "lite", "me/mine", address="http://127.0.0.1:9", home=tmp_path)
-    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
-    assert run.stderr.startswith("Error: me/mine: expected the Hugging Face Hub within reach and a token")
+    assert {path.name for path in (tmp_path / "lite").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert b"\nlicense: apache-2.0\n" in (tmp_path / "lite" / "README.md").read_bytes()
 
 
 def test_names_of_the_hub_are_told_from_paths() -> None:

@@ -11,7 +11,7 @@ from gigasr.networks.attention import CrossAttention
 from gigasr.networks.blocks import MappingNetwork
 from gigasr.networks.text import TextFeatures
 from gigasr_base.generator import Condition
-from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, shift, slerp, truncate
+from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, slerp, truncate
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +64,6 @@ def test_truncation_pulls_to_the_global_mean_and_then_to_the_prompts() -> None:
     w, w_mean, w_prompt_mean = torch.full((1, 1), 8.0), torch.zeros(1), torch.full((1, 1), 4.0)
     assert truncate(w, w_mean, w_prompt_mean, 0.5).item() == 4 + 0.5 * (0.5 * 8 - 4)
     assert truncate(w, w_mean, w_prompt_mean, 0.25).item() == 4 + 0.25 * (0.25 * 8 - 4)
-
-
-def test_a_vector_added_and_taken_away_gives_w_back() -> None:
-    w, plus, minus = torch.randn(3, 2, 8).unbind()
-    torch.testing.assert_close(shift(shift(w, plus, minus, 0.7), minus, plus, 0.7), w)
-    torch.testing.assert_close(shift(minus, plus, minus), plus)
-    assert torch.equal(shift(w, plus, minus, 0.0), w)
 
 
 # mixing

@@ -1,4 +1,4 @@
-"""gigasr models: which there are, what a file is, fetching, converting, publishing."""
+"""gigasr models: which there are, what a file is, fetching, converting."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from gigasr.cli.common import check_absent, clear_errors
 @click.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the models that ship with the package; or look at, fetch, convert or publish one.
+    """List the models that ship with the package; or look at, fetch or convert one.
 
     \b
     Examples:
@@ -72,17 +72,6 @@ def convert(model: str, target: Path, overwrite: bool) -> None:
     check_absent(target, overwrite)
     save(locate(model), target)
     click.echo(target)
-
-
-@models.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("repository")
-@clear_errors
-def push(folder: Path, repository: str) -> None:
-    """Upload a folder that `convert` made to the Hugging Face Hub as owner/name; log in with `hf auth login` first."""
-    from gigasr.models.hub import push as upload
-
-    click.echo(upload(folder, repository))
 
 
 def locate(name: str) -> Path:

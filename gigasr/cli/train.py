@@ -98,7 +98,8 @@ def check_folder(folder: Path, is_resumed: bool) -> None:
     if is_resumed and not has_state:
         raise ValueError(f"{folder}: nothing to resume")
     if not is_resumed and (has_state or has_model):
-        raise ValueError(f"{folder}: holds a run; {'add --resume or ' * has_state}choose another -o")
+        advice = "add --resume or choose another -o" if has_state else "choose another -o"
+        raise ValueError(f"{folder}: holds a run; {advice}")
 
 
 def read_config(path: Path, overrides: tuple[str, ...]) -> Any:

@@ -146,7 +146,9 @@ def plan(options: dict[str, Any]) -> "list[Job]":
     names = {job.source.path: job.source.name for job in jobs}
     left_out = list(dict.fromkeys(source.path for source in sources if source.path not in names))
     if left_out and options["shard"][0] == 1:
-        shown = ", ".join(click.format_filename(path) for path in left_out[:3]) + ", ..." * (len(left_out) > 3)
+        shown = ", ".join(click.format_filename(path) for path in left_out[:3])
+        if len(left_out) > 3:
+            shown += ", ..."
         click.echo(
             f"left out {len(left_out)} files that were, or will now be, made from other inputs ({shown})", err=True
         )
@@ -263,5 +265,8 @@ class Reporter:
 
 def describe(work: "Work") -> str:
     """What a file has become."""
+    if work.status == "skipped":
+        return "done before"
     height, width = work.size
-    return "done before" if work.status == "skipped" else f"{width}x{height} px" + f" x {work.count}" * (work.count > 1)
+    size = f"{width}x{height} px"
+    return f"{size} x {work.count}" if work.count > 1 else size

@@ -277,7 +277,11 @@ def describe_device(device: torch.device) -> str:
 
 def cell(value: float | None, width: int, digits: int = 0, percent: bool = False) -> str:
     """A number in a column, blank where there is none."""
-    return " " * width if value is None else f"{value * (100 if percent else 1):>{width}.{digits}f}"
+    if value is None:
+        return " " * width
+    if percent:
+        value *= 100
+    return f"{value:>{width}.{digits}f}"
 
 
 def format_benchmarks(result: dict[str, Any]) -> str:

@@ -158,7 +158,7 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
 def plain_mode(image: Image.Image) -> str:
     """L, LA, RGB or RGBA: the mode that holds what is in an image of 8 bit."""
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    return mode + "A" * image.has_transparency_data
+    return f"{mode}A" if image.has_transparency_data else mode
 
 
 def _to_plain_mode(image: Image.Image, name: str, mode: str) -> Image.Image:

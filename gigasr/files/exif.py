@@ -145,7 +145,9 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
             left_out.append(tag)
         exif = exif_bytes(tags) or b""
     if left_out:
-        some = ", ".join(map(str, left_out[:5])) + ", …" * (len(left_out) > 5)
+        some = ", ".join(map(str, left_out[:5]))
+        if len(left_out) > 5:
+            some += ", …"
         logger.warning("EXIF left out: expected at most %d bytes for JPEG, got more; tags %s", JPEG_LIMIT, some)
     return exif
 

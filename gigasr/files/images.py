@@ -107,7 +107,9 @@ def _read_timing(image: Image.Image) -> tuple[Timing, str]:
     plays = int(image.info.get("loop", 0 if image.format == "AVIF" else 1))
     if image.format == "GIF" and "loop" in image.info and plays:
         plays += 1  # GIF counts repetitions
-    mode = ("L" if modes <= {"L", "LA"} else "RGB") + "A" * any(mode.endswith("A") for mode in modes)
+    mode = "L" if modes <= {"L", "LA"} else "RGB"
+    if any(each.endswith("A") for each in modes):
+        mode += "A"
     return Timing(tuple(durations), plays), mode
 
 

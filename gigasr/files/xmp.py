@@ -18,15 +18,13 @@ _FALSE = (
     *("tiff:XResolution", "tiff:YResolution", "tiff:ResolutionUnit", "xmp:Thumbnails", "xap:Thumbnails"),
     *("xmpNote:HasExtendedXMP", "Container:Directory", "GContainer:Directory"),
 )
-_FALSE_KINDS = r"hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*"  # of what is appended to a file
-# Of the sizes of a panorama: the name and all before the number, then the number; for format(), which names the size.
-_PANORAMA = r"(GPano:{}Pixels(?:\s?=\s?[\"']|>))(\d{{1,9}})"
+_FALSE_KINDS = r"hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*|GPano:\w+"  # of appended files, of panoramas
 
 
 def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     """An XMP packet with a picture's present (height, width) and upright; what is no longer true is left out.
 
-    That is its resolution, thumbnails, and gain maps and videos appended to the old file. A panorama's sizes grow.
+    That is its resolution, thumbnails, gain maps and videos appended to the old file, and its place in a panorama.
     None, with a warning, for one that is no UTF-8, as all but TIFF demand.
     """
     try:
@@ -39,9 +37,6 @@ def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     for name, value in (facts | {"exif:PixelXDimension": width, "exif:PixelYDimension": height}).items():
         text = re.sub(rf"(\s{name}\s?=\s?)([\"'])[^\"']*\2", rf"\g<1>\g<2>{value}\g<2>", text)
         text = re.sub(rf"(<{name}>)[^<]*(</{name}>)", rf"\g<1>{value}\g<2>", text)
-    if old_width := re.search(_PANORAMA.format("CroppedAreaImageWidth"), text):
-        factor = width / max(int(old_width[2]), 1)
-        text = re.sub(_PANORAMA.format(r"\w{1,40}"), lambda found: f"{found[1]}{round(int(found[2]) * factor)}", text)
     for name in _FALSE:
         text = re.sub(rf"\s{name}\s?=\s?([\"'])[^\"']*\1", "", text)
         text = _without_element(text, name)
@@ -77,13 +72,11 @@ def read_iptc(image: Image.Image) -> bytes | None:
 def iptc_of_tiff(exif: Image.Exif) -> bytes | None:
     """The IPTC block of a TIFF's tags, whatever their type: many programs call it numbers of four bytes.
 
-    Pillow's interface gives no more than the first of these, hence the bytes as they lie in the file, which some
-    programs swap.
+    Pillow's interface gives no more than the first of these, hence the bytes as they lie in the file. None for a block
+    that does not begin as IPTC, such as one whose bytes a program has swapped.
     """
-    data = getattr(getattr(exif, "_info", None), "_tagdata", {}).get(IPTC_TAG, b"")
-    if data and data[:1] != IPTC_MARK and data[3:4] == IPTC_MARK and len(data) % 4 == 0:
-        data = struct.pack(f"<{len(data) // 4}L", *struct.unpack(f">{len(data) // 4}L", data))
-    return bytes(data) or None
+    data = bytes(getattr(getattr(exif, "_info", None), "_tagdata", {}).get(IPTC_TAG, b""))
+    return data if data.startswith(IPTC_MARK) else None
 
 
 def jpeg_segments(xmp: bytes | None, iptc: bytes | None) -> dict[str, bytes]:

@@ -63,7 +63,10 @@ def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) if is_pattern else path
         images: list[Path] = []
         for match in map(Path, sorted(glob.glob(str(given), recursive=True)) if is_pattern else [path]):
-            images += _walk(match, is_recursive) if match.is_dir() else [match] * is_image_file(match)
+            if match.is_dir():
+                images += _walk(match, is_recursive)
+            elif is_image_file(match):
+                images.append(match)
         skipped = None if output is None else output.resolve()
         if skipped is not None and root.resolve() in skipped.parents:
             images = [image for image in images if not image.resolve().is_relative_to(skipped)]

@@ -47,7 +47,9 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     with path.open("a+b", buffering=0) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
         is_cut = file.read() not in (b"", b"\n")
-        line = b"\n" * is_cut + json.dumps(record | {"time": time.time()}).encode() + b"\n"
+        line = json.dumps(record | {"time": time.time()}).encode() + b"\n"
+        if is_cut:
+            line = b"\n" + line
         if file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file.fileno())

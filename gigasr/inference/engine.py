@@ -55,7 +55,7 @@ class Model(Protocol):
     takes_text: bool
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> Engine:
-        """An engine on the devices and in the precision of an execution plan, for one of `scales`; None = the largest."""
+        """Make an engine on the devices of an execution plan, for one of `scales`; None = the largest."""
         ...
 
 

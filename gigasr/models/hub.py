@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: their files into its cache, and gigasr's own checkpoints to it."""
+"""Models on the Hugging Face Hub: fetch their files into its cache."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from gigasr.errors import join_lines
-from gigasr.models.checkpoint import CONFIG, MODEL, ONNX, PICKLED, README
+from gigasr.models.checkpoint import CONFIG, ONNX, PICKLED
 
 logger = logging.getLogger(__name__)
 
@@ -96,27 +96,6 @@ def fetch(name: HubName) -> Path:
         logger.warning("%s: fetching %s, %.1f MB, from %s", shown, " and ".join(chosen), megabytes, api.endpoint)
         paths = [Path(hf_hub_download(name.repository, file, revision=name.revision)) for file in chosen]
     return paths[-1]
-
-
-def push(folder: Path, repository: str) -> str:
-    """Upload a folder with config.json, model.safetensors and README.md as a model; returns where it lies."""
-    from huggingface_hub import HfApi
-
-    for file in (CONFIG, MODEL):
-        if not (folder / file).is_file():
-            raise ValueError(f"{folder}: expected a folder made by gigasr models convert, got one without {file}")
-    wanted = "the Hugging Face Hub within reach and a token that may write there"
-    with one_line(repository, wanted, "log in with hf auth login"):
-        api = HfApi()
-        api.create_repo(repository, exist_ok=True)
-        return str(
-            api.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                allow_patterns=[CONFIG, MODEL, README],
-                commit_message="gigasr model",
-            )
-        )
 
 
 @contextmanager

@@ -133,7 +133,8 @@ def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
     """
     missing = sorted(module.state_dict().keys() - state.keys())
     if missing:  # torch would leave those as they are
-        raise RuntimeError(f"missing: {missing[0]}" + f" and {len(missing) - 1} more" * (len(missing) > 1))
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise RuntimeError(f"missing: {missing[0]}{others}")
     set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
 
 

@@ -26,7 +26,9 @@ class Limits:
     def check(self, pixels: int, number: int, size: tuple[int, int]) -> None:
         """Raise ValueError for results of more pixels in all than one request may ask for; the rest is for the text."""
         if pixels > self.megapixels * 1e6:
-            asked = f"{number} pictures of " * (number > 1) + f"{size[1]}x{size[0]} px"
+            asked = f"{size[1]}x{size[0]} px"
+            if number > 1:
+                asked = f"{number} pictures of {asked}"
             raise ValueError(
                 f"size: expected at most {self.megapixels} megapixels on this page, got {asked}; "
                 "ask for less, or use gigasr on the command line"
