@@ -111,20 +111,6 @@ class TextToImage:
         steps = frame_steps(generate_frames([i / (num_frames - 1) for i in range(num_frames)], num_done=0))
         return generate_frames(even_shares(steps, num_frames), num_done=num_frames)
 
-<<<<<<< HEAD
-    @torch.no_grad()
-    def shift(
-        self, prompt: str, plus: str, minus: str, seeds: Sequence[int], strength: float = 1.0, truncation: float = 1.0
-    ) -> Tensor:
-        """Generate images of a prompt with w moved by the difference of two others; the text stays the prompt's."""
-        images = []
-        for (seed,) in paired(seeds=seeds):
-            start, more, less = (self.condition(text, seed, truncation) for text in (prompt, plus, minus))
-            w = shift(start.w, more.w, less.w, strength)
-            images.append(self.synthesize(self.everywhere(Condition(w, start.text))))
-        return torch.cat(images)
-
-=======
 >>>>>>> w25c
     def check_mix(self, mix_at: int) -> None:
         """Raise ValueError for a size in px that no level has or exceeds."""
