@@ -111,7 +111,6 @@ class TextToImage:
         steps = frame_steps(generate_frames([i / (num_frames - 1) for i in range(num_frames)], num_done=0))
         return generate_frames(even_shares(steps, num_frames), num_done=num_frames)
 
->>>>>>> w25c
     def check_mix(self, mix_at: int) -> None:
         """Raise ValueError for a size in px that no level has or exceeds."""
         if not 1 <= mix_at <= self.size:
