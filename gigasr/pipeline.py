@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
-from gigasr.files.transpose import mirror, mirror_strips
+from gigasr.files.transpose import transpose, transpose_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import ExecutionPlan, choose_devices, choose_dtype
 from gigasr.inference.engine import BodyTailEngine, Engine, Model
@@ -20,9 +20,9 @@ from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
 
-MOST_DETAIL = 2
-WIDEST = 12_288  # px; an input that is wider than this, and than high, is upscaled transposed
-PART = 64  # rows of the input taken at a time
+MAX_DETAIL = 2
+MAX_ROW_WIDTH = 12_288  # px; an input that is wider than this, and than high, is upscaled transposed
+ROWS_PER_READ = 64  # rows of the input taken at a time
 
 
 class SuperResolver:
@@ -100,15 +100,15 @@ class SuperResolver:
         """Upscale a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
         The arguments are those of `upscale`. Wrong ones are an error here, before the first strip. As memory grows with
-        the width, a very wide picture is upscaled as its mirror image at the diagonal, and lies in a temporary file,
+        the width, a very wide picture is upscaled transposed, and lies in a temporary file,
         3 bytes a pixel (4 with alpha, twice that for 16 bit), before the first strip comes.
         """
         check_picture(picture)
         target = target_size(picture.size, scale, size, self.model.scale)
         if not 0 <= fidelity <= 1:
             raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
-        if not 0 <= detail <= MOST_DETAIL:
-            raise ValueError(f"detail: expected 0..{MOST_DETAIL}, got {detail}; 1 is what the network was trained for")
+        if not 0 <= detail <= MAX_DETAIL:
+            raise ValueError(f"detail: expected 0..{MAX_DETAIL}, got {detail}; 1 is what the network was trained for")
         if not 0 <= restore <= 1:
             raise ValueError(f"restore: expected 0..1, got {restore}; 0 keeps the input's noise and damage")
         seed = check_seed(seed)
@@ -117,10 +117,10 @@ class SuperResolver:
         self.engine(prompt, seed, first)  # what is wrong with the prompt is an error now
         if prompt and not self.model.takes_text:
             logger.warning("prompt: ignored, as this model takes no text")
-        if picture.size[1] <= max(picture.size[0], WIDEST):
+        if picture.size[1] <= max(picture.size[0], MAX_ROW_WIDTH):
             return PictureStrips(target, self._strips(picture, target, prompt, seed, fidelity, detail, restore))
-        mirrored = self._strips(mirror(picture), target[::-1], prompt, seed, fidelity, detail, restore)
-        return PictureStrips(target, mirror_strips(PictureStrips(target[::-1], mirrored)))
+        transposed = self._strips(transpose(picture), target[::-1], prompt, seed, fidelity, detail, restore)
+        return PictureStrips(target, transpose_strips(PictureStrips(target[::-1], transposed)))
 
     @torch.inference_mode()
     def engine(self, prompt: str, seed: int, scale: int | None = None) -> Engine:
@@ -147,7 +147,7 @@ class SuperResolver:
         restore: float,
     ) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
-        parts = (part[None].to(self.execution.main_device) * 2 - 1 for part in opaque.split(PART, dim=1))
+        parts = (part[None].to(self.execution.main_device) * 2 - 1 for part in opaque.split(ROWS_PER_READ, dim=1))
         rows = RowStream(picture.size, parts)
         alpha = None if picture.alpha is None else resize_alpha(picture.alpha, target)
         dpi = scale_dpi(picture, target)

@@ -13,7 +13,7 @@ from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.training import losses
 from gigasr.training.adversarial import AdversarialTask, Batch, verdict_terms
-from gigasr.training.losses import MOST_SHIFT, shift_images
+from gigasr.training.losses import MAX_SHIFT, shift_images
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_generators_terms_leave_the_discriminator_alone(task: AdversarialTas
 
 def test_lpips_sees_every_picture_at_an_offset_of_its_own(task: AdversarialTask) -> None:
     shifts = torch.cat([make_batch(task, ["a dog", "a cat"], first).shift for first in range(0, 80, 2)])
-    assert all(set(column) == set(range(MOST_SHIFT + 1)) for column in shifts.T.tolist())
+    assert all(set(column) == set(range(MAX_SHIFT + 1)) for column in shifts.T.tolist())
     batch = dataclasses.replace(make_batch(task, ["a dog", "a cat"]), shift=torch.tensor([[3, 6], [0, 7]]))
     pyramid = task.fake_pyramid(batch)
     fake, real = shift_images(pyramid[-1], batch.shift), shift_images(batch.hr, batch.shift)

@@ -8,7 +8,7 @@ import torch
 
 from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
-from gigasr.networks.text import TextMemory
+from gigasr.networks.text import TextFeatureCache
 from gigasr.training.adversarial import Batch
 from gigasr_base.adversarial import BaseAdversarialTask
 from gigasr_base.config import load_base_config
@@ -95,7 +95,7 @@ def test_l1_is_the_mean_over_the_levels(task: BaseAdversarialTask) -> None:
 
 
 def test_kept_texts_are_what_the_tower_says(task: BaseAdversarialTask) -> None:
-    memory, captions = TextMemory(task.tower), ["a dog", "a small green pear on a table", "a dog"]
+    memory, captions = TextFeatureCache(task.tower), ["a dog", "a small green pear on a table", "a dog"]
     for texts in (captions, captions[::-1]):
         kept, said = memory.encode(texts), task.tower.encode(texts)
         assert torch.equal(kept.eot, said.eot) and torch.equal(kept.mask, said.mask)

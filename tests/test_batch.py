@@ -198,14 +198,14 @@ class Stations:
     """Stands at the reader and the writer of a run, counts the pictures that are held and waits where told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.held, self.most, self.waits = 0, 0, []
+        self.held, self.max_held, self.waits = 0, 0, []
         self.events = {name: threading.Event() for name in ("b is read", "b is upscaled")}
         monkeypatch.setattr("gigasr.folders.worker.read_frames", self.read)
         monkeypatch.setattr("gigasr.folders.worker.write_frames", self.write)
 
     def read(self, path: Path) -> Frames:
         self.held += 1
-        self.most = max(self.most, self.held)
+        self.max_held = max(self.max_held, self.held)
         if path.stem == "b":
             self.events["b is read"].set()
         return read_frames(path)
@@ -231,7 +231,7 @@ def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_
     jobs = plan(*make_images(tmp_path, *names), output=tmp_path / "out")
     Run(jobs, Settings(model=str(tiny_weights)), stations.notify).start()
     assert stations.waits == [True, True]
-    assert stations.most <= 3
+    assert stations.max_held <= 3
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
 
 
@@ -336,7 +336,7 @@ def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path
 def test_a_temporary_file_that_does_not_fit_costs_only_its_picture(
     upscale: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gigasr.pipeline.WIDEST", 100)
+    monkeypatch.setattr("gigasr.pipeline.MAX_ROW_WIDTH", 100)
     make_images(tmp_path / "in", "a.png", "c.png")
     Image.new("RGB", (200, 9)).save(tmp_path / "in" / "b.png")  # black: 345,600 bytes that shrink to a few
     with full_disk(100_000):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gigasr.cli.train import read_config
+from gigasr.cli.train import load_any_config
 from gigasr.config.shipped import config_folder, config_names, find_config
 from gigasr.config.tables import read_tables
 
@@ -93,7 +93,7 @@ def numbered(value: Any) -> Any:
 
 def settings(name: str) -> dict[str, Any]:
     """Return all values of a shipped config, defaults included, by their dotted keys."""
-    return dict(leaves(numbered(read_config(find_config(name), ()).model_dump())))
+    return dict(leaves(numbered(load_any_config(find_config(name), ()).model_dump())))
 
 
 def extended(name: str) -> str:
@@ -134,7 +134,7 @@ def test_overrides_come_last(tmp_path: Path) -> None:
 
 def test_a_file_anywhere_extends_a_shipped_config_by_name(tmp_path: Path) -> None:
     path = write(tmp_path, mine='extends = "upsampler_tiny"\n[train]\nseed = 9')
-    mine, tiny = (read_config(path, ()) for path in (path, find_config("upsampler_tiny")))
+    mine, tiny = (load_any_config(path, ()) for path in (path, find_config("upsampler_tiny")))
     assert mine.train.seed == 9
     assert (mine.upsampler, mine.discriminator, mine.train.phases) == (
         tiny.upsampler,
@@ -189,7 +189,7 @@ def test_a_config_that_extends_another_repeats_no_value_of_it(name: str) -> None
 
 
 def test_the_large_upsampler_differs_from_the_small_one_in_its_sizes() -> None:
-    small, large = (read_config(find_config(name), ()) for name in ("upsampler_64_512", "upsampler_128_1024"))
+    small, large = (load_any_config(find_config(name), ()) for name in ("upsampler_64_512", "upsampler_128_1024"))
     lists = {"lr_size", "levels"}
     assert small.upsampler.model_dump(exclude=lists) == large.upsampler.model_dump(exclude=lists)
     assert (large.upsampler.lr_size, large.train.data.max_reduction, large.train.phases[0].crop) == (128, 1.0, 1024)

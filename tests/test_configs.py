@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from gigasr.cli.train import read_config, task_class
+from gigasr.cli.train import load_any_config, task_class
 from gigasr.config.model import Config
-from gigasr.config.training import LEAST_CROPS, DegradationConfig, LossConfig
+from gigasr.config.training import MIN_CROPS, DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.networks.discriminator import Discriminator
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.budget import count_parameters
+from gigasr.training.cost import count_parameters
 from gigasr_base.config import BaseConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -48,7 +48,7 @@ def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
 @functools.cache
 def sizes(path: Path) -> dict[str, float]:
     """Parameters of a config's networks and their parts, in millions."""
-    config = read_config(path, ())
+    config = load_any_config(path, ())
     with torch.device("meta"):
         generator, discriminator = task_class(config).build_generator(config), Discriminator(config.discriminator)
     counts = count_parameters({"generator": generator, "discriminator": discriminator})
@@ -79,8 +79,8 @@ def shrink(config: Any, clip_name: str) -> Any:
     train["vision"] |= {"tower": clip_name, "pretrained": None, "layers": (1, 2), "channels": 8}
     train["vision"]["text"] = shrink_text(train["vision"]["text"])
     for phase in train["phases"]:
-        least = [least for name, least in LEAST_CROPS.items() if phase["loss"][name]]
-        phase |= {"crop": max(smallest_crop(config), *least, 0), "batch_size": 2}
+        min_crop = [min_crop for name, min_crop in MIN_CROPS.items() if phase["loss"][name]]
+        phase |= {"crop": max(smallest_crop(config), *min_crop, 0), "batch_size": 2}
     return type(config).model_validate(data)
 
 
@@ -117,7 +117,7 @@ def expected_terms(loss: LossConfig) -> set[str]:
 
 @every_config
 def test_a_config_builds_and_fits_its_crops(path: Path) -> None:
-    config = read_config(path, ())
+    config = load_any_config(path, ())
     assert min(sizes(path)[network] for network in ("generator", "discriminator")) > 0
     crops = {phase.crop for phase in config.train.phases}
     if isinstance(config, BaseConfig):
@@ -128,7 +128,7 @@ def test_a_config_builds_and_fits_its_crops(path: Path) -> None:
 
 @every_config
 def test_the_discriminator_reads_no_more_levels_than_the_generator_gives(path: Path) -> None:
-    config = read_config(path, ())
+    config = load_any_config(path, ())
     base = isinstance(config, BaseConfig)
     given = len(config.generator.levels) if base else config.upsampler.num_up
     assert config.discriminator.num_levels <= min(given, len(config.discriminator.stages))
@@ -138,7 +138,7 @@ def test_the_discriminator_reads_no_more_levels_than_the_generator_gives(path: P
 def test_a_tiny_form_of_it_trains_with_every_term_its_phases_switch_on(
     path: Path, clip_name: str, lpips_features: Path
 ) -> None:
-    config = shrink(read_config(path, ()), clip_name)
+    config = shrink(load_any_config(path, ()), clip_name)
     task = task_class(config)(config, torch.device("cpu"), lpips_features)
     before = [p.clone() for p in task.generator.parameters()]
     for number, phase in enumerate(config.train.phases):
@@ -185,12 +185,12 @@ def test_the_head_of_a_row_gives_the_size_that_its_networks_have(path: Path) -> 
 
 @every_row
 def test_a_row_shows_100_000_batches_of_256(path: Path) -> None:
-    (phase,) = read_config(path, ()).train.phases
+    (phase,) = load_any_config(path, ()).train.phases
     assert (phase.images, phase.batch_size, phase.crop) == (25_600_000, 256, 64)
 
 
 def test_rows_keep_what_earlier_rows_switched_on() -> None:
-    configs = [read_config(path, ()) for path in ROWS]
+    configs = [load_any_config(path, ()) for path in ROWS]
     switches = {
         4: lambda c: sum(level.attention for level in c.generator.levels),
         5: lambda c: c.train.phases[0].loss.matching,
@@ -206,10 +206,10 @@ def test_rows_keep_what_earlier_rows_switched_on() -> None:
 
 
 def test_the_last_row_has_the_networks_of_the_base_model() -> None:
-    last, base = read_config(ROWS[-1], ()), read_config(FOLDER / "base_64.toml", ())
+    last, base = load_any_config(ROWS[-1], ()), load_any_config(FOLDER / "base_64.toml", ())
     assert (last.generator, last.discriminator) == (base.generator, base.discriminator)
 
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
 def test_a_base_model_sees_whole_pictures_as_their_captions_do(path: Path) -> None:
-    assert read_config(path, ()).train.data.whole
+    assert load_any_config(path, ()).train.data.whole

@@ -14,14 +14,14 @@ from gigasr.folders.handoff import ClosedError, Handoff, background_thread
 
 def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:
     handoff = Handoff[int](limit=2)
-    most = 0
+    max_waiting = 0
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: list(handoff))
         for _ in handoff.feed(range(100), ()):
-            most = max(most, handoff.items.qsize())
+            max_waiting = max(max_waiting, handoff.items.qsize())
         handoff.finish()
         assert reading.result(20) == list(range(100))
-    assert most <= 2
+    assert max_waiting <= 2
 
 
 def test_the_reader_meets_the_error_of_making_an_item() -> None:

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from gigasr.config.training import LEAST_CROPS
+from gigasr.config.training import MIN_CROPS
 from gigasr.data.captions import mismatch_mask, shuffle_captions
 from gigasr.metrics import spectrum_error, ssim_y
 from gigasr.metrics.ops import SSIM_WINDOW
 from gigasr.training.losses import (
-    MOST_SHIFT,
-    SQUARE,
+    MAX_SHIFT,
+    SPECTRUM_SIDE,
     adversarial,
     charbonnier,
     clip_contrastive,
@@ -62,7 +62,7 @@ def test_ssim_is_1_less_the_metric() -> None:
 
 
 def test_crops_are_as_large_as_the_losses_need() -> None:
-    assert LEAST_CROPS == {"ssim": SSIM_WINDOW, "lpips": MOST_SHIFT + 1, "spectrum": SQUARE}
+    assert MIN_CROPS == {"ssim": SSIM_WINDOW, "lpips": MAX_SHIFT + 1, "spectrum": SPECTRUM_SIDE}
 
 
 def test_the_spectrum_of_half_the_contrast_is_6_db_off() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from gigasr.files.picture import Picture
-from gigasr.files.transpose import mirror
+from gigasr.files.transpose import transpose
 from gigasr.inference.devices import ExecutionPlan, choose_device, choose_dtype
 from gigasr.inference.engine import BlendedTileEngine
 from gigasr.inference.row_stream import RowStream
@@ -70,12 +70,12 @@ def test_the_network_adds_as_much_detail_as_is_asked_for(resolver: SuperResolver
 
 @pytest.mark.parametrize("fidelity", [0.0, 1.0])
 def test_no_pass_holds_the_whole_of_the_image_before_it(tiny_weights: Path, fidelity: float) -> None:
-    resolver, most = SuperResolver(load_model(str(tiny_weights)), "cpu", "fp32", tile=16, strip=4), 0
+    resolver, max_held = SuperResolver(load_model(str(tiny_weights)), "cpu", "fp32", tile=16, strip=4), 0
     for number, _ in enumerate(resolver.strips(picture(96, 4), scale=64, fidelity=fidelity).strips):
         if number % 16 == 15:
             held = [rows for rows in gc.get_objects() if type(rows) is RowStream and rows.size == (768, 32)]
-            most = max(most, *(sum(strip.shape[2] for strip in rows._held) for rows in held))
-    assert 0 < most < 768 / 2
+            max_held = max(max_held, *(sum(strip.shape[2] for strip in rows._held) for rows in held))
+    assert 0 < max_held < 768 / 2
 
 
 def test_strip_height_does_not_change_the_picture(tiny_weights: Path) -> None:
@@ -99,9 +99,9 @@ def test_threads_do_not_change_the_picture(resolver: SuperResolver) -> None:
 def test_a_very_wide_picture_is_the_mirror_image_of_a_tall_one(
     resolver: SuperResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gigasr.pipeline.WIDEST", 20)
+    monkeypatch.setattr("gigasr.pipeline.MAX_ROW_WIDTH", 20)
     wide = dataclasses.replace(picture(6, 30), alpha=torch.rand(1, 6, 30), dpi=(300.0, 150.0))
-    result, tall = resolver.upscale(wide, size=(90, 300)), resolver.upscale(mirror(wide), size=(300, 90))
+    result, tall = resolver.upscale(wide, size=(90, 300)), resolver.upscale(transpose(wide), size=(300, 90))
     torch.testing.assert_close(result.rgb, tall.rgb.transpose(1, 2), atol=0.5 / 255 + 1e-6, rtol=0)
     torch.testing.assert_close(result.alpha, tall.alpha.transpose(1, 2), atol=0.5 / 255 + 1e-6, rtol=0)
     assert result.dpi == pytest.approx((3000, 2250))

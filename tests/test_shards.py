@@ -19,7 +19,7 @@ from gigasr.config.training import DataConfig
 from gigasr.data.folder import FolderSource
 from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSchedule, Cutter
-from gigasr.data.shards import MOST_BROKEN, SHUFFLED, Reader, ShardItems, ShardSource, open_source
+from gigasr.data.shards import MAX_BROKEN, SHUFFLE_SIZE, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
 
@@ -113,10 +113,10 @@ def test_every_sample_comes_once_per_epoch_in_an_order_of_its_own(tmp_path: Path
 
 
 def test_no_block_of_a_shard_keeps_its_order(tmp_path: Path) -> None:
-    source = open_shards(write_shards(tmp_path, [SHUFFLED + 20]))
-    names = [record.caption[-3:] for record in itertools.islice(Reader(source, 0, 0, 1).records(0), SHUFFLED + 20)]
+    source = open_shards(write_shards(tmp_path, [SHUFFLE_SIZE + 20]))
+    names = [record.caption[-3:] for record in itertools.islice(Reader(source, 0, 0, 1).records(0), SHUFFLE_SIZE + 20)]
     assert names != sorted(names)
-    assert sorted(names[:SHUFFLED]) == [f"{k:03}" for k in range(SHUFFLED)]
+    assert sorted(names[:SHUFFLE_SIZE]) == [f"{k:03}" for k in range(SHUFFLE_SIZE)]
 
 
 def test_processes_and_workers_share_the_shards(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_torn_shard_gives_what_is_whole(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_only_broken_samples_are_one_clear_error(tmp_path: Path) -> None:
     write_shard(tmp_path / "0.tar", [sample(f"0-{k}", jpg=b"none") for k in range(9)])
-    with pytest.raises(ValueError, match=f"expected readable samples, got {MOST_BROKEN} broken"):
+    with pytest.raises(ValueError, match=f"expected readable samples, got {MAX_BROKEN} broken"):
         next(open_shards(tmp_path).batches(CropSchedule(8), 4, 0, 24, seed=0))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import gigasr.files.transpose
 from gigasr.files.picture import Picture, PictureStrips
-from gigasr.files.transpose import mirror, mirror_strips
+from gigasr.files.transpose import transpose, transpose_strips
 
 
 def strips(picture: Picture, rows: int) -> PictureStrips:
@@ -26,9 +26,9 @@ def strips(picture: Picture, rows: int) -> PictureStrips:
 def test_strips_of_columns_become_strips_of_rows(
     monkeypatch: pytest.MonkeyPatch, bits: int, has_alpha: bool, rows: int
 ) -> None:
-    monkeypatch.setattr(gigasr.files.transpose, "STRIP_BYTES", 2 * 4 * 4 * 11)
+    monkeypatch.setattr(gigasr.files.transpose, "TRANSPOSED_STRIP_BYTES", 2 * 4 * 4 * 11)
     picture = random_picture(bits, is_gray=False, has_alpha=has_alpha)
-    result = list(mirror_strips(strips(mirror(picture), rows)))
+    result = list(transpose_strips(strips(transpose(picture), rows)))
     assert all(strip.size[1] == 11 and strip.size[0] <= 2 for strip in result)
     planes = [torch.cat([strip.rgb for strip in result], dim=1)]
     alpha = torch.cat([strip.alpha for strip in result], dim=1) if has_alpha else None
@@ -38,8 +38,8 @@ def test_strips_of_columns_become_strips_of_rows(
 
 def test_a_mirrored_picture_keeps_what_its_file_said() -> None:
     picture = Picture(torch.rand(3, 4, 6), is_gray=True, dpi=(300.0, 150.0), icc_profile=b"profile", exif=b"exif")
-    mirrored = mirror(picture)
-    assert torch.equal(mirrored.rgb[:, 5, 1], picture.rgb[:, 1, 5])
-    assert (mirrored.size, mirrored.dpi) == ((6, 4), (150.0, 300.0))
-    assert (mirrored.is_gray, mirrored.icc_profile, mirrored.exif) == (True, b"profile", b"exif")
-    assert mirror(mirrored).dpi == picture.dpi
+    transposed = transpose(picture)
+    assert torch.equal(transposed.rgb[:, 5, 1], picture.rgb[:, 1, 5])
+    assert (transposed.size, transposed.dpi) == ((6, 4), (150.0, 300.0))
+    assert (transposed.is_gray, transposed.icc_profile, transposed.exif) == (True, b"profile", b"exif")
+    assert transpose(transposed).dpi == picture.dpi

@@ -86,8 +86,8 @@ def test_the_levels_above_and_below_the_input_follow_from_the_scale(
 
 
 def test_windows_allow_small_inputs_and_global_attention_asks_for_the_trained_size(config: UpsamplerConfig) -> None:
-    assert Upsampler(config).smallest == 4
-    assert Upsampler(config.model_copy(update={"window": 0})).smallest == config.lr_size == 8
+    assert Upsampler(config).min_side == 4
+    assert Upsampler(config.model_copy(update={"window": 0})).min_side == config.lr_size == 8
 
 
 # conditions

@@ -12,7 +12,7 @@ DAY = 86_400  # seconds
 
 if TYPE_CHECKING:
     from gigasr.training.adversarial import AdversarialTask
-    from gigasr.training.budget import Budget
+    from gigasr.training.cost import TrainingCost
     from gigasr.training.trainer import Source
 
 
@@ -69,12 +69,12 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
       torchrun --nproc-per-node 8 -m gigasr train base_64 --data "shards/{00000..00999}.tar"
     """
     path = find_config(config)
-    settings = read_config(path, overrides)
+    settings = load_any_config(path, overrides)
     if dry_run:
-        from gigasr.training.budget import make_budget
+        from gigasr.training.cost import estimate_cost
 
-        budget = make_budget(task_class(settings), settings, options["gpus"])
-        return click.echo(describe(budget, options["tflops"], options["days"]))
+        total = estimate_cost(task_class(settings), settings, options["gpus"])
+        return click.echo(format_cost(total, options["tflops"], options["days"]))
     for name in ("gpus", "tflops", "days"):
         if is_given(name):
             raise click.UsageError(f"Option '--{name}' needs '--dry-run'; several GPUs need torchrun or accelerate.")
@@ -85,14 +85,14 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
     if options["init_discriminator"] and options["resume"]:
         raise click.UsageError("Options '--init-discriminator' and '--resume' exclude each other.")
     folder = options["output"] or Path("runs") / path.stem
-    check_folder(folder, options["resume"])
+    check_run_folder(folder, options["resume"])
     for images in filter(None, (data, options["validation"])):
         if Path(images).is_dir() and folder.resolve().is_relative_to(Path(images).resolve()):
             raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another")
-    run(settings, data, folder, options, path.stem)
+    run_training(settings, data, folder, options, path.stem)
 
 
-def check_folder(folder: Path, is_resumed: bool) -> None:
+def check_run_folder(folder: Path, is_resumed: bool) -> None:
     """Raise ValueError unless the folder holds a run exactly where it is to be resumed."""
     has_state, has_model = ((folder / name).exists() for name in ("state.pt", "model.safetensors"))
     if is_resumed and not has_state:
@@ -102,7 +102,7 @@ def check_folder(folder: Path, is_resumed: bool) -> None:
         raise ValueError(f"{folder}: holds a run; {advice}")
 
 
-def read_config(path: Path, overrides: tuple[str, ...]) -> Any:
+def load_any_config(path: Path, overrides: tuple[str, ...]) -> Any:
     """A config of an upsampler, or of a base generator where it has a table [generator]."""
     from gigasr.config.model import load_config
     from gigasr.config.tables import read_tables
@@ -127,39 +127,45 @@ def task_class(settings: Any) -> "type[AdversarialTask]":
     return AdversarialTask
 
 
-def describe(budget: "Budget", tflops: float, days: float | None) -> str:
+def format_cost(total: "TrainingCost", tflops: float, days: float | None) -> str:
     """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
     from gigasr.text_table import align
 
-    costs, gpus, images = budget.phases, budget.gpus, budget.images
+    costs, gpus, images = total.phases, total.gpus, total.images
     crops: dict[int, dict[str, float]] = {}
     for cost in costs:
         crops[cost.phase.crop] = crops.get(cost.phase.crop, {}) | cost.parts
     parts = [["part", "parameters", *(f"FLOP, {crop} px" for crop in crops)]]
-    for name, count in budget.parameters.items():
-        parts.append([name, f"{count:,}", *(short(flops.get(name, 0)) for flops in crops.values())])
+    for name, count in total.parameters.items():
+        parts.append([name, f"{count:,}", *(short_number(flops.get(name, 0)) for flops in crops.values())])
     phases = [["phase", "images", "px", "batch", "per GPU at once", "FLOP per image", "images/s"]]
     for number, cost in enumerate(costs, 1):
         phase, rate = cost.phase, gpus * tflops * 1e12 / cost.flops
-        row = [short(phase.images), str(phase.crop), str(phase.batch_size), str(cost.size), short(cost.flops)]
+        row = [
+            short_number(phase.images),
+            str(phase.crop),
+            str(phase.batch_size),
+            str(cost.size),
+            short_number(cost.flops),
+        ]
         phases.append([str(number), *row, f"{rate:.4g}"])
     memory = [["bytes per GPU", *(f"phase {number}" for number in range(1, len(costs) + 1))]]
-    memory += [[name, *(short(cost.memory[name]) for cost in costs)] for name in costs[0].memory]
-    memory.append(["sum", *(short(sum(cost.memory.values())) for cost in costs)])
-    seconds = budget.flops / (gpus * tflops * 1e12)
+    memory += [[name, *(short_number(cost.memory[name]) for cost in costs)] for name in costs[0].memory]
+    memory.append(["sum", *(short_number(sum(cost.memory.values())) for cost in costs)])
+    seconds = total.flops / (gpus * tflops * 1e12)
     lines = [*align(parts), "", *align(phases), "", *align(memory), ""]
     lines.append(
-        f"{short(images)} images, {budget.flops / 1e15:,.4g} PFLOP on {gpus} x {tflops:g} TFLOP/s: "
+        f"{short_number(images)} images, {total.flops / 1e15:,.4g} PFLOP on {gpus} x {tflops:g} TFLOP/s: "
         f"{seconds / DAY:,.3g} days, {images / seconds:,.4g} images/s"
     )
     if days is not None:
         needed = days * DAY
-        rate = budget.flops / (needed * gpus * 1e12)
+        rate = total.flops / (needed * gpus * 1e12)
         lines.append(f"in {days:g} days: {images / needed:,.4g} images/s, {rate:,.4g} TFLOP/s per GPU")
     return "\n".join([*lines, "not counted: frozen networks (text tower, LPIPS, CLIP), vision-aided discriminator"])
 
 
-def short(value: float) -> str:
+def short_number(value: float) -> str:
     """A number with three digits and the prefix of a thousand's power: 12300 -> "12.3 k"."""
     prefixes = ["", " k", " M", " G", " T", " P", " E"]
     while value >= 999.5 and len(prefixes) > 1:
@@ -197,7 +203,7 @@ def find_weights(kind: str, name: str) -> Path:
     return (base_zoo if kind == "base" else zoo).find(name)
 
 
-def run(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:
+def run_training(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:
     """Train to the end, or until a signal asks to stop."""
     import torch
 

@@ -33,7 +33,7 @@ class LossConfig(Strict):
     r1: float = Field(0.2048, ge=0, description="gradient penalty of the discriminator on real images")
 
 
-LEAST_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
+MIN_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
 
 
 class EarlyStep(Strict):
@@ -62,10 +62,10 @@ class PhaseConfig(Strict):
 
     @model_validator(mode="after")
     def check_loss(self) -> "PhaseConfig":
-        for name, least in LEAST_CROPS.items():
+        for name, min_crop in MIN_CROPS.items():
             for crop in (self.crop, *(step.crop for step in self.early)):
-                if getattr(self.loss, name) and crop < least:
-                    raise ValueError(f"train.phases.crop: expected at least {least} px for loss.{name}, got {crop}")
+                if getattr(self.loss, name) and crop < min_crop:
+                    raise ValueError(f"train.phases.crop: expected at least {min_crop} px for loss.{name}, got {crop}")
         if self.early and self.images % self.batch_size:
             raise ValueError(
                 f"train.phases.images: expected a multiple of batch_size {self.batch_size} for early, got {self.images}"

@@ -20,15 +20,15 @@ def bicubic(hr: Tensor, scale: int) -> Tensor:
     return quantize_8bit(downsample_bicubic(hr, scale))
 
 
-def add_noise(lr: Tensor, largest_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
+def add_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
     """Add Gaussian noise, its std drawn per image.
 
     lr:          [B, 3, H, W]
-    largest_std: the std is uniform in [0, largest_std]
+    max_std: the std is uniform in [0, max_std]
     rngs:        B, on the CPU
     returns:     [B, 3, H, W]
     """
-    stds = lr.new_tensor([uniform((0.0, largest_std), rng) for rng in rngs])[:, None, None, None]
+    stds = lr.new_tensor([uniform((0.0, max_std), rng) for rng in rngs])[:, None, None, None]
     fields = [torch.randn(lr.shape[1:], generator=field_rng(rng, lr.device), device=lr.device) for rng in rngs]
     return lr + stds * torch.stack(fields)
 

@@ -78,9 +78,9 @@ def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: D
 
     fields: what is known of the sample: width and height in px (the file's header where they are missing), scores
     """
-    for name, least in config.min_scores.items():
+    for name, min_score in config.min_scores.items():
         score = fields.get(name)
-        if not isinstance(score, int | float) or not score >= least:
+        if not isinstance(score, int | float) or not score >= min_score:
             return f"min_scores.{name}"
     if config.min_size:
         sides = [fields.get("width"), fields.get("height")]

@@ -23,8 +23,8 @@ from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.images import load_rgb
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-SHUFFLED = 200  # samples; neighbours in a shard that change places at random
-MOST_BROKEN = 500  # samples; so many broken ones in a row end the run
+SHUFFLE_SIZE = 200  # samples; neighbours in a shard that change places at random
+MAX_BROKEN = 500  # samples; so many broken ones in a row end the run
 
 
 def open_source(data: str, config: DataConfig, split: str | None) -> "FolderSource | ShardSource":
@@ -175,7 +175,7 @@ class Reader:
         """Yield this reader's records of a shard, in blocks that rng puts in order."""
         samples = itertools.islice(self.samples(self.shards[shard]), self.turn, None, self.turns)
         records = (record for record in map(self.record, samples) if record)
-        while block := list(itertools.islice(records, SHUFFLED)):
+        while block := list(itertools.islice(records, SHUFFLE_SIZE)):
             rng.shuffle(block)
             yield from block
 
@@ -224,7 +224,7 @@ class Reader:
         """
         ahead: deque[Record] = deque()
         while True:
-            for place in range(MOST_BROKEN):
+            for place in range(MAX_BROKEN):
                 if place == len(ahead):
                     ahead.append(next(records))
                 image = self.decode(ahead[place])
@@ -232,7 +232,7 @@ class Reader:
                     break
             else:
                 raise ValueError(
-                    f"data: expected readable samples, got {MOST_BROKEN} broken ones in a row; the warnings name them"
+                    f"data: expected readable samples, got {MAX_BROKEN} broken ones in a row; the warnings name them"
                 )
             yield image, ahead[place].caption
             ahead.popleft()

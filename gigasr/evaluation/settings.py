@@ -57,9 +57,9 @@ def load_truth(path: Path, settings: EvalSettings) -> Tensor:
     Raises ValueError where it can't be read or is too small for the metrics.
     """
     image = on_white(read_image(path)).rgb if settings.square is None else load_square(path, settings.square)
-    truth, least = crop_to_multiple(image, settings.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * settings.scale)
-    if min(truth.shape[1:]) < least:
-        raise ValueError(f"{path}: expected sides of at least {least} px, got {truth.shape[2]}x{truth.shape[1]}")
+    truth, min_side = crop_to_multiple(image, settings.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * settings.scale)
+    if min(truth.shape[1:]) < min_side:
+        raise ValueError(f"{path}: expected sides of at least {min_side} px, got {truth.shape[2]}x{truth.shape[1]}")
     return truth
 
 

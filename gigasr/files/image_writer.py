@@ -19,9 +19,9 @@ from gigasr.files.picture import Picture, PictureStrips, Timing, on_white, to_gr
 from gigasr.files.raster import Raster, write_png, write_tiff
 from gigasr.files.xmp import jpeg_segments, renew_xmp
 
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
-_LONGEST_FRAME = {"GIF": 655_350.0, "WEBP": 2.0**24 - 1}  # ms
-_MOST_PLAYS = 65_535  # more are for ever
+_MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
+_MAX_FRAME_DURATION = {"GIF": 655_350.0, "WEBP": 2.0**24 - 1}  # ms
+_MAX_LOOPS = 65_535  # more are for ever
 _JPEG_DPI = 65_535  # at most
 _DEEP_FORMATS = ("PNG", "TIFF")
 _WITHOUT_ALPHA, _WITHOUT_PROFILE = ("JPEG", "BMP"), ("BMP", "GIF")
@@ -99,10 +99,10 @@ def check_frames(path: Path, count: int, is_animation: bool) -> None:
 def check_size(path: Path, size: tuple[int, int]) -> None:
     """Raise ValueError unless a picture of (height, width) fits into a file of this name."""
     file_format = _output_format(path)
-    longest = _LONGEST_SIDE.get(file_format)
-    if longest and max(size) > longest:
+    maximum = _MAX_SIDE.get(file_format)
+    if maximum and max(size) > maximum:
         raise ValueError(
-            f"{path}: expected at most {longest} px a side in {file_format}, got {size[1]}x{size[0]} px; write PNG"
+            f"{path}: expected at most {maximum} px a side in {file_format}, got {size[1]}x{size[0]} px; write PNG"
         )
 
 
@@ -170,9 +170,9 @@ def _write_pil(
 
 
 def _timing_options(file_format: str, timing: Timing) -> dict[str, Any]:
-    plays = timing.plays if timing.plays <= _MOST_PLAYS else 0
-    longest = _LONGEST_FRAME.get(file_format, math.inf)
-    durations = [min(duration, longest) for duration in timing.durations]
+    plays = timing.plays if timing.plays <= _MAX_LOOPS else 0
+    maximum = _MAX_FRAME_DURATION.get(file_format, math.inf)
+    durations = [min(duration, maximum) for duration in timing.durations]
     if file_format != "GIF":
         return {"duration": [round(duration) for duration in durations], "loop": plays}
     hundredths = [10 * round(duration / 10) for duration in durations]

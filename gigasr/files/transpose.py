@@ -1,4 +1,4 @@
-"""Columns to rows: a picture that comes from left to right is kept in a temporary file until it is there as a whole."""
+"""Transposition of very wide pictures, which pass through a temporary file."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,33 +10,33 @@ import torch
 
 from gigasr.files.picture import Picture, PictureStrips
 
-STRIP_BYTES = 1 << 26  # of a strip of rows, in float32
+TRANSPOSED_STRIP_BYTES = 1 << 26  # of a strip of rows, in float32
 
 
-def mirror(picture: Picture) -> Picture:
-    """Mirror a picture at its diagonal: its columns become rows."""
+def transpose(picture: Picture) -> Picture:
+    """Swap rows and columns of a picture."""
     alpha = None if picture.alpha is None else picture.alpha.transpose(1, 2)
     dpi = picture.dpi and (picture.dpi[1], picture.dpi[0])
     return replace(picture, rgb=picture.rgb.transpose(1, 2), alpha=alpha, dpi=dpi)
 
 
-def mirror_strips(mirrored: PictureStrips) -> Iterator[Picture]:
-    """Give strips of rows of a picture whose mirror image at the diagonal comes as strips.
+def transpose_strips(transposed: PictureStrips) -> Iterator[Picture]:
+    """Yield strips of rows of a picture whose transpose comes as strips.
 
     All samples lie in a file in the system's folder for temporary ones, in the picture's own depth, as long.
     """
     with tempfile.TemporaryFile(prefix="gigasr-") as file:
         widths: list[int] = []
-        for strip in mirrored.strips:
+        for strip in transposed.strips:
             widths.append(strip.size[0])
-            _keep(file, mirror(strip))
+            _append_columns(file, transpose(strip))
             channels = 3 + (strip.alpha is not None)
             like = replace(strip, rgb=strip.rgb[:, :0].clone(), alpha=None)  # a view would hold the strip
             del strip  # or it lives while the next one is made
-        yield from _read_rows(file, widths, mirrored.size[1], mirror(like), channels)
+        yield from _read_rows(file, widths, transposed.size[1], transpose(like), channels)
 
 
-def _keep(file: IO[bytes], columns: Picture) -> None:
+def _append_columns(file: IO[bytes], columns: Picture) -> None:
     """Append some columns as integers [C, H, columns]."""
     planes = columns.rgb if columns.alpha is None else torch.cat([columns.rgb, columns.alpha])
     scaled = (planes * (2**columns.bit_depth - 1)).round_().numpy()
@@ -46,7 +46,7 @@ def _keep(file: IO[bytes], columns: Picture) -> None:
 def _read_rows(file: IO[bytes], widths: list[int], height: int, like: Picture, channels: int) -> Iterator[Picture]:
     """Gather strips of rows from columns of these widths."""
     dtype, width = np.dtype(f"u{like.bit_depth // 8}"), sum(widths)
-    rows = max(STRIP_BYTES // (4 * channels * width), 1)
+    rows = max(TRANSPOSED_STRIP_BYTES // (4 * channels * width), 1)
     for top in range(0, height, rows):
         count = min(rows, height - top)
         planes = np.empty((channels, count, width), np.float32)

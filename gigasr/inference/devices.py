@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 M = TypeVar("M", bound=nn.Module)
 
-OUT_OF_MEMORY = (  # in the texts of RuntimeErrors
+OOM_MESSAGES = (  # in the texts of RuntimeErrors
     "out of memory",
     "can't allocate memory",
     "Failed to allocate memory",
@@ -89,20 +89,20 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def attempt(run: Callable[[], R]) -> R | None:
+def run_or_none_if_oom(run: Callable[[], R]) -> R | None:
     """What run gives, or None where memory didn't suffice; other errors pass."""
     try:
         return run()
     except (MemoryError, RuntimeError) as error:
         is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_known and not any(text in str(error) for text in OUT_OF_MEMORY):
+        if not is_known and not any(text in str(error) for text in OOM_MESSAGES):
             raise
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return None
 
 
-def replicate(network: M, devices: Sequence[torch.device]) -> dict[torch.device, M]:
+def copy_to_devices(network: M, devices: Sequence[torch.device]) -> dict[torch.device, M]:
     """A network on each of the devices; on the first it is the network itself, moved there."""
     copies = {devices[0]: network.to(devices[0])}
     for device in devices[1:]:
@@ -111,7 +111,9 @@ def replicate(network: M, devices: Sequence[torch.device]) -> dict[torch.device,
     return copies
 
 
-def spread(work: Callable[[T, torch.device], R], items: Iterable[T], devices: Sequence[torch.device]) -> Iterator[R]:
+def map_on_devices(
+    work: Callable[[T, torch.device], R], items: Iterable[T], devices: Sequence[torch.device]
+) -> Iterator[R]:
     """Work on as many items at a time as there are devices, each on one of them.
 
     items:   are taken one by one, in the caller's thread, no more than are worked on and one

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gigasr.inference.devices import ExecutionPlan, attempt, free_memory, spread
+from gigasr.inference.devices import ExecutionPlan, free_memory, map_on_devices, run_or_none_if_oom
 from gigasr.inference.exact_tiles import ExactTileEngine, ReceptiveField
 from gigasr.inference.noise import noise_field
 from gigasr.inference.restoration import restore_rows
@@ -86,7 +86,7 @@ class BlendedTileEngine:
             band = lr.read(top, top + height)
             pieces = [band[:, :, :, tile.left : tile.left + tile.width] for tile in row]
             share = math.ceil(len(row) / len(self.execution.devices))  # or some would wait for others
-            results = spread(self.run, self.batches(pieces, min(at_once, share)), self.execution.devices)
+            results = map_on_devices(self.run, self.batches(pieces, min(at_once, share)), self.execution.devices)
             return itertools.chain.from_iterable(results)
 
         yield from blend_strips(process, tiles, self.scale)
@@ -107,11 +107,11 @@ class BlendedTileEngine:
         tile_bytes = tile.height * tile.width * self.tiling.pixel_bytes
         return self.execution.batch or max(memory_limit(self.execution, MAX_TILE_BYTES) // tile_bytes, 1)
 
-    def batches(self, row: list[Tensor], most: int) -> Iterator[list[Tensor]]:
-        """Neighbours that are of one size when padded, no more than `most` at a time and than memory suffices for."""
+    def batches(self, row: list[Tensor], max_count: int) -> Iterator[list[Tensor]]:
+        """Yield neighbours of one size when padded, at most `max_count` and as many as fit in memory."""
         rule = self.tiling
         for _, equals in itertools.groupby(row, key=lambda x: padded_side(x.shape[3], rule.multiple, rule.minimum)):
-            while batch := list(itertools.islice(equals, min(most, self.batch))):
+            while batch := list(itertools.islice(equals, min(max_count, self.batch))):
                 yield batch
 
     def run(self, tiles: list[Tensor], device: torch.device) -> list[Tensor]:
@@ -124,7 +124,7 @@ class BlendedTileEngine:
             return [y for batch in self.batches(tiles, self.batch) for y in self.run(batch, device)]
         side = max(tiles[0].shape[2:])
         if side <= self.max_side:
-            results = attempt(partial(self.run_whole, tiles, device))
+            results = run_or_none_if_oom(partial(self.run_whole, tiles, device))
             if results is not None:
                 return results
             if len(tiles) > 1:
@@ -242,9 +242,9 @@ class BodyTailEngine:
         """(rows, columns) of a tile: whole rows as far as a strip of the result stays small."""
         width, rows = size[1], self.execution.strip
         if not rows:
-            least = min(STRIP_ROWS, math.isqrt(pixels))
-            most = max(MAX_STRIP_BYTES // (12 * self.scale**2 * width), min(MIN_STRIP_ROWS, pixels))
-            rows = max(1, min(max(pixels // width, least), most))
+            min_rows = min(STRIP_ROWS, math.isqrt(pixels))
+            max_rows = max(MAX_STRIP_BYTES // (12 * self.scale**2 * width), min(MIN_STRIP_ROWS, pixels))
+            rows = max(1, min(max(pixels // width, min_rows), max_rows))
         return rows, max(pixels // rows, 1)
 
 
@@ -277,7 +277,7 @@ def band_rows(rule: TilingRules, width: int) -> int:
     return MAX_BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
 
 
-def memory_limit(execution: ExecutionPlan, most: int) -> int:
-    """Bytes that a piece may take on each device of a plan; no more than `most` on a CPU."""
+def memory_limit(execution: ExecutionPlan, max_bytes: int) -> int:
+    """Bytes that a piece may take on each device of a plan; no more than `max_bytes` on a CPU."""
     limit = min(free_memory(device) for device in execution.devices) // (MEMORY_SHARE * len(execution.devices))
-    return min(limit, most) if execution.main_device.type == "cpu" else limit
+    return min(limit, max_bytes) if execution.main_device.type == "cpu" else limit

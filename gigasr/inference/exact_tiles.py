@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gigasr.inference.devices import ExecutionPlan, attempt, spread
+from gigasr.inference.devices import ExecutionPlan, map_on_devices, run_or_none_if_oom
 from gigasr.inference.row_stream import RowStream
 from gigasr.inference.tiling import Margin, blank, pad_to_multiple, plan_intervals
 
@@ -78,7 +78,7 @@ class ExactTileEngine:
         """images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom"""
         width, left = images[0].size[1] * self.scale, 0
         strip: Tensor | None = None
-        for y in spread(self.run, self.tiles(*images), self.execution.devices):
+        for y in map_on_devices(self.run, self.tiles(*images), self.execution.devices):
             right = left + y.shape[3]
             if y.shape[3] == width:
                 strip = y
@@ -112,7 +112,7 @@ class ExactTileEngine:
         pixels, halo, align = math.prod(tile.size), self.receptive_field.halo, self.receptive_field.align
         is_minimal = max(tile.size) <= align
         if is_minimal or pixels <= self.pixels:
-            y = attempt(partial(self.run_whole, tile, device))
+            y = run_or_none_if_oom(partial(self.run_whole, tile, device))
             if y is not None:
                 return y
             if is_minimal:

@@ -22,7 +22,7 @@ from gigasr.networks.upsampler import Level, Upsampler, remove_low_frequencies
 
 M = TypeVar("M", bound=nn.Module)
 NO_MARGIN = Margin()
-MAPS = 6  # as many maps of a level are held at a time, at most
+MAX_MAPS = 6  # as many maps of a level are held at a time, at most
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -139,7 +139,9 @@ class FoldedUpsampler(nn.Module):
         self.halo = self.halos[0]
         top = config.num_down + 1
         self.tail_bytes = (
-            MAPS * dtype.itemsize * max(level.channels * 4**i for i, level in enumerate(config.levels[top:], start=1))
+            MAX_MAPS
+            * dtype.itemsize
+            * max(level.channels * 4**i for i, level in enumerate(config.levels[top:], start=1))
         )
         self.network = fold_leaves(network, w, text)
         self.root_residual = self._root_residual if config.restores else None
@@ -160,11 +162,11 @@ class FoldedUpsampler(nn.Module):
         for level, (halo, next_halo) in zip(self.network.levels, self.body_halos, strict=False):
             assert isinstance(level, Level)
             if level.up is not None:
-                rate, margin = rate // 2, double(margin)
+                rate, margin = rate // 2, double_margin(margin)
                 let_go = Margin(*(a // rate - b for a, b in zip(outer, margin, strict=True)))
-                x = level.up(x, NO_W).add_(crop(skips.pop(), let_go))
-            x, margin = shrink(level.convolve(x, NO_W), margin, halo)
-            x, margin = shrink(level.attend(x, NO_W, NO_TEXT), margin, next_halo)
+                x = level.up(x, NO_W).add_(crop_margin(skips.pop(), let_go))
+            x, margin = shrink_margin(level.convolve(x, NO_W), margin, halo)
+            x, margin = shrink_margin(level.attend(x, NO_W, NO_TEXT), margin, next_halo)
         return x
 
     def _root_residual(self, features: Tensor) -> Tensor:
@@ -180,9 +182,9 @@ class FoldedUpsampler(nn.Module):
         x, rgb = features, root
         levels = self.network.levels[-len(self.network.to_rgb) :]
         for level, to_rgb, halo in zip(levels, self.network.to_rgb, self.halos[1:], strict=True):
-            margin = double(margin)
-            rgb, _ = shrink(upsample_bicubic(rgb, 2), margin, halo)
-            x, margin = shrink(level(x, None, NO_W, NO_TEXT), margin, halo)
+            margin = double_margin(margin)
+            rgb, _ = shrink_margin(upsample_bicubic(rgb, 2), margin, halo)
+            x, margin = shrink_margin(level(x, None, NO_W, NO_TEXT), margin, halo)
             rgb = rgb + to_rgb(x, NO_W).to(rgb.dtype)
         return rgb
 
@@ -193,19 +195,19 @@ class FoldedUpsampler(nn.Module):
         return self.tail(features, root)
 
 
-def crop(x: Tensor, margin: Margin) -> Tensor:
+def crop_margin(x: Tensor, margin: Margin) -> Tensor:
     """x: [B, C, H, W] -> what is left of it without the margin"""
     top, bottom, left, right = margin
     return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
-def shrink(x: Tensor, margin: Margin, halo: int) -> tuple[Tensor, Margin]:
+def shrink_margin(x: Tensor, margin: Margin, halo: int) -> tuple[Tensor, Margin]:
     """Crop the margin to the halo: the smaller map, and the margin it still has."""
     kept = Margin(*(min(side, halo) for side in margin))
-    return crop(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
+    return crop_margin(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
 
 
-def double(margin: Margin) -> Margin:
+def double_margin(margin: Margin) -> Margin:
     """A margin at twice the rate."""
     return Margin(*(2 * side for side in margin))
 
@@ -251,13 +253,13 @@ def plan_tiling(network: Upsampler, dtype: torch.dtype) -> TilingRules:
     widest = max(
         level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
     )
-    pixel_bytes = MAPS * dtype.itemsize * widest
+    pixel_bytes = MAX_MAPS * dtype.itemsize * widest
     if config.window:
         window = config.window * multiple
         result_bytes = dtype.itemsize * config.levels[config.num_down].channels
-        return TilingRules(window, window, multiple, network.smallest, 0, pixel_bytes, result_bytes)
+        return TilingRules(window, window, multiple, network.min_side, 0, pixel_bytes, result_bytes)
     side = config.lr_size
-    return TilingRules(min(side // 4, 16), multiple, multiple, network.smallest, side, pixel_bytes)
+    return TilingRules(min(side // 4, 16), multiple, multiple, network.min_side, side, pixel_bytes)
 
 
 NO_W = torch.empty(0)  # what folded layers are given and ignore

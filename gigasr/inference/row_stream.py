@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gigasr.networks.ops import resize
 
-BLOCK_ROWS, LEAST_BLOCK_ROWS = 16, 4  # worked on at a time: as a rule, and at least
-BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it has more than the least rows
+MAX_BLOCK_ROWS, MIN_BLOCK_ROWS = 16, 4  # worked on at a time: as a rule, and at least
+MAX_BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it has more than the least rows
 CUBIC = -0.5  # the cubic's parameter, as in PIL and in torch's antialiased bicubic
 
 
@@ -106,7 +106,7 @@ def _resize_width(strip: Tensor, width: int) -> Tensor:
 
 def block_rows(width: int) -> int:
     """Rows to work on at a time in an image of this width, px: fewer in a wide one."""
-    return max(LEAST_BLOCK_ROWS, min(BLOCK_ROWS, BLOCK_PIXELS // width))
+    return max(MIN_BLOCK_ROWS, min(MAX_BLOCK_ROWS, MAX_BLOCK_PIXELS // width))
 
 
 def _resize_height(source: RowStream, height: int) -> Iterator[Tensor]:

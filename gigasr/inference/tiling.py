@@ -80,19 +80,19 @@ def _plan_axis(length: int, max_side: int, overlap: int, multiple: int) -> list[
         raise ValueError(f"overlap: expected at least 0 px, got {overlap}; use 0 for no overlap")
     if length <= max_side:
         return [(0, length)]
-    longest = max_side // multiple * multiple
-    longest_step = (longest - overlap) // multiple
-    if longest_step < 1:
+    max_aligned = max_side // multiple * multiple
+    max_step = (max_aligned - overlap) // multiple
+    if max_step < 1:
         raise ValueError(
             f"max_side: expected a multiple of {multiple} px of at least {multiple} px more than the overlap "
             f"of {overlap} px, got {max_side}; make the tile larger or the overlap smaller"
         )
-    num_steps = math.ceil(math.ceil((length - longest) / multiple) / longest_step)
+    num_steps = math.ceil(math.ceil((length - max_aligned) / multiple) / max_step)
 
     def last_start(size: int) -> int:  # in units of `multiple`
         return math.ceil((length - size) / multiple)
 
-    sizes = range(multiple, longest + 1, multiple)
+    sizes = range(multiple, max_aligned + 1, multiple)
     size = next(s for s in sizes if math.ceil(last_start(s) / num_steps) * multiple <= s - overlap)
     starts = [i * last_start(size) // num_steps * multiple for i in range(num_steps + 1)]
     return [(start, min(start + size, length)) for start in starts]

@@ -16,7 +16,7 @@ def check_image(name: str, image: Tensor) -> None:
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; look for an overflow in the network")
 
 
-def check_pair(name: str, result: Tensor, truth: Tensor, least: int, border: int = 0) -> None:
+def check_pair(name: str, result: Tensor, truth: Tensor, min_side: int, border: int = 0) -> None:
     check_image(name, result)
     check_image(name, truth)
     if result.shape != truth.shape:
@@ -25,16 +25,16 @@ def check_pair(name: str, result: Tensor, truth: Tensor, least: int, border: int
             f"{truth.shape[1]}x{truth.shape[2]} px; crop the truth with crop_to_multiple"
         )
     height, width = result.shape[1:]
-    if border < 0 or min(height, width) - 2 * border < least:
+    if border < 0 or min(height, width) - 2 * border < min_side:
         raise ValueError(
-            f"{name}: expected at least {least}x{least} px inside a border of {border} px, got {height}x{width} px; "
-            "use larger images or another border"
+            f"{name}: expected at least {min_side}x{min_side} px inside a border of {border} px, "
+            f"got {height}x{width} px; use larger images or another border"
         )
 
 
-def luma_pair(name: str, result: Tensor, truth: Tensor, border: int, least: int) -> tuple[Tensor, Tensor]:
+def luma_pair(name: str, result: Tensor, truth: Tensor, border: int, min_side: int) -> tuple[Tensor, Tensor]:
     """Check both images; give the luma of their 8-bit images without the border, [H, W] in 16..235, float64."""
-    check_pair(name, result, truth, least, border)
+    check_pair(name, result, truth, min_side, border)
     inside = [slice(border, length - border) for length in result.shape[1:]]
     x, y = (luma(to_8bit(image).double() / 255)[*inside] for image in (result, truth))
     return x, y

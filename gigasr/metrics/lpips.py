@@ -59,7 +59,7 @@ def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:
     result, truth: [3, H, W]  in [0, 1]
     returns: 0 for equal images
     """
-    check_pair("metrics.lpips_distance", result, truth, least=LPIPS_SIDE)
+    check_pair("metrics.lpips_distance", result, truth, min_side=LPIPS_SIDE)
     device = next(lpips.parameters()).device
     x, y = (uint8_to_signed(to_8bit(image).to(device)).unsqueeze(0) for image in (result, truth))
     with torch.no_grad():

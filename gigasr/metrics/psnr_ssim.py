@@ -15,7 +15,7 @@ def psnr_y(result: Tensor, truth: Tensor, border: int) -> float:
 
     Source: equals basicsr's calculate_psnr(test_y_channel=True).
     """
-    x, y = luma_pair("metrics.psnr_y", result, truth, border, least=1)
+    x, y = luma_pair("metrics.psnr_y", result, truth, border, min_side=1)
     return psnr(x, y)
 
 
@@ -28,7 +28,7 @@ def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
     Source: Image Quality Assessment: From Error Visibility to Structural Similarity (IEEE TIP 2004);
     equals basicsr's calculate_ssim(test_y_channel=True).
     """
-    x, y = luma_pair("metrics.ssim_y", result, truth, border, least=SSIM_WINDOW)
+    x, y = luma_pair("metrics.ssim_y", result, truth, border, min_side=SSIM_WINDOW)
     return float(structural_similarity(x, y).mean())
 
 

@@ -12,5 +12,5 @@ def spectrum_error(result: Tensor, truth: Tensor) -> float:
     result, truth: [3, H, W]  in [0, 1]; their central square of at least 64x64 px is compared
     returns: RMS over the rings of the difference of the two radial power spectra, in dB; 0 for equal images
     """
-    x, y = luma_pair("metrics.spectrum_error", result, truth, border=0, least=2 * NUM_RINGS)
+    x, y = luma_pair("metrics.spectrum_error", result, truth, border=0, min_side=2 * NUM_RINGS)
     return float((radial_spectrum(x) - radial_spectrum(y)).square().mean().sqrt())

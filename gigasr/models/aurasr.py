@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gigasr.errors import join_lines
-from gigasr.inference.devices import ExecutionPlan, replicate
+from gigasr.inference.devices import ExecutionPlan, copy_to_devices
 from gigasr.inference.engine import BodyTailEngine
-from gigasr.inference.folding import MAPS, NO_MARGIN, crop, double, shrink
+from gigasr.inference.folding import MAX_MAPS, NO_MARGIN, crop_margin, double_margin, shrink_margin
 from gigasr.inference.noise import seeded
 from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
@@ -107,7 +107,7 @@ class AuraNetwork(nn.Module):
         self.halo = self.halos[0]
         self.root_residual = None
         self.receptive_radius = 0  # attention's windows overlap: what it sees reaches on and on
-        self.tail_bytes = MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
+        self.tail_bytes = MAX_MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
         trained, side = config.input_image_size, math.isqrt(MAX_BODY_TILE_BYTES // pixel_bytes)
@@ -132,7 +132,7 @@ class AuraNetwork(nn.Module):
         x = self.mid2(self.mid_attention(self.mid1(x)))
         for level in self.ups:
             x = level(x, skips)
-        return crop(x, margin)
+        return crop_margin(x, margin)
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
@@ -141,8 +141,8 @@ class AuraNetwork(nn.Module):
         """
         x = features.to(self.dtype)
         for level, halo in zip(self.tops, self.halos[1:], strict=True):
-            x, margin = shrink(level(x, []), double(margin), halo)
-        return crop(self.to_rgb(self.final(x)), margin).float() * 2 - 1
+            x, margin = shrink_margin(level(x, []), double_margin(margin), halo)
+        return crop_margin(self.to_rgb(self.final(x)), margin).float() * 2 - 1
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1] -> [B, 3, scale H, scale W]"""
@@ -193,5 +193,6 @@ class AuraModel:
         """Fold the network for the z of one seed; there is no prompt."""
         z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
         return BodyTailEngine(
-            replicate(self.weights.fold(z.to(execution.main_device), execution.dtype), execution.devices), execution
+            copy_to_devices(self.weights.fold(z.to(execution.main_device), execution.dtype), execution.devices),
+            execution,
         )

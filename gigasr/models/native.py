@@ -2,7 +2,7 @@
 
 import torch
 
-from gigasr.inference.devices import ExecutionPlan, replicate
+from gigasr.inference.devices import ExecutionPlan, copy_to_devices
 from gigasr.inference.engine import BodyTail, BodyTailEngine, Model
 from gigasr.inference.folding import fold
 from gigasr.inference.noise import seeded
@@ -27,7 +27,7 @@ class PromptedUpsampler:
         z = torch.randn(1, self.network.config.z_dim, generator=seeded(seed))
         w, text = self.network.condition(z.to(execution.main_device), self.tower.encode([prompt]))
         folded = fold(self.network.ending_at(scale or self.scale), w, text, execution.dtype)
-        return BodyTailEngine(replicate(folded, execution.devices), execution)
+        return BodyTailEngine(copy_to_devices(folded, execution.devices), execution)
 
 
 def folded_network(model: Model, prompt: str, seed: int) -> BodyTail | None:

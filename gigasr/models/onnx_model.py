@@ -15,7 +15,7 @@ from torch import Tensor
 from gigasr import __version__
 from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BlendedTileEngine, BodyTail, BodyTailEngine
-from gigasr.inference.folding import NO_MARGIN, crop
+from gigasr.inference.folding import NO_MARGIN, crop_margin
 from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.spandrel_backend import OVERLAP, pixel_bytes
@@ -126,12 +126,12 @@ class OnnxNetwork:
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H', W']"""
-        return crop(self.run_body(lr / 2 + 0.5), margin)
+        return crop_margin(self.run_body(lr / 2 + 0.5), margin)
 
     def tail(self, features: Tensor, root: Tensor, margin: Margin) -> Tensor:
         """features: [B, C, H, W], root: [B, 3, H, W] -> [B, 3, H' scale, W' scale], without the margin"""
         y = self.run_tail(features, root / 2 + 0.5)
-        return crop(y, Margin(*(side * self.scale for side in margin))) * 2 - 1
+        return crop_margin(y, Margin(*(side * self.scale for side in margin))) * 2 - 1
 
 
 class OnnxModel:

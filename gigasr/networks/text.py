@@ -235,21 +235,21 @@ def load_tower(name: str, pretrained: str | None = None) -> LiteTower | OpenClip
     return OpenClipTower(name, pretrained)
 
 
-class TextMemory:
+class TextFeatureCache:
     """A frozen tower that keeps in memory what it said of each prompt: for sets of captions that come again."""
 
     def __init__(self, tower: LiteTower | OpenClipTower) -> None:
         self.tower = tower
-        self.kept: dict[str, Tensor] = {}  # [T, D], end-of-text last
+        self.cache: dict[str, Tensor] = {}  # [T, D], end-of-text last
 
     def encode(self, texts: list[str]) -> TokenFeatures:
         """Encode B prompts; T is the longest prompt's length."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.kept]
+        new = [text for text in dict.fromkeys(texts) if text not in self.cache]
         if new:
             tokens = self.tower.encode(new)
             for text, features, eot in zip(new, tokens.features, tokens.eot.tolist(), strict=True):
-                self.kept[text] = features[: eot + 1].clone()
-        features = [self.kept[text] for text in texts]
+                self.cache[text] = features[: eot + 1].clone()
+        features = [self.cache[text] for text in texts]
         eot = torch.tensor([len(rows) - 1 for rows in features], device=features[0].device)
         mask = torch.arange(int(eot.max()) + 1, device=eot.device) <= eot[:, None]
         return TokenFeatures(nn.utils.rnn.pad_sequence(features, batch_first=True), eot, mask)

@@ -135,7 +135,7 @@ class Upsampler(nn.Module):
         return 2**self.config.num_down
 
     @property
-    def smallest(self) -> int:
+    def min_side(self) -> int:
         """The least height and width the body takes, px."""
         return self.config.lr_size if not self.config.window else self.multiple
 

@@ -19,7 +19,7 @@ from gigasr.data.samples import sample_rng
 from gigasr.metrics import Lpips, psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.ops import downsample_bicubic
-from gigasr.networks.text import TextMemory, TokenFeatures, load_tower
+from gigasr.networks.text import TextFeatureCache, TokenFeatures, load_tower
 from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
@@ -63,7 +63,7 @@ class AdversarialTask:
         self.config, self.train, self.device = config, config.train, device
         text = self.generator_config.text
         tower = load_tower(text.tower, text.pretrained).to(device)
-        self.tower = TextMemory(tower) if self.train.keep_texts else tower
+        self.tower = TextFeatureCache(tower) if self.train.keep_texts else tower
         self.build_networks()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         if "lpips" in self.terms:
@@ -143,7 +143,7 @@ class AdversarialTask:
         rngs = [sample_rng(self.train.seed, number) for number in loaded.numbers.tolist()]
         lr, noise, root = self.low_res(loaded, hr, scale, degradation, rngs)
         z = torch.stack([torch.randn(self.generator_config.z_dim, generator=rng) for rng in rngs]).to(self.device)
-        shift = torch.stack([torch.randint(losses.MOST_SHIFT + 1, (2,), generator=rng) for rng in rngs])
+        shift = torch.stack([torch.randint(losses.MAX_SHIFT + 1, (2,), generator=rng) for rng in rngs])
         tokens = self.tower.encode(captions)
         order = shuffle_captions(captions, rngs[0])
         mismatched = TokenFeatures(*(x[order.to(x.device)] for x in (tokens.features, tokens.eot, tokens.mask)))
@@ -294,7 +294,7 @@ def verdict_terms(
 
     real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
     weights:    one per map
-    is_wrong:   [B] bool  False where the other caption is the same
+    is_mismatched:   [B] bool  False where the other caption is the same
     """
     matched = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
     mismatched = [losses.matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gigasr.metrics.ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
-SQUARE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
-MOST_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
+SPECTRUM_SIDE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
+MAX_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
 
 def l1(fake: Tensor, real: Tensor) -> Tensor:
@@ -41,7 +41,9 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     """
     # mid gray is subtracted first: windows let the zero frequency leak into others
     lumas = (luma((images + 1) / 2) - 125.5 for images in (fake, real))
-    squares = (x.unfold(1, SQUARE, SQUARE // 2).unfold(2, SQUARE, SQUARE // 2) for x in lumas)
+    squares = (
+        x.unfold(1, SPECTRUM_SIDE, SPECTRUM_SIDE // 2).unfold(2, SPECTRUM_SIDE, SPECTRUM_SIDE // 2) for x in lumas
+    )
     ours, theirs = (radial_spectrum(square, noise=1 / 12) for square in squares)
     return ((ours - theirs) / 10).square().mean()
 
@@ -56,9 +58,9 @@ def shift_images(images: Tensor, shift: Tensor) -> Tensor:
     shift:   [B, 2] of each, 0 to MOST_SHIFT px
     returns: [B, 3, H + MOST_SHIFT, W + MOST_SHIFT]
     """
-    height, width = (side + MOST_SHIFT for side in images.shape[2:])
-    padded = F.pad(images, (MOST_SHIFT,) * 4, mode="reflect")
-    corners = (MOST_SHIFT - shift).tolist()
+    height, width = (side + MAX_SHIFT for side in images.shape[2:])
+    padded = F.pad(images, (MAX_SHIFT,) * 4, mode="reflect")
+    corners = (MAX_SHIFT - shift).tolist()
     pairs = zip(padded, corners, strict=True)
     return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
 

@@ -38,7 +38,7 @@ from gigasr.training.adversarial import AdversarialTask, Batch
 from gigasr.training.trained_network import TrainedNetwork
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
-SMALL, LARGE = 2, 3  # images of the measured batches; cost grows linearly with the batch
+SMALL_BATCH, LARGE_BATCH = 2, 3  # images of the measured batches; cost grows linearly with the batch
 
 
 def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
@@ -57,17 +57,17 @@ for end in ("", "_backward"):  # torch knows those of GPUs alone
     FORMULAS[getattr(ATEN, f"{FLASH}_for_cpu{end}")] = flop_registry[getattr(ATEN, FLASH + end)]
 
 
-class Meter(TorchDispatchMode):
-    """Counts operations while it is entered, and the bytes that autograd keeps within `keeping`.
+class FlopMemoryCounter(TorchDispatchMode):
+    """Counts operations while it is entered, and the bytes that autograd keeps within `track_saved_tensors`.
 
-    >>> with Meter() as meter, meter.keeping():
+    >>> with FlopMemoryCounter() as counter, counter.track_saved_tensors():
     ...     y = network(x)
     """
 
     def __init__(self, *networks: nn.Module) -> None:
         """networks: whose parameters are no activations"""
         super().__init__()
-        self.flops = self.kept = 0
+        self.flops = self.saved_bytes = 0
         own = [parameter.untyped_storage() for network in networks for parameter in network.parameters()]
         self.storages = {storage._cdata: storage for storage in own}
 
@@ -82,31 +82,31 @@ class Meter(TorchDispatchMode):
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
-    def keeping(self) -> saved_tensors_hooks:
+    def track_saved_tensors(self) -> saved_tensors_hooks:
         """Watch what autograd keeps."""
-        return saved_tensors_hooks(self.keep, lambda tensor: tensor)
+        return saved_tensors_hooks(self._count_saved, lambda tensor: tensor)
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Count a tensor's storage where it is a new one; it is held, so that none takes its place."""
+    def _count_saved(self, tensor: Tensor) -> Tensor:
+        """Count each storage once; a reference is kept so that its address is not reused."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.storages:
             self.storages[storage._cdata] = storage
-            self.kept += storage.nbytes()
+            self.saved_bytes += storage.nbytes()
         return tensor
 
 
 @contextmanager
-def watching(network: nn.Module, meter: Meter) -> Iterator[dict[str, list[tuple[int, int]]]]:
+def per_module(network: nn.Module, counter: FlopMemoryCounter) -> Iterator[dict[str, list[tuple[int, int]]]]:
     """Note (FLOPs, kept bytes) of each part of a network, by its name, for each of its elements where it is a list."""
     notes: dict[str, list[tuple[int, int]]] = {name: [] for name, _ in network.named_children()}
     begun: list[tuple[int, int]] = []
 
     def begin(*_: object) -> None:
-        begun.append((meter.flops, meter.kept))
+        begun.append((counter.flops, counter.saved_bytes))
 
     def end(name: str) -> None:
-        flops, kept = begun.pop()
-        notes[name].append((meter.flops - flops, meter.kept - kept))
+        flops, saved_bytes = begun.pop()
+        notes[name].append((counter.flops - flops, counter.saved_bytes - saved_bytes))
 
     hooks = []
     for name, part in network.named_children():
@@ -146,64 +146,65 @@ def make_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
     return Batch(hr, lr, lr, z, [""] * size, tokens, tokens, is_mismatched, shift, task.scale)
 
 
-class Measure(NamedTuple):
+class StepCost(NamedTuple):
     """What one step takes, by pass: fake, d, r1 (d with the penalty), g. Parts are those of forward passes."""
 
     parts: dict[str, int]  # FLOPs
     flops: dict[str, int]
-    kept: dict[str, int]  # bytes; `level` is the most that one level of the generator keeps
+    saved_bytes: dict[str, int]  # bytes; `level` is the most that one level of the generator keeps
 
 
-def measure(task: AdversarialTask, phase: PhaseConfig, size: int) -> Measure:
+def extrapolate_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCost:
     """Measure one step on a batch of any size; large ones are extrapolated."""
-    if size <= LARGE:
-        return play(task, phase, size)
-    pairs = zip(play(task, phase, SMALL), play(task, phase, LARGE), strict=True)
-    return Measure(*({key: a[key] + (size - SMALL) * (b[key] - a[key]) for key in a} for a, b in pairs))
+    if size <= LARGE_BATCH:
+        return measure_step(task, phase, size)
+    pairs = zip(measure_step(task, phase, SMALL_BATCH), measure_step(task, phase, LARGE_BATCH), strict=True)
+    return StepCost(*({key: a[key] + (size - SMALL_BATCH) * (b[key] - a[key]) for key in a} for a, b in pairs))
 
 
-def play(task: AdversarialTask, phase: PhaseConfig, size: int) -> Measure:
+def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCost:
     """Play one step."""
     batch = make_batch(task, phase.crop, size)
     plain, notes, pyramid = synthesize(task, batch, checkpointing=False)
     parts = sum_parts("generator", plain, notes)
-    meters = {"fake": plain}
+    counters = {"fake": plain}
     if task.train.checkpointing:
-        meters["fake"], _, pyramid = synthesize(task, batch, checkpointing=True)
+        counters["fake"], _, pyramid = synthesize(task, batch, checkpointing=True)
     if phase.is_adversarial:
-        with torch.no_grad(), Meter() as meter, watching(task.discriminator, meter) as judged:
+        with torch.no_grad(), FlopMemoryCounter() as counter, per_module(task.discriminator, counter) as noted:
             task.discriminator(pyramid, [batch.tokens], batch.lr)
-        parts |= sum_parts("discriminator", meter, judged)
-        meters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=False))
+        parts |= sum_parts("discriminator", counter, noted)
+        counters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=False))
         if phase.loss.r1:
-            meters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=True))
-    meters["g"] = update(task, lambda: task.generator_terms(batch, phase, pyramid))
-    kept = {name: meter.kept for name, meter in meters.items()}
-    kept["level"] = max(bytes_ for _, bytes_ in notes["levels"])
-    return Measure(parts, {name: meter.flops for name, meter in meters.items()}, kept)
+            counters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=True))
+    counters["g"] = update(task, lambda: task.generator_terms(batch, phase, pyramid))
+    saved_bytes = {name: counter.saved_bytes for name, counter in counters.items()}
+    saved_bytes["level"] = max(bytes_ for _, bytes_ in notes["levels"])
+    return StepCost(parts, {name: counter.flops for name, counter in counters.items()}, saved_bytes)
 
 
-def synthesize(task: AdversarialTask, batch: Batch, checkpointing: bool) -> tuple[Meter, dict[str, Any], list[Tensor]]:
-    """Run the generator -> its meter, what its parts took, the pyramid"""
+def synthesize(task: AdversarialTask, batch: Batch, checkpointing: bool) -> tuple[Any, dict[str, Any], list[Tensor]]:
+    """Run the generator -> its counter, what its parts took, the pyramid"""
     for level in task.generator.modules():
         if isinstance(level, Level):
             level.checkpointing = checkpointing
-    with Meter(task.generator) as meter, watching(task.generator, meter) as notes, meter.keeping():
-        return meter, notes, task.fake_pyramid(batch)
+    counter = FlopMemoryCounter(task.generator)
+    with counter, per_module(task.generator, counter) as notes, counter.track_saved_tensors():
+        return counter, notes, task.fake_pyramid(batch)
 
 
-def sum_parts(name: str, meter: Meter, notes: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
+def sum_parts(name: str, counter: FlopMemoryCounter, notes: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
     """FLOPs of every part of a network, and of it as a whole."""
-    return {f"{name}.{part}": sum(flops for flops, _ in taken) for part, taken in notes.items()} | {name: meter.flops}
+    return {f"{name}.{part}": sum(flops for flops, _ in taken) for part, taken in notes.items()} | {name: counter.flops}
 
 
-def update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -> Meter:
+def update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -> FlopMemoryCounter:
     """Compute a network's terms and their gradients."""
-    with Meter(task.generator, task.discriminator) as meter:
-        with meter.keeping():
+    with FlopMemoryCounter(task.generator, task.discriminator) as counter:
+        with counter.track_saved_tensors():
             terms = make_terms()
         torch.stack(list(terms.values())).sum().backward()
-    return meter
+    return counter
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class PhaseCost:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrainingCost:
     """What a training costs."""
 
     parameters: dict[str, int]  # of every part
@@ -236,12 +237,12 @@ class Budget:
         return sum(cost.phase.images * cost.flops for cost in self.phases)
 
 
-def make_budget(kind: type[AdversarialTask], config: Any, gpus: int = 1) -> Budget:
+def estimate_cost(kind: type[AdversarialTask], config: Any, gpus: int = 1) -> TrainingCost:
     """Measure all phases of a config: gigasr's with AdversarialTask, gigasr_base's with BaseAdversarialTask."""
     with FakeTensorMode():
         task = bare_task(kind, config)
         parameters = count_parameters({"generator": task.generator, "discriminator": task.discriminator})
-        return Budget(parameters, [cost_of(task, phase, gpus) for phase in task.train.phases], gpus)
+        return TrainingCost(parameters, [cost_of_phase(task, phase, gpus) for phase in task.train.phases], gpus)
 
 
 def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
@@ -253,13 +254,15 @@ def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
     return counts
 
 
-def cost_of(task: AdversarialTask, phase: PhaseConfig, gpus: int) -> PhaseCost:
+def cost_of_phase(task: AdversarialTask, phase: PhaseConfig, gpus: int) -> PhaseCost:
     """Measure one phase."""
     train = task.train
     size = phase.micro_batch_size(gpus * train.accumulation)
-    parts, flops, kept = measure(task, phase, size)
+    parts, flops, saved_bytes = extrapolate_step(task, phase, size)
     forward = {name: count / size for name, count in parts.items()}
-    memory = memory_of_networks(task, gpus) | {"activations": peak(kept, train.accumulation, train.checkpointing)}
+    memory = memory_of_networks(task, gpus) | {
+        "activations": peak_activations(saved_bytes, train.accumulation, train.checkpointing)
+    }
     return PhaseCost(phase, size, forward, step_flops(flops, train.accumulation, train.r1_every) / size, memory)
 
 
@@ -270,11 +273,11 @@ def step_flops(flops: dict[str, int], accumulation: int, r1_every: int) -> float
     return syntheses * flops["fake"] + plain + (flops.get("r1", plain) - plain) / r1_every + flops["g"]
 
 
-def peak(kept: dict[str, int], accumulation: int, checkpointing: bool) -> float:
+def peak_activations(saved_bytes: dict[str, int], accumulation: int, checkpointing: bool) -> float:
     """Most bytes kept at one time, given those of each pass: the generator's are held while the others come and go."""
-    judging = max(kept.get("d", 0), kept.get("r1", 0))
-    answering = kept["fake"] + max(kept["g"], kept["level"] if checkpointing else 0)
-    return max(answering, judging + (kept["fake"] if accumulation == 1 else 0))
+    discriminator_step = max(saved_bytes.get("d", 0), saved_bytes.get("r1", 0))
+    generator_step = saved_bytes["fake"] + max(saved_bytes["g"], saved_bytes["level"] if checkpointing else 0)
+    return max(generator_step, discriminator_step + (saved_bytes["fake"] if accumulation == 1 else 0))
 
 
 def memory_of_networks(task: AdversarialTask, gpus: int) -> dict[str, float]:
