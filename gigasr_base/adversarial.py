@@ -82,8 +82,8 @@ class BaseAdversarialTask(AdversarialTask):
         return metrics
 
     def scores(self, maps: Sequence[Tensor]) -> Tensor:
-        """maps: of every exit, [levels * B, 1, H, W], levels as in the exits -> [B] their weighted sum"""
-        weights, per_image = self.discriminator.exit_weights(), []
+        """maps: of every head, [levels * B, 1, H, W], levels as in the heads -> [B] their weighted sum"""
+        weights, per_image = self.discriminator.head_weights(), []
         for i, (logits, weight) in enumerate(zip(maps, weights, strict=True)):
             levels = min(i + 1, self.config.discriminator.num_levels)
             per_image.append(weight * per_sample(logits).view(levels, -1).mean(dim=0))

@@ -6,11 +6,11 @@ from pydantic import model_validator
 
 from gigasr.config.model import check_networks
 from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig
-from gigasr.config.strict import Strict, parse
+from gigasr.config.strict import FrozenModel, parse
 from gigasr.config.tables import read_tables
 from gigasr.config.training import DataConfig, PhaseConfig, TrainConfig
 
-CONSTANT = 4  # px; side of the learned constant
+CONST_SIZE = 4  # px; side of the learned constant
 
 
 class GeneratorConfig(SynthesisConfig):
@@ -19,7 +19,7 @@ class GeneratorConfig(SynthesisConfig):
     @property
     def sizes(self) -> list[int]:
         """Side of the image of each level, px."""
-        return [CONSTANT * 2**i for i in range(len(self.levels))]
+        return [CONST_SIZE * 2**i for i in range(len(self.levels))]
 
     @property
     def size(self) -> int:
@@ -30,7 +30,7 @@ class GeneratorConfig(SynthesisConfig):
 class BaseDataConfig(DataConfig):
     """The training images of a base model. A small image shows the whole picture, as its caption does."""
 
-    whole: bool = True
+    full_image: bool = True
 
 
 class BaseTrainConfig(TrainConfig):
@@ -39,7 +39,7 @@ class BaseTrainConfig(TrainConfig):
     data: BaseDataConfig = BaseDataConfig()
 
 
-class BaseConfig(Strict):
+class BaseConfig(FrozenModel):
     """A whole file of configs/: a base generator, its discriminator and its training."""
 
     generator: GeneratorConfig

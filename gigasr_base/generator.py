@@ -14,7 +14,7 @@ from gigasr.networks.blocks import MappingNetwork, ToRGB, scale_styles
 from gigasr.networks.ops import upsample2d
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 from gigasr.networks.upsampler import Level
-from gigasr_base.config import CONSTANT, GeneratorConfig
+from gigasr_base.config import CONST_SIZE, GeneratorConfig
 
 W_AVERAGE = 0.995  # kept of the running mean of w at each step of training
 
@@ -38,11 +38,13 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         text, channels = config.text, [level.channels for level in config.levels]
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
-        self.mapping = MappingNetwork(
-            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_lr_mul
+        self.text_transformer = TextTransformer(
+            text.tower_width, text.dim, text.depth, text.num_heads, text.learning_rate_multiplier
         )
-        self.constant = nn.Parameter(torch.randn(1, channels[0], CONSTANT, CONSTANT))
+        self.mapping = MappingNetwork(
+            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_learning_rate_multiplier
+        )
+        self.constant = nn.Parameter(torch.randn(1, channels[0], CONST_SIZE, CONST_SIZE))
         inputs = [None, *channels[:-1]]
         self.levels = nn.ModuleList(Level(level, n, config) for level, n in zip(config.levels, inputs, strict=True))
         self.to_rgb = nn.ModuleList(ToRGB(c, config.w_dim) for c in channels)

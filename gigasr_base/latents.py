@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gigasr.inference.noise import seeded
 from gigasr.networks.text import TextFeatures
-from gigasr_base.config import CONSTANT
+from gigasr_base.config import CONST_SIZE
 from gigasr_base.generator import Condition
 
 MEAN_SAMPLES = 16  # z over which a prompt's mean w is taken
@@ -60,7 +60,7 @@ def mix(coarse: Condition, fine: Condition, num_levels: int, mix_at: int) -> lis
 
     Source: GigaGAN (arXiv:2303.05511), figures 6 and 8.
     """
-    return [fine if CONSTANT * 2**i >= mix_at else coarse for i in range(num_levels)]
+    return [fine if CONST_SIZE * 2**i >= mix_at else coarse for i in range(num_levels)]
 
 
 def pad_tokens(text: TextFeatures, length: int) -> TextFeatures:

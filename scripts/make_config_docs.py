@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gigasr.config.model import Config
-from gigasr.config.strict import Strict
+from gigasr.config.strict import FrozenModel
 from gigasr_base.config import BaseConfig
 
 TARGET = Path(__file__).parents[1] / "docs" / "config.md"
@@ -45,7 +45,9 @@ LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 def tables_below(model: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel], str]]:
     """Give a table, the classes that it inherits from and all tables below it, each with its path in the file."""
-    parents = [parent for parent in reversed(model.__mro__) if issubclass(parent, Strict) and parent is not Strict]
+    parents = [
+        parent for parent in reversed(model.__mro__) if issubclass(parent, FrozenModel) and parent is not FrozenModel
+    ]
     yield from ((parent, path) for parent in parents)
     for name, field in model.model_fields.items():
         for part in filter(is_table, (field.annotation, *get_args(field.annotation))):

@@ -171,7 +171,7 @@ def evaluate_base(model: Path, count: int, save: Path | None) -> None:
 @torch.no_grad()
 def evaluate_upsampler(model: Path, count: int, lpips_features: Path | None, save: Path | None) -> None:
     """Upscale shapes reduced 8 times, once with their caption and once with another shape's of their colour."""
-    from gigasr.data.degradation import bicubic
+    from gigasr.data.degradation import bicubic_low_res
     from gigasr.metrics import Lpips
     from gigasr.models.zoo import load_upsampler
     from gigasr.networks.text import load_tower
@@ -182,7 +182,7 @@ def evaluate_upsampler(model: Path, count: int, lpips_features: Path | None, sav
     network, lpips = load_upsampler(str(model)), Lpips(features=lpips_features)
     tower = load_tower(network.config.text.tower, network.config.text.pretrained)
     hr = truth * 2 - 1
-    lr = bicubic(hr, network.scale)
+    lr = bicubic_low_res(hr, network.scale)
     z = torch.randn(count, network.config.z_dim, generator=torch.Generator().manual_seed(0))
     sheet = [torch.nn.functional.interpolate(lr, (SIZE, SIZE)), hr]
     for name, texts in (("right", captions), ("wrong", wrong)):

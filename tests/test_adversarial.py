@@ -12,8 +12,8 @@ from gigasr.config.model import Config
 from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.training import losses
-from gigasr.training.adversarial import AdversarialTask, Batch, verdict_terms
-from gigasr.training.losses import MAX_SHIFT, shift_images
+from gigasr.training.adversarial import AdversarialTask, Batch
+from gigasr.training.losses import MAX_SHIFT, discriminator_loss_terms, shift_images
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def make_batch(task: AdversarialTask, captions: list[str], first: int = 0) -> Ba
     )
     hr = F.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1) * 2 - 1
     indices = torch.arange(first, first + len(captions))
-    return task.make_batch(LoadedBatch(indices, hr, captions), task.scale, DegradationConfig(camera=0.5))
+    return task.make_batch(LoadedBatch(indices, hr, captions), task.scale, DegradationConfig(mild=0.5))
 
 
 def test_a_sample_does_not_depend_on_its_batch(task: AdversarialTask) -> None:
@@ -90,7 +90,7 @@ def test_lpips_sees_every_picture_at_an_offset_of_its_own(task: AdversarialTask)
 
 
 def test_repeated_steps_on_one_batch_bring_the_picture_closer(task: AdversarialTask) -> None:
-    phase = task.train.phases[0].model_copy(update={"generator_lr": 0.02})
+    phase = task.train.phases[0].model_copy(update={"generator_learning_rate": 0.02})
     batch = make_batch(task, ["a dog", "a cat"])
     values = [task.step([batch], phase, number)["g/l1"] for number in range(80)]
     assert values[-1] < 0.7 * values[0]
@@ -128,12 +128,12 @@ def maps(*values: float) -> list[torch.Tensor]:
 def test_a_discriminator_is_to_call_real_images_real_and_everything_else_fake() -> None:
     matched, mismatched = maps(3.0, 3.0), maps(-3.0, -3.0)
     both = torch.tensor([True, True])
-    good = verdict_terms([matched, mismatched], [mismatched, mismatched], [1.0], both)
+    good = discriminator_loss_terms([matched, mismatched], [mismatched, mismatched], [1.0], both)
     assert good["adversarial"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
     assert good["matching"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
-    assert verdict_terms([matched, mismatched], [matched, mismatched], [1.0], both)["adversarial"] > 3
-    assert verdict_terms([matched, matched], [mismatched, mismatched], [1.0], both)["matching"] > 3
-    assert verdict_terms([matched, mismatched], [mismatched, matched], [1.0], both)["matching"] > 3
+    assert discriminator_loss_terms([matched, mismatched], [matched, mismatched], [1.0], both)["adversarial"] > 3
+    assert discriminator_loss_terms([matched, matched], [mismatched, mismatched], [1.0], both)["matching"] > 3
+    assert discriminator_loss_terms([matched, mismatched], [mismatched, matched], [1.0], both)["matching"] > 3
 
 
 def test_a_generator_is_to_raise_all_logits_of_its_pictures(
@@ -166,7 +166,7 @@ def test_the_lazy_penalty_counts_for_the_steps_without_it(task: AdversarialTask)
     phase, batch = task.train.phases[1], make_batch(task, ["a dog", "a cat"])
     reals = [image.requires_grad_() for image in task.real_pyramid(batch.hr)]
     logits = task.discriminator(reals, [batch.tokens], batch.lr)[0]
-    penalty = losses.r1(logits, reals, task.discriminator.exit_weights())
+    penalty = losses.r1(logits, reals, task.discriminator.head_weights())
     terms = task.discriminator_terms(batch, phase, None, penalised=True)
     torch.testing.assert_close(terms["r1"], task.train.r1_every * penalty)
     assert "r1" not in task.discriminator_terms(batch, phase, None, penalised=False)

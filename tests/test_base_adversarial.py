@@ -58,11 +58,11 @@ def test_a_step_moves_both_networks_the_average_and_the_mean_of_w(task: BaseAdve
     assert task.generator.w_mean.any() and torch.equal(task.generator.w_mean, task.generator_ema.w_mean)
 
 
-def test_scores_are_the_weighted_sums_over_exits_of_means_over_levels(task: BaseAdversarialTask) -> None:
+def test_scores_are_the_weighted_sums_over_heads_of_means_over_levels(task: BaseAdversarialTask) -> None:
     batch = make_batch(task)
     (maps,) = task.discriminator(task.real_pyramid(batch.hr), [batch.tokens])
     expected = torch.zeros(4)
-    for logits, weight in zip(maps, task.discriminator.exit_weights(), strict=True):
+    for logits, weight in zip(maps, task.discriminator.head_weights(), strict=True):
         for row, logit in enumerate(logits):
             expected[row % 4] += weight * logit.mean() * 4 / len(logits)
     torch.testing.assert_close(task.scores(maps), expected)

@@ -38,16 +38,23 @@ def shaken(module: nn.Module) -> nn.Module:
 # equalised layers
 
 
-@pytest.mark.parametrize("lr_mul", [1.0, 0.01])
-def test_an_equalized_linear_layer_has_unit_gain_and_its_bias_whatever_its_rate(lr_mul: float) -> None:
-    y = EqualizedLinear(256, 64, bias_init=3.0, lr_mul=lr_mul)(torch.randn(512, 256)) - 3
+@pytest.mark.parametrize("learning_rate_multiplier", [1.0, 0.01])
+def test_an_equalized_linear_layer_has_unit_gain_and_its_bias_whatever_its_rate(
+    learning_rate_multiplier: float,
+) -> None:
+    y = (
+        EqualizedLinear(256, 64, bias_init=3.0, learning_rate_multiplier=learning_rate_multiplier)(
+            torch.randn(512, 256)
+        )
+        - 3
+    )
     assert y.mean().item() == pytest.approx(0, abs=0.02)
     assert y.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_the_learning_rate_multiplier_scales_weight_and_bias_gradients() -> None:
     x = torch.randn(5, 8)
-    one, tenth = EqualizedLinear(8, 4), EqualizedLinear(8, 4, lr_mul=0.1)
+    one, tenth = EqualizedLinear(8, 4), EqualizedLinear(8, 4, learning_rate_multiplier=0.1)
     for layer in (one, tenth):
         layer(x).sum().backward()
     torch.testing.assert_close(tenth.weight.grad, 0.1 * one.weight.grad)

@@ -26,10 +26,10 @@ def test_an_unknown_key_inside_a_list_is_named() -> None:
 @pytest.mark.parametrize(
     ("path", "nearest"),
     [
-        ("train.data.worker", "workers"),
+        ("train.data.num_worker", "num_workers"),
         ("train.data.min_score", "min_scores"),
-        ("train.degradation.cameras", "camera"),
-        ("train.degradation.secondorder", "second_order"),
+        ("train.degradation.milds", "mild"),
+        ("train.degradation.realesrgan", "real_esrgan"),
         ("train.clip.towers", "tower"),
         ("train.vision.text.deep", "depth"),
     ],
@@ -90,8 +90,8 @@ def test_settings_that_cannot_work_together_are_refused(change: dict[str, object
             r"train\.phases\.crop: expected at least 64 px for loss\.spectrum, got 32",
         ),
         (
-            "train.degradation={camera=0.8, second_order=0.8}",
-            "camera, second_order: expected at most 1 together, got 0.8 and 0.8",
+            "train.degradation={mild=0.8, real_esrgan=0.8}",
+            "mild, real_esrgan: expected at most 1 together, got 0.8 and 0.8",
         ),
     ],
 )

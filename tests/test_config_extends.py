@@ -28,8 +28,8 @@ CHANGES = {  # of the ablation's rows, each against the row that it extends; num
         "discriminator.minibatch_std",
         "train.ema_half_life",
         "train.weight_decay",
-        "train.phases.generator_lr",
-        "train.phases.discriminator_lr",
+        "train.phases.generator_learning_rate",
+        "train.phases.discriminator_learning_rate",
         "train.phases.loss.r1",
     },
     "04_attention": {
@@ -45,7 +45,7 @@ CHANGES = {  # of the ablation's rows, each against the row that it extends; num
     "09_clip": {"train.phases.loss.clip"},
     "10_multiscale": {
         "discriminator.num_levels",
-        "discriminator.exit_weight",
+        "discriminator.head_weight",
         "discriminator.predictor_layers",
         "train.phases.loss.r1",
     },
@@ -192,5 +192,5 @@ def test_the_large_upsampler_differs_from_the_small_one_in_its_sizes() -> None:
     small, large = (load_any_config(find_config(name), ()) for name in ("upsampler_64_512", "upsampler_128_1024"))
     lists = {"lr_size", "levels"}
     assert small.upsampler.model_dump(exclude=lists) == large.upsampler.model_dump(exclude=lists)
-    assert (large.upsampler.lr_size, large.train.data.max_reduction, large.train.phases[0].crop) == (128, 1.0, 1024)
+    assert (large.upsampler.lr_size, large.train.data.max_downscale, large.train.phases[0].crop) == (128, 1.0, 1024)
     assert large.train.phases[0].model_copy(update={"crop": 512}) == small.train.phases[0]

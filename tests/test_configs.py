@@ -198,7 +198,7 @@ def test_rows_keep_what_earlier_rows_switched_on() -> None:
         7: lambda c: max(level.num_kernels for level in c.generator.levels) - 1,
         8: lambda c: min(level.blocks for level in c.generator.levels) - 1,
         9: lambda c: c.train.phases[0].loss.clip,
-        10: lambda c: c.discriminator.num_levels - 1 and c.discriminator.exit_weight,
+        10: lambda c: c.discriminator.num_levels - 1 and c.discriminator.head_weight,
         11: lambda c: c.train.phases[0].loss.vision,
     }
     for first, switch in switches.items():

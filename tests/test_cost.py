@@ -17,7 +17,6 @@ from gigasr.config.training import LossConfig, PhaseConfig
 from gigasr.networks.ops import conv2d_per_sample
 from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.cost import (
-    FlopMemoryCounter,
     PhaseCost,
     StepCost,
     TrainingCost,
@@ -29,6 +28,7 @@ from gigasr.training.cost import (
     peak_activations,
     step_flops,
 )
+from gigasr.training.flop_counter import FlopMemoryCounter
 
 L1 = LossConfig(l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0)
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -166,7 +166,7 @@ def test_checkpointing_keeps_less_and_computes_the_levels_twice(
     tiny_config: Config, tiny_measures: dict[int, StepCost]
 ) -> None:
     with FakeTensorMode():
-        task = bare_task(AdversarialTask, change(tiny_config, checkpointing=True))
+        task = bare_task(AdversarialTask, change(tiny_config, gradient_checkpointing=True))
         saving = measure_step(task, task.train.phases[1], 3)
     plain = tiny_measures[3]
     assert saving.saved_bytes["fake"] < 0.5 * plain.saved_bytes["fake"]
@@ -185,23 +185,28 @@ def test_half_precision_keeps_less(tiny_config: Config, tiny_measures: dict[int,
 
 def test_a_step_is_both_networks_passes_and_a_share_of_the_penalty() -> None:
     flops = {"fake": 1, "d": 10, "r1": 170, "g": 1000}
-    assert step_flops(flops, accumulation=1, r1_every=16) == 1021
-    assert step_flops(flops, accumulation=2, r1_every=16) == 1022  # synthesized for each network
-    assert step_flops({"fake": 1, "g": 1000}, accumulation=2, r1_every=16) == 1001
+    assert step_flops(flops, gradient_accumulation_steps=1, r1_every=16) == 1021
+    assert step_flops(flops, gradient_accumulation_steps=2, r1_every=16) == 1022  # synthesized for each network
+    assert step_flops({"fake": 1, "g": 1000}, gradient_accumulation_steps=2, r1_every=16) == 1001
 
 
 def test_the_peak_holds_the_generators_tensors_beside_one_pass_of_the_discriminator() -> None:
     saved_bytes = {"fake": 100, "d": 20, "r1": 70, "g": 30, "level": 50}
-    assert peak_activations(saved_bytes, accumulation=1, checkpointing=False) == 170
-    assert peak_activations(saved_bytes, accumulation=2, checkpointing=False) == 130
-    assert peak_activations(saved_bytes, accumulation=2, checkpointing=True) == 150
-    assert peak_activations({"fake": 100, "g": 30, "level": 50}, accumulation=1, checkpointing=False) == 130
+    assert peak_activations(saved_bytes, gradient_accumulation_steps=1, gradient_checkpointing=False) == 170
+    assert peak_activations(saved_bytes, gradient_accumulation_steps=2, gradient_checkpointing=False) == 130
+    assert peak_activations(saved_bytes, gradient_accumulation_steps=2, gradient_checkpointing=True) == 150
+    assert (
+        peak_activations(
+            {"fake": 100, "g": 30, "level": 50}, gradient_accumulation_steps=1, gradient_checkpointing=False
+        )
+        == 130
+    )
 
 
 def test_the_optimiser_takes_eight_bytes_per_parameter_and_less_in_shards(tiny_config: Config) -> None:
     with FakeTensorMode():
         task = bare_task(AdversarialTask, tiny_config)
-        sharded = bare_task(AdversarialTask, change(tiny_config, sharded=True))
+        sharded = bare_task(AdversarialTask, change(tiny_config, fsdp=True))
     g, d = (sum(p.numel() for p in network.parameters()) for network in (task.generator, task.discriminator))
     assert memory_of_networks(task, 4)["optimiser"] == memory_of_networks(sharded, 1)["optimiser"] == 8 * (g + d)
     assert memory_of_networks(sharded, 4)["optimiser"] == 8 * (g / 4 + d)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
 from gigasr.data import real_esrgan as so
-from gigasr.data.degradation import bicubic, camera, degrade
+from gigasr.data.degradation import bicubic_low_res, degrade, degrade_mild
 from gigasr.pixels import quantize_8bit
 
 WAYS = {
-    "camera": DegradationConfig(camera=1.0),
-    "second_order": DegradationConfig(second_order=1.0),
-    "mixed": DegradationConfig(camera=0.3, second_order=0.4, noise=0.1),
+    "mild": DegradationConfig(mild=1.0),
+    "real_esrgan": DegradationConfig(real_esrgan=1.0),
+    "mixed": DegradationConfig(mild=0.3, real_esrgan=0.4, noise=0.1),
 }
 each_way = pytest.mark.parametrize("config", WAYS.values(), ids=WAYS)
 
@@ -47,16 +47,16 @@ def test_bicubic_equals_pil_to_one_level() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize((12, 8), Image.Resampling.BICUBIC))
     hr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    levels = ((bicubic(hr, 8)[0].permute(1, 2, 0) + 1) * 127.5).round()
+    levels = ((bicubic_low_res(hr, 8)[0].permute(1, 2, 0) + 1) * 127.5).round()
     assert (levels - torch.from_numpy(expected.astype(np.float32))).abs().max() <= 1
 
 
 def test_no_shares_and_no_noise_are_plain_bicubic() -> None:
     hr = smooth_images(3, 64)
-    assert torch.equal(degrade(hr, 8, DegradationConfig(), rngs(3)), bicubic(hr, 8))
+    assert torch.equal(degrade(hr, 8, DegradationConfig(), rngs(3)), bicubic_low_res(hr, 8))
 
 
-@pytest.mark.parametrize("way", ["camera", "second_order"])
+@pytest.mark.parametrize("way", ["mild", "real_esrgan"])
 def test_low_res_images_hold_levels_of_8_bit(way: str) -> None:
     levels = (degrade(smooth_images(4, 64), 8, WAYS[way], rngs(4)) + 1) * 127.5
     assert (levels - levels.round()).abs().max() < 1e-3
@@ -102,14 +102,14 @@ def test_every_image_is_degraded_by_its_own_draw(config: DegradationConfig) -> N
 @each_way
 def test_degradation_changes_details_and_keeps_the_picture(config: DegradationConfig) -> None:
     hr = F.interpolate(smooth_images(6, 32), (128, 128), mode="bicubic").clamp(-1, 1)
-    lr, clean = degrade(hr, 4, config, rngs(6)), bicubic(hr, 4)
+    lr, clean = degrade(hr, 4, config, rngs(6)), bicubic_low_res(hr, 4)
     assert (lr - clean).abs().mean() > 0.001
     assert torch.corrcoef(torch.stack([F.avg_pool2d(x, 4).flatten() for x in (lr, clean)]))[0, 1] > 0.95
 
 
 def test_shares_are_those_of_the_config() -> None:
     hr = smooth_images(1, 16).expand(120, -1, -1, -1)
-    lr, plain = degrade(hr, 8, DegradationConfig(camera=0.3, second_order=0.2), rngs(120)), bicubic(hr, 8)
+    lr, plain = degrade(hr, 8, DegradationConfig(mild=0.3, real_esrgan=0.2), rngs(120)), bicubic_low_res(hr, 8)
     used = rngs(120)
     draws = torch.stack([torch.rand((), generator=rng) for rng in used])
     is_plain = (lr == plain).flatten(1).all(dim=1)
@@ -117,7 +117,7 @@ def test_shares_are_those_of_the_config() -> None:
     assert torch.equal(is_plain, draws >= 0.5)
     mild = [i for i, draw in enumerate(draws) if draw < 0.3]
     assert len(mild) / 120 == pytest.approx(0.3, abs=0.1)
-    assert torch.equal(lr[mild], camera(plain[mild], [used[i] for i in mild]))
+    assert torch.equal(lr[mild], degrade_mild(plain[mild], [used[i] for i in mild]))
 
 
 def test_noise_is_added_after_rounding_with_a_std_up_to_the_config() -> None:
@@ -253,6 +253,6 @@ def test_resize_factors_follow_their_shares_and_range() -> None:
 
 def test_at_larger_scales_the_ranges_act_at_four_times_the_low_res_size() -> None:
     hr = smooth_images(3, 64).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    at_8 = so.second_order(hr, 8, rngs(3))
+    at_8 = so.degrade_real_esrgan(hr, 8, rngs(3))
     reduced = F.interpolate(hr, (64, 64), mode="bicubic", antialias=True)
-    assert (at_8 - so.second_order(reduced, 4, rngs(3))).abs().max() < 0.02
+    assert (at_8 - so.degrade_real_esrgan(reduced, 4, rngs(3))).abs().max() < 0.02

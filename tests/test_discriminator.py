@@ -68,7 +68,7 @@ def random_tokens(batch: int) -> TokenFeatures:
 
 
 def rows_of_level(logits: Tensor, level: int, batch: int) -> Tensor:
-    """Rows of one exit's map that judge a level of the pyramid, empty where it has not entered yet."""
+    """Rows of one head's map that judge a level of the pyramid, empty where it has not entered yet."""
     place = LEVELS - 1 - level  # the largest level enters first
     return logits[place * batch : (place + 1) * batch]
 
@@ -77,7 +77,7 @@ def rows_of_level(logits: Tensor, level: int, batch: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 48), (16, 16)])
-def test_each_exit_evaluates_every_level_that_has_entered(network: Discriminator, height: int, width: int) -> None:
+def test_each_head_evaluates_every_level_that_has_entered(network: Discriminator, height: int, width: int) -> None:
     logits = predict(network, random_pyramid(2, height, width), random_tokens(2), random_lr(2))
     expected = [(2 * min(j, LEVELS), 1, height >> j, width >> j) for j in (1, 2, 3, 4)]
     assert [tuple(m.shape) for m in logits] == expected
@@ -91,15 +91,15 @@ def test_levels_and_stages_give_the_papers_number_of_predictions(
     network = Discriminator(config.model_copy(update={"stages": stages, "num_levels": num_levels, "minibatch_std": 0}))
     logits = predict(network, random_pyramid(2, 32, 32, num_levels), random_tokens(2), random_lr(2))
     assert sum(len(m) // 2 for m in logits) == num_predictions
-    assert len(network.exit_weights()) == len(logits) == num_stages
+    assert len(network.head_weights()) == len(logits) == num_stages
 
 
-def test_every_level_has_one_share_at_the_last_exit_and_less_at_early_ones(config: DiscriminatorConfig) -> None:
-    network = Discriminator(config.model_copy(update={"exit_weight": 0.25}))
+def test_every_level_has_one_share_at_the_last_head_and_less_at_early_ones(config: DiscriminatorConfig) -> None:
+    network = Discriminator(config.model_copy(update={"head_weight": 0.25}))
     logits = [
         m.detach().zero_().requires_grad_() for m in predict(network, random_pyramid(2), random_tokens(2), random_lr(2))
     ]
-    losses.adversarial(logits, False, network.exit_weights()).backward()
+    losses.adversarial(logits, False, network.head_weights()).backward()
     shares = [m.grad.sum(dim=(1, 2, 3)).view(-1, 2).sum(dim=1) / 0.5 for m in logits]  # softplus has slope 1/2 at 0
     assert [len(levels) for levels in shares] == [1, 2, 3, 3]
     for levels, share in zip(shares, [0.25 / 3, 0.25 / 3, 0.25 / 3, 1 / 3], strict=True):
@@ -145,7 +145,7 @@ def test_one_level_twice_as_often_is_evaluated_by_the_same_trunk(network: Discri
 
 
 def smallest_change(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """The mean change of the (level, exit) prediction that changes least."""
+    """The mean change of the (level, head) prediction that changes least."""
     return min((x - y).abs().mean(dim=(1, 2, 3)).min().item() for x, y in zip(a, b, strict=True))
 
 
@@ -180,7 +180,7 @@ def test_the_low_res_image_changes_every_prediction_where_the_config_shows_it(ne
 
 
 def test_the_low_res_image_is_ignored_where_the_config_hides_it(config: DiscriminatorConfig) -> None:
-    network = Discriminator(config.model_copy(update={"sees_lr": False}))
+    network = Discriminator(config.model_copy(update={"condition_on_lr": False}))
     pyramid, tokens = random_pyramid(2), random_tokens(2)
     for a, b in zip(predict(network, pyramid, tokens, random_lr(2)), predict(network, pyramid, tokens), strict=True):
         assert torch.equal(a, b)
@@ -188,7 +188,7 @@ def test_the_low_res_image_is_ignored_where_the_config_hides_it(config: Discrimi
 
 def test_one_run_of_the_trunk_serves_several_texts(network: Discriminator) -> None:
     pyramid, lr = random_pyramid(2), random_lr(2)
-    features = network.exits(pyramid, lr)
+    features = network.features(pyramid, lr)
     for tokens in (random_tokens(2), random_tokens(2)):
         for a, b in zip(network.predict(features, tokens), predict(network, pyramid, tokens, lr), strict=True):
             assert torch.equal(a, b)
@@ -210,7 +210,7 @@ def test_a_prediction_is_a_conditional_plus_an_unconditional_logit() -> None:
 def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
     network = Discriminator(config)
     logits = predict(network, random_pyramid(2), random_tokens(2), random_lr(2))
-    losses.adversarial(logits, True, network.exit_weights()).backward()
+    losses.adversarial(logits, True, network.head_weights()).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
@@ -218,7 +218,7 @@ def test_gradients_reach_every_parameter(config: DiscriminatorConfig) -> None:
 def test_gradients_reach_every_image(network: Discriminator) -> None:
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
     logits = predict(network, pyramid, random_tokens(2), random_lr(2))
-    losses.adversarial(logits, True, network.exit_weights()).backward()
+    losses.adversarial(logits, True, network.head_weights()).backward()
     assert all((image.grad.abs().amax(dim=(1, 2, 3)) > 0).all() for image in pyramid)
 
 
@@ -227,7 +227,7 @@ def test_the_gradient_penalty_is_differentiable_through_attention(config: Discri
     network = Discriminator(config.model_copy(update={"minibatch_std": group_size}))
     pyramid = [image.requires_grad_() for image in random_pyramid(2)]
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        penalty = losses.r1(predict(network, pyramid, random_tokens(2), random_lr(2)), pyramid, network.exit_weights())
+        penalty = losses.r1(predict(network, pyramid, random_tokens(2), random_lr(2)), pyramid, network.head_weights())
         penalty.backward()
     assert penalty > 0
     weights = [(name, p) for name, p in network.named_parameters() if not name.endswith("bias")]
@@ -244,7 +244,7 @@ def test_the_gradient_of_the_penalty_is_its_slope(config: DiscriminatorConfig) -
     def penalty(step: Tensor) -> Tensor:
         weight.data += step
         with sdpa_kernel(SDPBackend.MATH):
-            return losses.r1(predict(network, pyramid, tokens, lr), pyramid, network.exit_weights())
+            return losses.r1(predict(network, pyramid, tokens, lr), pyramid, network.head_weights())
 
     (gradient,) = torch.autograd.grad(penalty(torch.zeros(())), weight)
     step = 1e-5 * gradient / gradient.norm()

@@ -13,7 +13,7 @@ from gigasr.models.checkpoint import load_state, load_weights
 ROOT = Path(__file__).parents[1]
 UPSAMPLER = (  # what looks across a batch sees only its own process's part of it
     "discriminator.minibatch_std=0",
-    "train.degradation.camera=0",
+    "train.degradation.mild=0",
     "train.validate_every=0",
     "train.phases.0.batch_size=4",
     "train.phases.1.batch_size=4",
@@ -92,9 +92,9 @@ def test_two_replicas_give_the_weights_of_one_process_with_the_whole_batch(
 def test_shards_train_save_and_resume_and_give_the_same_weights(
     alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
 ) -> None:
-    train(2, photo_folder, tmp_path, lpips_features, 1, "train.sharded=true")
+    train(2, photo_folder, tmp_path, lpips_features, 1, "train.fsdp=true")
     assert difference(weights(tmp_path), weights(alone)) > 1e-4  # two steps apart
-    between = ("train.sharded=true", "train.sample_every=1", "train.save_every=100")  # samples, and no save after them
+    between = ("train.fsdp=true", "train.sample_every=1", "train.save_every=100")  # samples, and no save after them
     train(2, photo_folder, tmp_path, lpips_features, 3, *between, resume="resume")
     assert load_state(tmp_path / "state.pt")["step"] == 3
     assert difference(weights(tmp_path), weights(alone)) < 1e-5

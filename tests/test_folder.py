@@ -22,7 +22,7 @@ from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSchedule, Cutter, sample_rng
 from gigasr.files.images import load_rgb
 
-PLAIN = DataConfig(workers=0, empty_caption=0.0)
+PLAIN = DataConfig(num_workers=0, caption_dropout=0.0)
 
 
 def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float) -> Crops:
@@ -31,7 +31,7 @@ def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float
 
 def test_whole_images_are_reduced_to_the_crop_and_read_once(tmp_path: Path) -> None:
     sample = coordinates(tmp_path)
-    crops = make_crops([sample], 20, whole=True, mirror=False)
+    crops = make_crops([sample], 20, full_image=True, horizontal_flip=False)
     first = crops[0].hr
     sample.path.unlink()
     assert torch.equal(crops[1].hr, first)
@@ -147,12 +147,12 @@ def mirrored(crops: Crops) -> int:
 def test_half_the_crops_are_mirrored_unless_that_is_switched_off(tmp_path: Path) -> None:
     sample = coordinates(tmp_path)
     assert 30 < mirrored(make_crops([sample], crop=16)) < 70
-    assert mirrored(make_crops([sample], crop=16, mirror=False)) == 0
+    assert mirrored(make_crops([sample], crop=16, horizontal_flip=False)) == 0
 
 
 def test_an_index_always_gives_the_same_crop(photo_folder: Path) -> None:
     samples = read_folder(photo_folder, PLAIN, "train")
-    a, b = (make_crops(samples, 32, seed=3, max_reduction=2.0, empty_caption=0.3) for _ in range(2))
+    a, b = (make_crops(samples, 32, seed=3, max_downscale=2.0, caption_dropout=0.3) for _ in range(2))
     expected = {i: b[i] for i in reversed(range(12))}
     assert all(torch.equal(a[i].hr, expected[i].hr) and a[i].caption == expected[i].caption for i in range(12))
 
@@ -164,13 +164,13 @@ def test_every_image_appears_once_per_epoch(photo_folder: Path) -> None:
 
 
 def test_a_share_of_the_crops_has_no_caption(photo_folder: Path) -> None:
-    crops = make_crops(read_folder(photo_folder, PLAIN, "train"), 32, empty_caption=0.25)
+    crops = make_crops(read_folder(photo_folder, PLAIN, "train"), 32, caption_dropout=0.25)
     assert 25 < sum(crops[i].caption == "" for i in range(200)) < 75
 
 
 def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> None:
     words = [f"w{i}" for i in range(50)]
-    cutter = Cutter(CropSchedule(8), DataConfig(empty_caption=0.0, word_dropout=0.3))
+    cutter = Cutter(CropSchedule(8), DataConfig(caption_dropout=0.0, word_dropout=0.3))
     rng = random.Random(0)
     left = [cutter.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
     assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
@@ -178,7 +178,7 @@ def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> Non
 
 
 def test_validation_has_whole_captions(photo_folder: Path) -> None:
-    data = DataConfig(workers=0, empty_caption=0.5, word_dropout=0.5)
+    data = DataConfig(num_workers=0, caption_dropout=0.5, word_dropout=0.5)
     source = open_validation(str(photo_folder), None, SimpleNamespace(train=SimpleNamespace(data=data)))
     assert source is not None
     assert [batch[2] for batch in source.batches(CropSchedule(32), 1, 0, 20, seed=0)] == [["picture 4"]] * 20
@@ -251,7 +251,7 @@ def test_two_processes_see_what_one_would(source: FolderSource) -> None:
 def test_workers_change_nothing_not_even_torchs_random_state(source: FolderSource) -> None:
     alone = list(source.batches(CropSchedule(32), 3, 0, 12, seed=1))
     state = torch.get_rng_state()
-    helped = FolderSource(source.samples, PLAIN.model_copy(update={"workers": 2}))
+    helped = FolderSource(source.samples, PLAIN.model_copy(update={"num_workers": 2}))
     assert equal(alone, list(helped.batches(CropSchedule(32), 3, 0, 12, seed=1)))
     assert torch.equal(state, torch.get_rng_state())
 

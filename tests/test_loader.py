@@ -13,7 +13,7 @@ def test_an_error_of_a_reader_is_one_clear_line_and_the_command_ends(tmp_path: P
     for name in ("a.png", "b.png"):
         (data / name).write_bytes(b"no image")
     command = [sys.executable, "-m", "gigasr", "train", ROOT / "configs" / "upsampler_tiny.toml", "--data", data]
-    command += ["-o", tmp_path / "run", "--set", "train.data.workers=1", "--set", "train.data.min_size=0"]
+    command += ["-o", tmp_path / "run", "--set", "train.data.num_workers=1", "--set", "train.data.min_size=0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -308,6 +308,6 @@ def test_only_words_ask_to_keep_anything() -> None:
 
 def test_restoration_stands_alone_in_a_config() -> None:
     assert DegradationConfig(restoration=RestorationConfig(words=0.3)).restoration.words == 0.3
-    for other in ({"camera": 0.1}, {"second_order": 0.1}, {"noise": 0.1}):
-        with pytest.raises(ValueError, match="restoration: expected camera, second_order and noise of 0"):
+    for other in ({"mild": 0.1}, {"real_esrgan": 0.1}, {"noise": 0.1}):
+        with pytest.raises(ValueError, match="restoration: expected mild, real_esrgan and noise of 0"):
             DegradationConfig(restoration=RestorationConfig(), **other)

@@ -303,7 +303,7 @@ def test_configs_that_contradict_themselves_are_refused(
 
 def test_damaged_samples_keep_what_their_words_ask_for(photo_folder: Path, tiny_config: Config) -> None:
     """With contrary words the input is the truth, and the high-res image shows the input's damage."""
-    data = tiny_config.train.data.model_copy(update={"workers": 0})
+    data = tiny_config.train.data.model_copy(update={"num_workers": 0})
     source = FolderSource(tuple(read_folder(photo_folder, data, "train")), data)
     asked = {"clean": 0.0, "words": 1.0, "contrary": 1.0}
     plain = next(iter(source.batches(CropSchedule(64, 4), 8, 0, 8, 0)))

@@ -23,7 +23,7 @@ from gigasr.data.shards import MAX_BROKEN, SHUFFLE_SIZE, Reader, ShardItems, Sha
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
 
-PLAIN = DataConfig(workers=0, empty_caption=0.0)
+PLAIN = DataConfig(num_workers=0, caption_dropout=0.0)
 
 
 def jpeg(size: tuple[int, int] = (24, 20)) -> bytes:
@@ -120,7 +120,7 @@ def test_no_block_of_a_shard_keeps_its_order(tmp_path: Path) -> None:
 
 
 def test_processes_and_workers_share_the_shards(tmp_path: Path) -> None:
-    source = open_shards(write_shards(tmp_path, [4] * 4), workers=2)
+    source = open_shards(write_shards(tmp_path, [4] * 4), num_workers=2)
     parts = [captions(list(source.batches(CropSchedule(8), 2, 0, 16, seed=0, rank=rank, world=2))) for rank in range(2)]
     assert len(parts[0]) == 8 and len(set(parts[0] + parts[1])) == 16
 
@@ -173,12 +173,12 @@ def test_the_error_says_how_many_samples_each_filter_removed(tmp_path: Path) -> 
         next(source.batches(CropSchedule(8), 2, 0, 6, seed=0))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("stats", [False, True])
-def test_stopping_and_going_on_is_not_stopping(tmp_path: Path, workers: int, stats: bool) -> None:
+def test_stopping_and_going_on_is_not_stopping(tmp_path: Path, num_workers: int, stats: bool) -> None:
     write_shards(tmp_path, [7, 5, 6], stats)
     write_shard(tmp_path / "00003.tar", broken_samples()[:52], stats)
-    source = open_shards(tmp_path, workers=workers)
+    source = open_shards(tmp_path, num_workers=num_workers)
     whole = list(source.batches(CropSchedule(8), 3, 0, 120, seed=5, rank=1, world=2))
     for stop in (1, 7, 16):
         assert equal(whole[stop:], list(source.batches(CropSchedule(8), 3, 6 * stop, 120, seed=5, rank=1, world=2)))

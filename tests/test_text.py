@@ -188,7 +188,7 @@ def test_the_mask_hides_the_end_token_and_the_padding() -> None:
 
 @pytest.mark.parametrize("padded", [8, 20, 77])
 def test_padding_changes_nothing_whatever_it_holds(padded: int) -> None:
-    module = TextTransformer(16, 32, depth=2, num_heads=4, lr_mul=1.0)
+    module = TextTransformer(16, 32, depth=2, num_heads=4, learning_rate_multiplier=1.0)
     short, long = (module(token_features([3, 7], length, 16)) for length in (7, padded))
     torch.testing.assert_close(short.t_global, long.t_global, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(short.t_local[short.mask], long.t_local[long.mask], atol=1e-5, rtol=1e-4)
@@ -210,7 +210,7 @@ def test_every_parameter_of_the_text_transformer_gets_a_gradient() -> None:
 def test_other_tokens_reach_t_global_only_through_attention() -> None:
     tokens = token_features([3, 7], 9, 16)
     changed = dataclasses.replace(tokens, features=tokens.features.index_fill(1, torch.tensor([0]), 3.0))
-    without, with_attention = (TextTransformer(16, 16, depth, 4, lr_mul=1.0) for depth in (0, 1))
+    without, with_attention = (TextTransformer(16, 16, depth, 4, learning_rate_multiplier=1.0) for depth in (0, 1))
     assert torch.equal(without(tokens).t_global, without(changed).t_global)
     assert not torch.allclose(with_attention(tokens).t_global, with_attention(changed).t_global)
 

@@ -88,7 +88,7 @@ def test_a_run_that_was_asked_to_stop_resumes_bit_for_bit(make: Make) -> None:
 
 
 def test_readers_outlive_the_signal_that_asks_for_a_stop(make: Make, tiny_config: Config) -> None:
-    data = tiny_config.train.data.model_copy(update={"workers": 1})
+    data = tiny_config.train.data.model_copy(update={"num_workers": 1})
     trainer = make(config=with_train(tiny_config, data=data))
     signalled: list[int] = []
 
@@ -119,7 +119,7 @@ def test_accumulated_micro_batches_equal_one_batch(make: Make, tiny_config: Conf
     config = tiny_config.model_copy(update={"discriminator": discriminator})
     loss = config.train.phases[1].loss.model_copy(update={"matching": 0.0})  # so does whose caption is swapped
     phase = config.train.phases[1].model_copy(update={"images": 8, "batch_size": 4, "loss": loss})
-    one, four = (with_train(config, phases=(phase,), accumulation=n, precision="fp32") for n in (1, 4))
+    one, four = (with_train(config, phases=(phase,), gradient_accumulation_steps=n, precision="fp32") for n in (1, 4))
     whole, parts = make("one", one), make("four", four)
     run(whole)
     run(parts)
@@ -128,7 +128,7 @@ def test_accumulated_micro_batches_equal_one_batch(make: Make, tiny_config: Conf
 
 
 def test_recomputed_blocks_give_the_same_run(make: Make, tiny_config: Config) -> None:
-    plain, recomputed = make("plain"), make("recomputed", with_train(tiny_config, checkpointing=True))
+    plain, recomputed = make("plain"), make("recomputed", with_train(tiny_config, gradient_checkpointing=True))
     run(plain)
     run(recomputed)
     a, b = plain.task.generator.state_dict(), recomputed.task.generator.state_dict()
@@ -139,7 +139,7 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_step(ma
     first, last = tiny_config.train.phases
     phases = first.model_copy(update={"batch_size": 3}), last
     with pytest.raises(ValueError, match=r"batch_size: expected a multiple of 3 .* got 2"):
-        make(config=with_train(tiny_config, phases=phases, accumulation=3))
+        make(config=with_train(tiny_config, phases=phases, gradient_accumulation_steps=3))
 
 
 def test_a_second_request_to_stop_does_not_reach_the_save_of_the_first(
@@ -199,13 +199,13 @@ def test_a_non_finite_gradient_stops_the_run_before_it_reaches_the_weights(make:
 
 def test_the_rates_of_a_phase_fall_with_the_root_of_what_is_left_of_it(make: Make, tiny_config: Config) -> None:
     trainer = make()
-    phase = tiny_config.train.phases[0].model_copy(update={"images": 100, "decay": True})
+    phase = tiny_config.train.phases[0].model_copy(update={"images": 100, "learning_rate_decay": True})
     trainer.phase_start = 50
     rates = []
     for trainer.images_seen in (50, 100, 125, 150):
         rates.append(trainer.decay(phase))
     assert rates == [1.0, 0.5**0.5, 0.5, 0.1]
-    assert trainer.decay(phase.model_copy(update={"decay": False})) == 1.0
+    assert trainer.decay(phase.model_copy(update={"learning_rate_decay": False})) == 1.0
 
 
 def test_a_disk_that_fills_up_while_saving_leaves_the_last_state(make: Make) -> None:

@@ -147,7 +147,7 @@ def test_layers_that_the_tower_does_not_have_are_an_error(config: VisionConfig, 
 def test_the_discriminator_gives_one_logit_map_per_layer(network: VisionDiscriminator) -> None:
     logits = network(random_images(3, 64, 64), [random_tokens(3)])[0]
     assert [m.shape for m in logits] == [(3, 1, 4, 4)] * 2
-    assert len(network.exit_weights()) == 2 and sum(network.exit_weights()) == 1
+    assert len(network.head_weights()) == 2 and sum(network.head_weights()) == 1
 
 
 def test_projections_are_equal_in_all_instances_and_differ_between_layers(config: VisionConfig) -> None:
@@ -180,7 +180,7 @@ def test_features_are_evaluated_as_in_one_pass(network: VisionDiscriminator) -> 
 
 def test_gradients_reach_the_image_and_every_trained_parameter(network: VisionDiscriminator) -> None:
     images = random_images(2).requires_grad_()
-    adversarial(network(images, [random_tokens(2)])[0], True, network.exit_weights()).backward()
+    adversarial(network(images, [random_tokens(2)])[0], True, network.head_weights()).backward()
     assert images.grad.ne(0).all() and unused(network) == []
     assert all(value.grad is None for value in network.tower.parameters())
 
@@ -190,7 +190,7 @@ def test_a_few_steps_lower_its_own_loss(network: VisionDiscriminator) -> None:
     tokens, losses = random_tokens(4), []
     real, fake = torch.nn.functional.interpolate(random_images(4, 4, 4), SIZE, mode="bilinear"), random_images(4)
     for _ in range(10):
-        terms = [adversarial(network(x, [tokens])[0], x is real, network.exit_weights()) for x in (real, fake)]
+        terms = [adversarial(network(x, [tokens])[0], x is real, network.head_weights()) for x in (real, fake)]
         losses.append(sum(terms))
         optimizer.zero_grad()
         losses[-1].backward()

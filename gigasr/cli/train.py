@@ -178,7 +178,7 @@ def open_validation(data: str, validation: str | None, settings: Any) -> "Source
     """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
     from gigasr.data.shards import open_source
 
-    config = settings.train.data.model_copy(update={"empty_caption": 0.0, "word_dropout": 0.0})
+    config = settings.train.data.model_copy(update={"caption_dropout": 0.0, "word_dropout": 0.0})
     if validation is not None:
         return open_source(validation, config, None)
     if config.validation_split in splits(Path(data)):

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from gigasr.config.networks import DiscriminatorConfig, SynthesisConfig, TextConfig, UpsamplerConfig
-from gigasr.config.strict import Strict, parse
+from gigasr.config.strict import FrozenModel, parse
 from gigasr.config.tables import read_tables
 from gigasr.config.training import PhaseConfig, TrainConfig
 
@@ -52,7 +52,7 @@ def check_networks(
     check_stages(discriminator, train.phases)
 
 
-class Config(Strict):
+class Config(FrozenModel):
     """A whole file of configs/: a model, its discriminator and its training."""
 
     upsampler: UpsamplerConfig

@@ -5,22 +5,22 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gigasr.config.strict import Name, Strict
+from gigasr.config.strict import FrozenModel, OptionalStr
 
 
-class TextConfig(Strict):
+class TextConfig(FrozenModel):
     """The frozen text tower and the learned text transformer T after it."""
 
     tower: str = Field("ViT-L-14", description='frozen text tower: "text_lite" (bundled) or an open_clip model name')
-    pretrained: Name = Field("openai", description='tag of open_clip or a local file; "" for text_lite')
+    pretrained: OptionalStr = Field("openai", description='tag of open_clip or a local file; "" for text_lite')
     tower_width: int = Field(768, gt=0, description="features per token of the tower")
     dim: int = Field(768, gt=0, description="width of T")
     depth: int = Field(2, ge=0, description="layers of T")
     num_heads: int = Field(8, gt=0, description="attention heads of T's layers")
-    lr_mul: float = Field(0.01, gt=0, description="factor on the learning rate of T's layers")
+    learning_rate_multiplier: float = Field(0.01, gt=0, description="factor on the learning rate of T's layers")
 
 
-class LevelConfig(Strict):
+class LevelConfig(FrozenModel):
     """One resolution of a generator."""
 
     channels: int = Field(gt=0, description="feature channels")
@@ -29,7 +29,7 @@ class LevelConfig(Strict):
     attention: int = Field(0, ge=0, description="units of self-attention, cross-attention and feed-forward")
 
 
-class StageConfig(Strict):
+class StageConfig(FrozenModel):
     """One resolution of the discriminator, with a prediction at its end."""
 
     channels: int = Field(gt=0, description="feature channels")
@@ -46,13 +46,13 @@ def check_heads(key: str, parts: Iterable[LevelConfig | StageConfig], head_dim: 
             raise ValueError(f"{key}: expected channels divisible by head_dim {head_dim}, got {part.channels}")
 
 
-class SynthesisConfig(Strict):
+class SynthesisConfig(FrozenModel):
     """The settings that both generators, the upsampler and the base model, have."""
 
     z_dim: int = Field(128, gt=0, description="width of the latent z")
     w_dim: int = Field(512, gt=0, description="width of the mapped latent w")
     mapping_layers: int = Field(4, ge=1, description="layers of the mapping network from z and text to w")
-    mapping_lr_mul: float = Field(
+    mapping_learning_rate_multiplier: float = Field(
         0.01,
         gt=0,
         description="factor on the learning rate of the mapping network; StyleGAN's 0.01 suits adversarial training, "
@@ -126,18 +126,18 @@ class UpsamplerConfig(SynthesisConfig):
         return self
 
 
-class DiscriminatorConfig(Strict):
+class DiscriminatorConfig(FrozenModel):
     """The discriminator, which predicts at several resolutions whether an image is real."""
 
     stages: tuple[StageConfig, ...] = Field(description="the resolutions, largest first; each stage halves the size")
     out_channels: int = Field(gt=0, description="feature channels of the last prediction")
     num_levels: int = Field(ge=1, description="pyramid levels that enter, the largest at the first stage")
-    exit_weight: float = Field(0.1, ge=0, description="weight of the early predictions; the last one has 1")
+    head_weight: float = Field(0.1, ge=0, description="weight of the early predictions; the last one has 1")
     predictor_layers: int = Field(4, ge=1, description="modulated 1x1 convolutions of each prediction")
     flatten: int = Field(
         0, ge=0, description="side of the last stage's input, px, that becomes 1x1; 0 = halved like the others"
     )
-    sees_lr: bool = Field(
+    condition_on_lr: bool = Field(
         False, description="show the upsampled low-res image beside each level; differs from the paper"
     )
     minibatch_std: int = Field(4, ge=0, description="images per group of the minibatch statistics; 0 = off")

@@ -2,16 +2,25 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from gigasr.config.errors import explain
+from gigasr.config.renamed import rename_keys
 
 T = TypeVar("T", bound=BaseModel)
-Name = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None, for which TOML has no word
+OptionalStr = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None, for which TOML has no word
 
 
-class Strict(BaseModel):
+class FrozenModel(BaseModel):
+    """A table of a config: immutable, without unknown keys; earlier spellings of keys are accepted."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def accept_renamed_keys(cls, data: Any) -> Any:
+        """Let files and weights of earlier versions keep their keys."""
+        return rename_keys(data)
 
 
 def parse(model: type[T], data: dict[str, Any], source: str) -> T:

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from gigasr.config.renamed import FREE_KEYS, RENAMED_KEYS, rename_keys
 from gigasr.config.shipped import find_config
 
 
@@ -24,9 +25,11 @@ def read_merged(path: Path, readers: tuple[Path, ...] = ()) -> dict[str, Any]:
         circle = " -> ".join(map(str, (*readers, path)))
         raise ValueError(f"{readers[0]}: extends: expected files that end, got the circle {circle}; remove one extends")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = rename_keys(tomllib.loads(path.read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: expected TOML, got a syntax error: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     extended = data.pop("extends", None)
     if extended is None:
         return data
@@ -58,7 +61,10 @@ def set_dotted(data: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set: expected dotted.key=value, got '{override}'")
     table: Any = {"": data}
     place: Any = ""  # of the value within its table or list
-    for name in key.strip().split("."):
+    parts = key.strip().split(".")
+    if FREE_KEYS not in parts:
+        parts = [RENAMED_KEYS.get(part, part) for part in parts]
+    for name in parts:
         table = table[place] if isinstance(table, list) else table.setdefault(place, {})
         place = place_in(table, name, f"--set: {key.strip()}")
     try:

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gigasr.config.networks import TextConfig
-from gigasr.config.strict import Name, Strict
+from gigasr.config.strict import FrozenModel, OptionalStr
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class LossConfig(Strict):
+class LossConfig(FrozenModel):
     """The weight of each loss term; 0 leaves a term out."""
 
     l1: float = Field(0.0, ge=0, description="mean distance to the original; not in the paper, steadies the start")
@@ -36,26 +36,26 @@ class LossConfig(Strict):
 MIN_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
 
 
-class EarlyStep(Strict):
+class EarlyStep(FrozenModel):
     """A kind of step that ends the pyramid at a smaller scale."""
 
     scale: int = Field(ge=2, description="HR size / LR size, one of the upsampler's early_scales")
     crop: int = Field(gt=0, description="high-res side of the crops, px")
 
 
-class PhaseConfig(Strict):
+class PhaseConfig(FrozenModel):
     """One phase of the training."""
 
     images: int = Field(gt=0, description="number of images that this phase shows")
     crop: int = Field(gt=0, description="high-res side of the crops, px")
     batch_size: int = Field(gt=0, description="images per step, of all processes and accumulation steps together")
-    generator_lr: float = Field(0.0025, gt=0, description="learning rate of the generator")
-    discriminator_lr: float = Field(0.0025, gt=0, description="learning rate of the discriminators")
+    generator_learning_rate: float = Field(0.0025, gt=0, description="learning rate of the generator")
+    discriminator_learning_rate: float = Field(0.0025, gt=0, description="learning rate of the discriminators")
     betas: tuple[Beta, Beta] = Field((0.0, 0.99), description="betas of AdamW, for all networks")
     early: tuple[EarlyStep, ...] = Field(
         (), description="steps at smaller scales, which take turns with one at the full scale"
     )
-    decay: bool = Field(
+    learning_rate_decay: bool = Field(
         False, description="let the learning rates fall with the root of what is left of the phase, to a tenth"
     )
     loss: LossConfig = Field(LossConfig(), description="weights of the loss terms")
@@ -83,35 +83,35 @@ class PhaseConfig(Strict):
         """Images of one micro-batch; parts: processes times accumulation steps, ValueError where they don't divide."""
         if self.batch_size % parts:
             raise ValueError(
-                f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation), "
+                f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation steps), "
                 f"got {self.batch_size}"
             )
         return self.batch_size // parts
 
 
-class DataConfig(Strict):
+class DataConfig(FrozenModel):
     """The training images: which are taken, and what is cropped from them."""
 
-    split: Name = Field("train", description='split of captions.jsonl to train on; "" = all')
-    validation_split: Name = Field("val", description='split of captions.jsonl to validate on; "" = none')
+    split: OptionalStr = Field("train", description='split of captions.jsonl to train on; "" = all')
+    validation_split: OptionalStr = Field("val", description='split of captions.jsonl to validate on; "" = none')
     min_size: int = Field(0, ge=0, description="least shorter side of an image, px; smaller images are left out")
     min_scores: dict[str, float] = Field(
         {},
         description="least scores of an image, such as { sharpness = 0.3 }; images with less or without are left out",
     )
-    max_reduction: float = Field(1.0, ge=1, description="half the images are reduced by up to this before cropping")
-    whole: bool = Field(
+    max_downscale: float = Field(1.0, ge=1, description="half the images are reduced by up to this before cropping")
+    full_image: bool = Field(
         False,
         description="reduce images whole to the crop, instead of cropping; a folder's are kept in memory; "
         "base models: true by default",
     )
-    mirror: bool = Field(True, description="mirror half the crops")
-    empty_caption: float = Field(0.1, ge=0, le=1, description="share of crops without their caption")
+    horizontal_flip: bool = Field(True, description="mirror half the crops")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="share of crops without their caption")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="probability of each word of a caption to be left out")
-    workers: int = Field(1, ge=0, description="processes that read data, per process that trains")
+    num_workers: int = Field(1, ge=0, description="processes that read data, per process that trains")
 
 
-class RestorationConfig(Strict):
+class RestorationConfig(FrozenModel):
     """The damage of a restoring network's inputs, and the words for it."""
 
     clean: float = Field(
@@ -131,11 +131,11 @@ class RestorationConfig(Strict):
     )
 
 
-class DegradationConfig(Strict):
+class DegradationConfig(FrozenModel):
     """The degradations of low-res inputs. Images outside of both shares are reduced by bicubic interpolation alone."""
 
-    camera: float = Field(0.0, ge=0, le=1, description="share with mild blur, noise and JPEG")
-    second_order: float = Field(
+    mild: float = Field(0.0, ge=0, le=1, description="share with mild blur, noise and JPEG")
+    real_esrgan: float = Field(
         0.0, ge=0, le=1, description="share with Real-ESRGAN's two rounds of blur, resizing, noise and JPEG"
     )
     noise: float = Field(
@@ -147,27 +147,25 @@ class DegradationConfig(Strict):
 
     @model_validator(mode="after")
     def check_shares(self) -> "DegradationConfig":
-        if self.camera + self.second_order > 1:
-            raise ValueError(
-                f"camera, second_order: expected at most 1 together, got {self.camera} and {self.second_order}"
-            )
-        if self.restoration and (self.camera or self.second_order or self.noise):
-            raise ValueError("restoration: expected camera, second_order and noise of 0 beside it; leave them out")
+        if self.mild + self.real_esrgan > 1:
+            raise ValueError(f"mild, real_esrgan: expected at most 1 together, got {self.mild} and {self.real_esrgan}")
+        if self.restoration and (self.mild or self.real_esrgan or self.noise):
+            raise ValueError("restoration: expected mild, real_esrgan and noise of 0 beside it; leave them out")
         return self
 
 
-class ClipConfig(Strict):
+class ClipConfig(FrozenModel):
     """The frozen open_clip model of the contrastive loss."""
 
     tower: str = Field("ViT-B-32", description="model of open_clip")
-    pretrained: Name = Field("openai", description="tag of open_clip or a local file")
+    pretrained: OptionalStr = Field("openai", description="tag of open_clip or a local file")
 
 
-class VisionConfig(Strict):
+class VisionConfig(FrozenModel):
     """The vision-aided discriminator: a frozen open_clip image tower and trained heads."""
 
     tower: str = Field("ViT-B-32", description="model of open_clip")
-    pretrained: Name = Field("openai", description="tag of open_clip or a local file")
+    pretrained: OptionalStr = Field("openai", description="tag of open_clip or a local file")
     layers: tuple[int, ...] = Field(
         (3, 6, 9, 12), description="blocks of the tower, counted from 1, after which features are taken"
     )
@@ -175,7 +173,7 @@ class VisionConfig(Strict):
     text: TextConfig = Field(TextConfig(), description="text tower and text transformer")
 
 
-class TrainConfig(Strict):
+class TrainConfig(FrozenModel):
     """The phases of the training, and all that they share."""
 
     phases: tuple[PhaseConfig, ...] = Field(description="the phases, in their order")
@@ -184,7 +182,7 @@ class TrainConfig(Strict):
     degradation: DegradationConfig = Field(DegradationConfig(), description="degradations of low-res inputs")
     clip: ClipConfig = Field(ClipConfig(), description="model of the contrastive loss")
     vision: VisionConfig = Field(VisionConfig(), description="vision-aided discriminator")
-    keep_texts: bool = Field(
+    cache_text_features: bool = Field(
         False, description="keep the frozen tower's features of every caption in memory, for small data"
     )
     r1_every: int = Field(16, ge=1, description="steps from one gradient penalty to the next (lazy regularisation)")
@@ -193,15 +191,15 @@ class TrainConfig(Strict):
         1e-5, ge=0, description="weight decay of all weights but those of the attention over images"
     )
     attention_weight_decay: float = Field(0.01, ge=0, description="weight decay of the attention over images")
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of a network's gradient; 0 = off")
-    accumulation: int = Field(1, ge=1, description="micro-batches per step")
-    checkpointing: bool = Field(
+    max_grad_norm: float = Field(0.0, ge=0, description="largest norm of a network's gradient; 0 = off")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches per step")
+    gradient_checkpointing: bool = Field(
         False, description="recompute the generator's blocks in the backward pass: less memory, more work"
     )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "tf32", description="number format of the arithmetic; with bf16 predictions, losses and R1 stay in tf32"
     )
-    sharded: bool = Field(False, description="spread the generator over all processes (FSDP)")
+    fsdp: bool = Field(False, description="spread the generator over all processes (FSDP)")
     tracker: Literal["tensorboard", "wandb", "none"] = Field("tensorboard", description="service that shows the curves")
     log_every: int = Field(50, ge=1, description="steps between two lines of the log")
     sample_every: int = Field(500, ge=1, description="steps between two grids of samples")

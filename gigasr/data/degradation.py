@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from gigasr.config.training import DegradationConfig
-from gigasr.data.real_esrgan import field_rng, jpeg, second_order, uniform
+from gigasr.data.real_esrgan import degrade_real_esrgan, field_rng, jpeg, uniform
 from gigasr.networks.ops import downsample_bicubic
 from gigasr.pixels import quantize_8bit
 
 
-def bicubic(hr: Tensor, scale: int) -> Tensor:
+def bicubic_low_res(hr: Tensor, scale: int) -> Tensor:
     """Reduce as PIL's BICUBIC does, antialiased, to 8 bit.
 
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
@@ -33,7 +33,7 @@ def add_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generator]) -> Te
     return lr + stds * torch.stack(fields)
 
 
-def camera(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+def degrade_mild(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
     """Degrade as a phone and a website do: blur, noise, JPEG, each drawn per image.
 
     lr:      [B, 3, H, W] in [-1, 1]
@@ -61,11 +61,11 @@ def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[to
     if len(rngs) != len(hr):
         raise ValueError(f"rngs: expected {len(hr)} generators, got {len(rngs)}; give one per image")
     draws = [uniform((0.0, 1.0), rng) for rng in rngs]
-    mild = [i for i, u in enumerate(draws) if u < config.camera]
-    strong = [i for i, u in enumerate(draws) if config.camera <= u < config.camera + config.second_order]
-    lr = bicubic(hr, scale)
+    mild = [i for i, u in enumerate(draws) if u < config.mild]
+    strong = [i for i, u in enumerate(draws) if config.mild <= u < config.mild + config.real_esrgan]
+    lr = bicubic_low_res(hr, scale)
     if mild:
-        lr[mild] = camera(lr[mild], [rngs[i] for i in mild])
+        lr[mild] = degrade_mild(lr[mild], [rngs[i] for i in mild])
     if strong:
-        lr[strong] = quantize_8bit(second_order(hr[strong], scale, [rngs[i] for i in strong]))
+        lr[strong] = quantize_8bit(degrade_real_esrgan(hr[strong], scale, [rngs[i] for i in strong]))
     return add_noise(lr, config.noise, rngs) if config.noise else lr

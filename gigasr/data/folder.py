@@ -75,7 +75,7 @@ class Crops(Dataset[Item]):
             return self.kept[path]
         try:
             image = self.cutter.prepare(load_rgb(path))
-            if self.cutter.config.whole:
+            if self.cutter.config.full_image:
                 self.kept[path] = image
             return image
         except DECODER_ERRORS as error:
@@ -100,4 +100,4 @@ class FolderSource:
         """
         crops = Crops(self.samples, Cutter(schedule, self.config), seed)
         parts = own_parts(start, end, batch_size, rank, world)
-        yield from load(crops, self.config.workers, parts=parts)
+        yield from load(crops, self.config.num_workers, parts=parts)

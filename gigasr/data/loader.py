@@ -20,7 +20,7 @@ class LoadedBatch(NamedTuple):
 
 
 def load(
-    dataset: Dataset[Any], workers: int, batch_size: int = 1, parts: Iterable[list[int]] | None = None
+    dataset: Dataset[Any], num_workers: int, batch_size: int = 1, parts: Iterable[list[int]] | None = None
 ) -> Iterator[LoadedBatch]:
     """Yield the batches of a torch DataLoader, read by so many processes; ValueError as a reader raised it.
 
@@ -30,7 +30,7 @@ def load(
         dataset,
         batch_size,
         batch_sampler=parts,
-        num_workers=workers,
+        num_workers=num_workers,
         generator=torch.Generator(),
         worker_init_fn=leave_signals_to_the_trainer,
     )
@@ -41,7 +41,7 @@ def load(
     except ValueError as error:  # torch puts a reader's traceback before its message
         raise ValueError(str(error).strip().rsplit("\nValueError: ", 1)[-1]) from None
     finally:
-        if workers:
+        if num_workers:
             batches._shutdown_workers()  # at exit Python would wait for them for ever, as they are deaf to SIGTERM
 
 

@@ -24,7 +24,7 @@ GRAY_SHARE = 0.4  # of the noise
 
 
 @dataclass(frozen=True)
-class Stage:
+class DegradationRound:
     """What one round of degradation draws from."""
 
     blur: float  # probability
@@ -36,8 +36,8 @@ class Stage:
     quality: Range = (30, 95)  # of JPEG
 
 
-FIRST = Stage(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
-SECOND = Stage(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
+FIRST = DegradationRound(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
+SECOND = DegradationRound(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
 
 
 def uniform(limits: Range, rng: torch.Generator) -> float:
@@ -71,7 +71,7 @@ def plateau(distance: Tensor, beta: float) -> Tensor:
     return 1 / (1 + distance**beta)
 
 
-BELLS: tuple[tuple[Callable[[Tensor, float], Tensor], Range, bool, float], ...] = (
+BLUR_KERNELS: tuple[tuple[Callable[[Tensor, float], Tensor], Range, bool, float], ...] = (
     (generalised_gaussian, (1.0, 1.0), True, 0.45),  # profile, range of beta, as wide in all directions, share
     (generalised_gaussian, (1.0, 1.0), False, 0.25),
     (generalised_gaussian, (0.5, 4.0), True, 0.12),
@@ -133,7 +133,7 @@ def draw_blur(sigma: Range, rng: torch.Generator) -> Tensor:
     size = draw_size(rng)
     if chance(SINC_SHARE, rng):
         return pad_kernel(sinc_kernel(size, uniform((math.pi / (3 if size < 13 else 5), math.pi), rng)))
-    profile, (low, high), is_round, _ = BELLS[pick([bell[-1] for bell in BELLS], rng)]
+    profile, (low, high), is_round, _ = BLUR_KERNELS[pick([bell[-1] for bell in BLUR_KERNELS], rng)]
     sigma_x = uniform(sigma, rng)
     sigma_y, angle = (sigma_x, 0.0) if is_round else (uniform(sigma, rng), uniform((-math.pi, math.pi), rng))
     beta = uniform((low, 1.0) if chance(0.5, rng) else (1.0, high), rng)
@@ -167,7 +167,7 @@ def random_resize(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Ten
     return F.interpolate(x, size, mode=mode, antialias=mode != "area")
 
 
-def draw_factor(stage: Stage, rng: torch.Generator) -> float:
+def draw_factor(stage: DegradationRound, rng: torch.Generator) -> float:
     """returns: the factor of a resize, 1 = keep"""
     low, high = stage.resize
     return uniform(((1.0, high), (low, 1.0), (1.0, 1.0))[pick(stage.directions, rng)], rng)
@@ -198,7 +198,7 @@ def poisson_noise(x: Tensor, gain: float, is_gray: bool, rng: torch.Generator) -
     return gain * (torch.poisson(photons, generator=rng) - photons) / 255
 
 
-def add_drawn_noise(x: Tensor, stage: Stage, rng: torch.Generator) -> Tensor:
+def add_drawn_noise(x: Tensor, stage: DegradationRound, rng: torch.Generator) -> Tensor:
     """x: [1, 3, H, W] in [0, 1] -> the same with Gaussian or Poisson noise, coloured or gray"""
     is_gray = chance(GRAY_SHARE, rng)
     if chance(0.5, rng):
@@ -250,7 +250,7 @@ def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> 
     return downsample_to_low_res(jpeg(x, quality), size, rng).clamp(0, 1)
 
 
-def second_order(hr: Tensor, scale: int, rngs: Sequence[torch.Generator]) -> Tensor:
+def degrade_real_esrgan(hr: Tensor, scale: int, rngs: Sequence[torch.Generator]) -> Tensor:
     """Degrade twice, every image by draws of its own.
 
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale

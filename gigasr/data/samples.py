@@ -99,7 +99,7 @@ def describe(left_out: Counter[str]) -> str:
 class Cutter:
     """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
 
-    Half the images are first reduced by up to `max_reduction`: their finest detail is then sharper than a camera's.
+    Half the images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's.
     Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
     """
 
@@ -110,7 +110,7 @@ class Cutter:
         """image: RGB -> the example of that number, drawn from rng"""
         crop, scale = self.schedule.at(number)
         pixels = self.cut(image, crop, rng)
-        caption = "" if rng.random() < self.config.empty_caption else self.say(captions, rng)
+        caption = "" if rng.random() < self.config.caption_dropout else self.say(captions, rng)
         if self.schedule.restoration is None:
             return Item(number, to_signed(pixels), caption, NOTHING, NOTHING)
         return damaged_item(number, pixels, scale, caption, self.schedule.restoration, rng)
@@ -124,9 +124,9 @@ class Cutter:
 
     def cut(self, image: Image.Image, crop: int, rng: random.Random) -> Pixels:
         """image: RGB -> [crop, crop, 3]"""
-        if self.config.whole:
+        if self.config.full_image:
             return self.finish(self.prepare(image), rng)
-        factor = rng.uniform(1.0, self.config.max_reduction) if rng.random() < 0.5 else 1.0
+        factor = rng.uniform(1.0, self.config.max_downscale) if rng.random() < 0.5 else 1.0
         factor = max(1.0 / 64, min(factor, min(image.size) / crop))
         if factor != 1.0:
             width, height = (max(crop, round(n / factor)) for n in image.size)
@@ -137,11 +137,11 @@ class Cutter:
     def prepare(self, image: Image.Image) -> Image.Image:
         """What of an image all its crops come from."""
         side = self.schedule.crop
-        return ImageOps.fit(image, (side, side), BICUBIC) if self.config.whole else image
+        return ImageOps.fit(image, (side, side), BICUBIC) if self.config.full_image else image
 
     def finish(self, image: Image.Image, rng: random.Random) -> Pixels:
         """image: RGB, of the crop's size -> [crop, crop, 3]"""
-        if rng.random() < 0.5 and self.config.mirror:
+        if rng.random() < 0.5 and self.config.horizontal_flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(image).copy()
 

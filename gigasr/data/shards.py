@@ -84,7 +84,7 @@ class ShardSource:
                     run that starts at a later one goes on as if it had never stopped
         """
         items = ShardItems(self, Cutter(schedule, self.config), batch_size, start, end, seed, rank, world)
-        yield from load(items, self.config.workers, batch_size=batch_size)
+        yield from load(items, self.config.num_workers, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class ShardItems(IterableDataset[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         first = self.start // (self.world * self.batch_size)  # number of the first batch, counted from image 0
-        lane = (first + worker) % workers  # whoever gives the first batch takes the lane whose turn it is
-        done = len(range(lane, first, workers)) * self.batch_size
-        reader = Reader(self.source, self.seed, self.rank * workers + lane, self.world * workers)
+        lane = (first + worker) % num_workers  # whoever gives the first batch takes the lane whose turn it is
+        done = len(range(lane, first, num_workers)) * self.batch_size
+        reader = Reader(self.source, self.seed, self.rank * num_workers + lane, self.world * num_workers)
         images = reader.readable(reader.records(done))
         parts = own_parts(self.start, self.end, self.batch_size, self.rank, self.world)
-        for index in itertools.chain.from_iterable(itertools.islice(parts, worker, None, workers)):
+        for index in itertools.chain.from_iterable(itertools.islice(parts, worker, None, num_workers)):
             image, caption = next(images)
             yield self.cutter.item(index, image, (caption,), random.Random(f"{self.seed}/{index}"))
 

@@ -13,12 +13,12 @@ from gigasr.data.real_esrgan import (
     TUNED_SCALE,
     add_drawn_noise,
     blur,
+    degrade_real_esrgan,
     draw_blur,
     draw_factor,
     jpeg,
     random_resize,
     scaled,
-    second_order,
     uniform,
 )
 from gigasr.data.samples import sample_rng
@@ -75,7 +75,7 @@ def resized(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
 
 def degrade_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     """Degrade in two rounds of blur, resizing, noise and JPEG, as Real-ESRGAN does in training."""
-    return second_order(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
+    return degrade_real_esrgan(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
 
 
 DEGRADATIONS: dict[LowResKind, Degrade] = {

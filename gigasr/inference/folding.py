@@ -93,7 +93,7 @@ def fold_linear(layer: EqualizedLinear) -> nn.Linear:
     folded = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], layer.bias is not None, device="meta")
     folded.weight = nn.Parameter(layer.weight * layer.weight_gain, requires_grad=False)
     if layer.bias is not None:
-        folded.bias = nn.Parameter(layer.bias * layer.lr_mul, requires_grad=False)
+        folded.bias = nn.Parameter(layer.bias * layer.learning_rate_multiplier, requires_grad=False)
     return folded
 
 

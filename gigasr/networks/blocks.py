@@ -33,17 +33,17 @@ class EqualizedLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         bias_init: float = 0.0,
-        lr_mul: float = 1.0,
+        learning_rate_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
-        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_mul)) if bias else None
-        self.weight_gain = lr_mul / math.sqrt(in_features)
-        self.lr_mul = lr_mul
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / learning_rate_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / learning_rate_multiplier)) if bias else None
+        self.weight_gain = learning_rate_multiplier / math.sqrt(in_features)
+        self.learning_rate_multiplier = learning_rate_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in_features] -> [..., out_features]"""
-        bias = None if self.bias is None else self.bias * self.lr_mul
+        bias = None if self.bias is None else self.bias * self.learning_rate_multiplier
         return F.linear(x, self.weight * self.weight_gain, bias)
 
 
@@ -161,11 +161,14 @@ class ToRGB(AdaptiveConv2d):
 class MappingNetwork(nn.Module):
     """(z, t_global) -> w: an MLP over the two normalised and concatenated inputs."""
 
-    def __init__(self, z_dim: int, text_dim: int, w_dim: int, num_layers: int, lr_mul: float = 0.01) -> None:
+    def __init__(
+        self, z_dim: int, text_dim: int, w_dim: int, num_layers: int, learning_rate_multiplier: float = 0.01
+    ) -> None:
         super().__init__()
         widths = [z_dim + text_dim] + [w_dim] * num_layers
         self.layers = nn.ModuleList(
-            EqualizedLinear(a, b, lr_mul=lr_mul) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            EqualizedLinear(a, b, learning_rate_multiplier=learning_rate_multiplier)
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
 
     def forward(self, z: Tensor, t_global: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The multi-scale, text-conditioned discriminator (GigaGAN, section 3.2; shared with gigasr_base).
 
 Each level of the pyramid enters the shared trunk by its own from_rgb, independently of the others, and leaves by an
-exit after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions (15 for the paper's five).
+head after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions (15 for the paper's five).
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Stage(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Logits of one exit: psi (1x1 modulated convolutions, style t_D) plus an unconditional 1x1 head (paper, Eq. 7)."""
+    """Logits of one head: psi (1x1 modulated convolutions, style t_D) plus an unconditional 1x1 head (paper, Eq. 7)."""
 
     def __init__(self, channels: int, text_dim: int, num_layers: int) -> None:
         super().__init__()
@@ -97,15 +97,17 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Pyramid and text -> logits of every (level, exit) pair."""
+    """Pyramid and text -> logits of every (level, head) pair."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
         text = config.text
         channels = [stage.channels for stage in config.stages] + [config.out_channels]
-        rgb_channels = 6 if config.sees_lr else 3
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
+        rgb_channels = 6 if config.condition_on_lr else 3
+        self.text_transformer = TextTransformer(
+            text.tower_width, text.dim, text.depth, text.num_heads, text.learning_rate_multiplier
+        )
         self.from_rgb = nn.ModuleList(
             EqualizedConv2d(rgb_channels, c, 1, activate=True) for c in channels[: config.num_levels]
         )
@@ -119,27 +121,27 @@ class Discriminator(nn.Module):
         self.predictors = nn.ModuleList(Predictor(c, text.dim, config.predictor_layers) for c in channels[1:])
         scale_styles(self, config.style_std)
 
-    def exit_weights(self) -> list[float]:
-        """The weight of each exit's map, whose rows are averaged: 1 / num_levels for each level at the last exit.
+    def head_weights(self) -> list[float]:
+        """The weight of each head's map, whose rows are averaged: 1 / num_levels for each level at the last prediction.
 
-        At an early exit each level that has entered weighs exit_weight times that.
+        At an early head each level that has entered weighs head_weight times that.
         """
         levels = self.config.num_levels
-        early = [self.config.exit_weight * min(j, levels) / levels for j in range(1, len(self.stages))]
+        early = [self.config.head_weight * min(j, levels) / levels for j in range(1, len(self.stages))]
         return [*early, 1.0]
 
-    def exits(self, pyramid: Sequence[Tensor], lr: Tensor | None = None) -> list[Tensor]:
+    def features(self, pyramid: Sequence[Tensor], lr: Tensor | None = None) -> list[Tensor]:
         """Run the trunk once; the text is not needed yet.
 
         pyramid: num_levels images [B, 3, H_i, W_i] in [-1, 1], smallest first; each half the next
         lr:      [B, 3, h, w] in [-1, 1]; upsampled beside each image where the config says so
-        returns: per exit, features [levels so far * B, C, H_j, W_j], the largest level first
+        returns: per head, features [levels so far * B, C, H_j, W_j], the largest level first
         """
         features: list[Tensor] = []
         x: Tensor | None = None
         for i, stage in enumerate(self.stages):
             if i < self.config.num_levels:
-                entry = self.from_rgb[i](self.beside(pyramid[-1 - i], lr))
+                entry = self.from_rgb[i](self.with_lr(pyramid[-1 - i], lr))
                 x = entry if x is None else torch.cat([x, entry])
             x = stage(x)
             features.append(x)
@@ -152,16 +154,16 @@ class Discriminator(nn.Module):
             return x
         return torch.cat([minibatch_std(level, self.config.minibatch_std) for level in x.split(batch)])
 
-    def beside(self, image: Tensor, lr: Tensor | None) -> Tensor:
+    def with_lr(self, image: Tensor, lr: Tensor | None) -> Tensor:
         """image: [B, 3, H, W] -> itself, or [B, 6, H, W] with the upsampled low-res image"""
-        if not self.config.sees_lr:
+        if not self.config.condition_on_lr:
             return image
         if lr is None:
             raise ValueError("lr: expected the low-res image, got None; this discriminator sees it (sees_lr)")
         return torch.cat([image, F.interpolate(lr, image.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
     def predict(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
-        """features: of `exits`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per exit
+        """features: of `features`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per head
 
         In fp32 under autocast too: what decides between real and fake must not be rounded.
         """
@@ -179,5 +181,5 @@ class Discriminator(nn.Module):
 
         The trunk runs once, whatever the number of texts: the matching loss needs logits of the same images twice.
         """
-        features = self.exits(pyramid, lr)
+        features = self.features(pyramid, lr)
         return [self.predict(features, tokens) for tokens in texts]

@@ -272,10 +272,12 @@ class TextTransformer(nn.Module):
     t_local all others. The block's form and the learning-rate multiplier are not given in the paper.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, num_heads: int, lr_mul: float = 0.01) -> None:
+    def __init__(
+        self, in_dim: int, dim: int, depth: int, num_heads: int, learning_rate_multiplier: float = 0.01
+    ) -> None:
         super().__init__()
         self.from_tower = nn.Identity() if in_dim == dim else EqualizedLinear(in_dim, dim)
-        linear = functools.partial(EqualizedLinear, lr_mul=lr_mul)
+        linear = functools.partial(EqualizedLinear, learning_rate_multiplier=learning_rate_multiplier)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, linear) for _ in range(depth))
 
     def forward(self, tokens: TokenFeatures) -> TextFeatures:

@@ -34,7 +34,7 @@ class Level(nn.Module):
         super().__init__()
         channels, gain = level.channels, config.residual_gain
         num_blocks = level.blocks
-        self.checkpointing = False  # recompute in the backward pass instead of keeping
+        self.gradient_checkpointing = False  # recompute in the backward pass instead of keeping
         self.up = None
         if in_channels is not None:
             self.up = UpBlock(in_channels, channels, config.w_dim, level.num_kernels, config.upsample, gain)
@@ -51,7 +51,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None, w: Tensor, text: TextFeatures) -> Tensor:
         """x: [B, I, H, W], skip: [B, C, H', W'] or None -> [B, C, H', W'], H' = 2H unless at the bottom"""
-        if self.checkpointing and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self.run, x, skip, w, text, use_reentrant=False)
         return self.run(x, skip, w, text)
 
@@ -85,9 +85,11 @@ class Upsampler(nn.Module):
         self.config = config
         text, levels = config.text, config.levels
         below = [level.channels for level in levels[config.num_down :: -1]]  # channels at 1x, 1/2, 1/4, ...
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
+        self.text_transformer = TextTransformer(
+            text.tower_width, text.dim, text.depth, text.num_heads, text.learning_rate_multiplier
+        )
         self.mapping = MappingNetwork(
-            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_lr_mul
+            config.z_dim, text.dim, config.w_dim, config.mapping_layers, config.mapping_learning_rate_multiplier
         )
         self.stem = EqualizedConv2d(3, below[0], 3, activate=True)
         self.encoder = nn.ModuleList(

@@ -110,8 +110,8 @@ class Projection(nn.Module):
         return F.linear(F.layer_norm(tokens, tokens.shape[3:]), self.matrix).permute(0, 3, 1, 2)
 
 
-class Head(nn.Module):
-    """Logits of one layer: 3x3 convolutions, then two exits, one modulated by t_D and one unconditional.
+class FeatureDiscriminatorHead(nn.Module):
+    """Logits of one layer: 3x3 convolutions, then two predictions, one modulated by t_D and one unconditional.
 
     The paper (arXiv:2303.05511, vision-aided loss) gives neither depth nor width.
     """
@@ -142,10 +142,12 @@ class VisionDiscriminator(nn.Module):
         self.frozen = (ImageTower(config.tower, config.pretrained),)  # nn.Module does not look into tuples
         self.check_layers()
         text, rng = config.text, torch.Generator().manual_seed(PROJECTION_SEED)
-        self.text_transformer = TextTransformer(text.tower_width, text.dim, text.depth, text.num_heads, text.lr_mul)
+        self.text_transformer = TextTransformer(
+            text.tower_width, text.dim, text.depth, text.num_heads, text.learning_rate_multiplier
+        )
         width, channels = self.tower.width, config.channels
         self.projections = nn.ModuleList(Projection(width, channels, rng) for _ in config.layers)
-        self.heads = nn.ModuleList(Head(channels, text.dim) for _ in config.layers)
+        self.heads = nn.ModuleList(FeatureDiscriminatorHead(channels, text.dim) for _ in config.layers)
         scale_styles(self.heads, STYLE_STD)
 
     @property
@@ -166,7 +168,7 @@ class VisionDiscriminator(nn.Module):
         self.tower._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def exit_weights(self) -> list[float]:
+    def head_weights(self) -> list[float]:
         """The weight of each logit map: all alike, of sum 1."""
         return [1.0 / len(self.heads)] * len(self.heads)
 

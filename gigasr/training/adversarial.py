@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.captions import mismatch_mask, shuffle_captions
-from gigasr.data.degradation import bicubic, degrade
+from gigasr.data.degradation import bicubic_low_res, degrade
 from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import sample_rng
 from gigasr.metrics import Lpips, psnr_y
@@ -63,7 +63,7 @@ class AdversarialTask:
         self.config, self.train, self.device = config, config.train, device
         text = self.generator_config.text
         tower = load_tower(text.tower, text.pretrained).to(device)
-        self.tower = TextFeatureCache(tower) if self.train.keep_texts else tower
+        self.tower = TextFeatureCache(tower) if self.train.cache_text_features else tower
         self.build_networks()
         self.terms = {name for phase in self.train.phases for name, weight in phase.loss if weight}
         if "lpips" in self.terms:
@@ -74,18 +74,18 @@ class AdversarialTask:
     def build_networks(self) -> None:
         """Networks and optimisers; the generator's average beside it."""
         train, device = self.train, self.device
-        sharded = train.sharded and num_processes() > 1
+        fsdp = train.fsdp and num_processes() > 1
         self.generator = self.build_generator(self.config).to(device)
         for level in self.generator.modules():
             if isinstance(level, Level):
-                level.checkpointing = train.checkpointing
+                level.gradient_checkpointing = train.gradient_checkpointing
         self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.discriminator = channels_last(Discriminator(self.config.discriminator).to(device))
-        if sharded:
+        if fsdp:
             for network in (self.generator, self.generator_ema):
                 shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
         self.trained_networks = {
-            "g": TrainedNetwork("g", self.generator, train, device, sharded, self.trains_in_part),
+            "g": TrainedNetwork("g", self.generator, train, device, fsdp, self.trains_in_part),
             "d": TrainedNetwork("d", self.discriminator, train, device),  # R1 needs second derivatives: no shards
         }
         if any(phase.loss.vision for phase in train.phases):
@@ -126,7 +126,7 @@ class AdversarialTask:
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """hr: [B, 3, H, W] -> low-res inputs, unit noise, undamaged low-res images, all [B, 3, H / scale, W / scale]"""
         lr = degrade(hr, scale, degradation, rngs) if loaded.lr is None else loaded.lr.to(self.device)
-        root = bicubic(hr, scale) if loaded.root is None else loaded.root.to(self.device)
+        root = bicubic_low_res(hr, scale) if loaded.root is None else loaded.root.to(self.device)
         return lr, torch.stack([torch.randn(lr.shape[1:], generator=rng) for rng in rngs]).to(self.device), root
 
     def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
@@ -161,20 +161,21 @@ class AdversarialTask:
         """
         pyramid = self.fake_pyramid(batch[0]) if len(batch) == 1 else None
         weights = phase.loss.model_dump()
-        theirs = weights | {"adversarial": 1.0}  # the weight is the generator's: it balances the other terms
+        d_weights = weights | {"adversarial": 1.0}  # the weight is the generator's: it balances the other terms
         penalised = bool(phase.loss.r1) and number % self.train.r1_every == 0
-        rate = decay * phase.discriminator_lr
+        rate = decay * phase.discriminator_learning_rate
         log: dict[str, float] = {}
         if phase.is_adversarial:
             log |= self.trained_networks["d"].update(
-                batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), theirs, rate, phase.betas
+                batch, lambda b: self.discriminator_terms(b, phase, pyramid, penalised), d_weights, rate, phase.betas
             )
         if phase.loss.vision:
             log |= self.trained_networks["v"].update(
-                batch, lambda b: self.vision_terms(b, phase, pyramid), theirs, rate, phase.betas
+                batch, lambda b: self.vision_terms(b, phase, pyramid), d_weights, rate, phase.betas
             )
+        rate = decay * phase.generator_learning_rate
         return log | self.trained_networks["g"].update(
-            batch, lambda b: self.generator_terms(b, phase, pyramid), weights, decay * phase.generator_lr, phase.betas
+            batch, lambda b: self.generator_terms(b, phase, pyramid), weights, rate, phase.betas
         )
 
     def average(self, images_seen: int, batch_size: int) -> None:
@@ -223,18 +224,18 @@ class AdversarialTask:
         if weights.vision:
             with frozen(self.vision):
                 logits = self.vision(fake, [batch.tokens])[0]
-            terms["vision"] = losses.adversarial(logits, True, self.vision.exit_weights())
+            terms["vision"] = losses.adversarial(logits, True, self.vision.head_weights())
         return terms
 
     def adversarial_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the discriminator tells the generator."""
-        d, exit_weights = self.discriminator, self.discriminator.exit_weights()
+        d, head_weights = self.discriminator, self.discriminator.head_weights()
         texts = [batch.tokens, batch.mismatched] if phase.loss.generator_matching else [batch.tokens]
         with frozen(d), self.autocast():
             logits, *mismatched = d(pyramid, texts, batch.lr)
-        terms = {"adversarial": losses.adversarial(logits, True, exit_weights)} if phase.loss.adversarial else {}
+        terms = {"adversarial": losses.adversarial(logits, True, head_weights)} if phase.loss.adversarial else {}
         for maps in mismatched:
-            terms["generator_matching"] = losses.matching(maps, exit_weights, batch.is_mismatched, is_real=True)
+            terms["generator_matching"] = losses.matching(maps, head_weights, batch.is_mismatched, is_real=True)
         return terms
 
     def discriminator_terms(
@@ -242,7 +243,7 @@ class AdversarialTask:
     ) -> dict[str, Tensor]:
         """The discriminator's loss terms by name; real images keep their own captions."""
         fakes = self.detached_pyramid(batch, pyramid)
-        d, exit_weights = self.trained_networks["d"].network, self.discriminator.exit_weights()
+        d, head_weights = self.trained_networks["d"].network, self.discriminator.head_weights()
         texts = [batch.tokens, batch.mismatched] if phase.loss.matching else [batch.tokens]
         reals = [image.requires_grad_(penalised) for image in self.real_pyramid(batch.hr)]
         plain = sdpa_kernel(SDPBackend.MATH) if penalised else nullcontext()  # fused ones lack second derivatives
@@ -250,17 +251,17 @@ class AdversarialTask:
             real = d(reals, texts, batch.lr)
         with self.autocast():
             fake = d(fakes, texts, batch.lr)
-        terms = verdict_terms(real, fake, exit_weights, batch.is_mismatched)
+        terms = losses.discriminator_loss_terms(real, fake, head_weights, batch.is_mismatched)
         if penalised:
-            terms["r1"] = losses.r1(real[0], reals, exit_weights) * self.train.r1_every
+            terms["r1"] = losses.r1(real[0], reals, head_weights) * self.train.r1_every
         return terms
 
     def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
         """The loss terms of the vision-aided heads by name."""
         fake, heads = self.detached_pyramid(batch, pyramid)[-1], self.trained_networks["v"].network
         texts = [batch.tokens, batch.mismatched] if phase.loss.matching else [batch.tokens]
-        return verdict_terms(
-            heads(batch.hr, texts), heads(fake, texts), self.vision.exit_weights(), batch.is_mismatched
+        return losses.discriminator_loss_terms(
+            heads(batch.hr, texts), heads(fake, texts), self.vision.head_weights(), batch.is_mismatched
         )
 
     def real_pyramid(self, hr: Tensor) -> list[Tensor]:
@@ -285,17 +286,3 @@ class AdversarialTask:
 def downsampled_pyramid(hr: Tensor, count: int) -> list[Tensor]:
     """hr: [B, 3, H, W] -> antialiased reductions [B, 3, H / 2^(count - 1), ...], ..., a copy of hr"""
     return [hr.clone() if i == 0 else downsample_bicubic(hr, 2**i) for i in reversed(range(count))]
-
-
-def verdict_terms(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
-) -> dict[str, Tensor]:
-    """What a discriminator is to learn from its own logits.
-
-    real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
-    weights:    one per map
-    is_mismatched:   [B] bool  False where the other caption is the same
-    """
-    matched = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
-    mismatched = [losses.matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]
-    return {"adversarial": matched} | ({"matching": torch.stack(mismatched).sum()} if mismatched else {})

@@ -6,7 +6,7 @@ attention, as they are executed: fused attention computes its scores once more i
 all of theirs. One image of a training step stands for
 
 - the generator's forward pass, once, or once per network where gradients are accumulated;
-- the discriminator's forward and backward passes over real and generated images; with the matching loss, its exits but
+- the discriminator's forward and backward passes over real and generated images; with the matching loss, its heads but
   not its trunk run for a second caption; R1 adds its second derivatives, shared among the steps between two of them;
 - the discriminator's forward pass for the generator, and back through it and through the generator.
 
@@ -16,18 +16,13 @@ exchange, and the tensors that autograd keeps for the backward passes. Workspace
 Left out are the frozen networks (text tower, LPIPS, CLIP) and the vision-aided discriminator, which rests on one.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.config.training import PhaseConfig
@@ -35,87 +30,11 @@ from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level
 from gigasr.training.adversarial import AdversarialTask, Batch
+from gigasr.training.flop_counter import FlopMemoryCounter, per_module
 from gigasr.training.trained_network import TrainedNetwork
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
 SMALL_BATCH, LARGE_BATCH = 2, 3  # images of the measured batches; cost grows linearly with the batch
-
-
-def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
-    """Operations of a convolution's backward pass: each of both gradients costs what the forward pass does.
-
-    differs: torch's own formula counts the gradient of a grouped kernel once per group.
-    """
-    *_settings, transposed, _padding, _groups, needed = settings
-    positions = math.prod((x if transposed else grad).shape[2:])
-    return 2 * len(x) * positions * kernel.numel() * sum(needed[:2])
-
-
-ATEN, FLASH = torch.ops.aten, "_scaled_dot_product_flash_attention"
-FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {ATEN.convolution_backward: convolution_backward_flops}
-for end in ("", "_backward"):  # torch knows those of GPUs alone
-    FORMULAS[getattr(ATEN, f"{FLASH}_for_cpu{end}")] = flop_registry[getattr(ATEN, FLASH + end)]
-
-
-class FlopMemoryCounter(TorchDispatchMode):
-    """Counts operations while it is entered, and the bytes that autograd keeps within `track_saved_tensors`.
-
-    >>> with FlopMemoryCounter() as counter, counter.track_saved_tensors():
-    ...     y = network(x)
-    """
-
-    def __init__(self, *networks: nn.Module) -> None:
-        """networks: whose parameters are no activations"""
-        super().__init__()
-        self.flops = self.saved_bytes = 0
-        own = [parameter.untyped_storage() for network in networks for parameter in network.parameters()]
-        self.storages = {storage._cdata: storage for storage in own}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
-        if func is torch.ops.prim.device.default:
-            return args[0].device
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        formula = FORMULAS.get(func.overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=result)
-        return result
-
-    def track_saved_tensors(self) -> saved_tensors_hooks:
-        """Watch what autograd keeps."""
-        return saved_tensors_hooks(self._count_saved, lambda tensor: tensor)
-
-    def _count_saved(self, tensor: Tensor) -> Tensor:
-        """Count each storage once; a reference is kept so that its address is not reused."""
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = storage
-            self.saved_bytes += storage.nbytes()
-        return tensor
-
-
-@contextmanager
-def per_module(network: nn.Module, counter: FlopMemoryCounter) -> Iterator[dict[str, list[tuple[int, int]]]]:
-    """Note (FLOPs, kept bytes) of each part of a network, by its name, for each of its elements where it is a list."""
-    notes: dict[str, list[tuple[int, int]]] = {name: [] for name, _ in network.named_children()}
-    begun: list[tuple[int, int]] = []
-
-    def begin(*_: object) -> None:
-        begun.append((counter.flops, counter.saved_bytes))
-
-    def end(name: str) -> None:
-        flops, saved_bytes = begun.pop()
-        notes[name].append((counter.flops - flops, counter.saved_bytes - saved_bytes))
-
-    hooks = []
-    for name, part in network.named_children():
-        for module in part if isinstance(part, nn.ModuleList) else [part]:
-            hooks.append(module.register_forward_pre_hook(begin))
-            hooks.append(module.register_forward_hook(lambda *_, name=name: end(name)))
-    yield notes
-    for hook in hooks:
-        hook.remove()
 
 
 def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
@@ -128,7 +47,7 @@ def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
     task.generator, task.discriminator = kind.build_generator(config), Discriminator(config.discriminator)
     networks = {"g": task.generator, "d": task.discriminator}
     task.trained_networks = {
-        name: TrainedNetwork(name, n, task.train, task.device, sharded=False) for name, n in networks.items()
+        name: TrainedNetwork(name, n, task.train, task.device, fsdp=False) for name, n in networks.items()
     }
     return task
 
@@ -165,11 +84,11 @@ def extrapolate_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> St
 def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCost:
     """Play one step."""
     batch = make_batch(task, phase.crop, size)
-    plain, notes, pyramid = synthesize(task, batch, checkpointing=False)
+    plain, notes, pyramid = synthesize(task, batch, gradient_checkpointing=False)
     parts = sum_parts("generator", plain, notes)
     counters = {"fake": plain}
-    if task.train.checkpointing:
-        counters["fake"], _, pyramid = synthesize(task, batch, checkpointing=True)
+    if task.train.gradient_checkpointing:
+        counters["fake"], _, pyramid = synthesize(task, batch, gradient_checkpointing=True)
     if phase.is_adversarial:
         with torch.no_grad(), FlopMemoryCounter() as counter, per_module(task.discriminator, counter) as noted:
             task.discriminator(pyramid, [batch.tokens], batch.lr)
@@ -183,11 +102,13 @@ def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCo
     return StepCost(parts, {name: counter.flops for name, counter in counters.items()}, saved_bytes)
 
 
-def synthesize(task: AdversarialTask, batch: Batch, checkpointing: bool) -> tuple[Any, dict[str, Any], list[Tensor]]:
+def synthesize(
+    task: AdversarialTask, batch: Batch, gradient_checkpointing: bool
+) -> tuple[Any, dict[str, Any], list[Tensor]]:
     """Run the generator -> its counter, what its parts took, the pyramid"""
     for level in task.generator.modules():
         if isinstance(level, Level):
-            level.checkpointing = checkpointing
+            level.gradient_checkpointing = gradient_checkpointing
     counter = FlopMemoryCounter(task.generator)
     with counter, per_module(task.generator, counter) as notes, counter.track_saved_tensors():
         return counter, notes, task.fake_pyramid(batch)
@@ -257,27 +178,29 @@ def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
 def cost_of_phase(task: AdversarialTask, phase: PhaseConfig, gpus: int) -> PhaseCost:
     """Measure one phase."""
     train = task.train
-    size = phase.micro_batch_size(gpus * train.accumulation)
+    size = phase.micro_batch_size(gpus * train.gradient_accumulation_steps)
     parts, flops, saved_bytes = extrapolate_step(task, phase, size)
     forward = {name: count / size for name, count in parts.items()}
-    memory = memory_of_networks(task, gpus) | {
-        "activations": peak_activations(saved_bytes, train.accumulation, train.checkpointing)
-    }
-    return PhaseCost(phase, size, forward, step_flops(flops, train.accumulation, train.r1_every) / size, memory)
+    activations = peak_activations(saved_bytes, train.gradient_accumulation_steps, train.gradient_checkpointing)
+    memory = memory_of_networks(task, gpus) | {"activations": activations}
+    total = step_flops(flops, train.gradient_accumulation_steps, train.r1_every)
+    return PhaseCost(phase, size, forward, total / size, memory)
 
 
-def step_flops(flops: dict[str, int], accumulation: int, r1_every: int) -> float:
+def step_flops(flops: dict[str, int], gradient_accumulation_steps: int, r1_every: int) -> float:
     """FLOPs of a step, given those of its passes; the penalty is shared among r1_every steps."""
     plain = flops.get("d", 0)
-    syntheses = 2 if plain and accumulation > 1 else 1
+    syntheses = 2 if plain and gradient_accumulation_steps > 1 else 1
     return syntheses * flops["fake"] + plain + (flops.get("r1", plain) - plain) / r1_every + flops["g"]
 
 
-def peak_activations(saved_bytes: dict[str, int], accumulation: int, checkpointing: bool) -> float:
+def peak_activations(
+    saved_bytes: dict[str, int], gradient_accumulation_steps: int, gradient_checkpointing: bool
+) -> float:
     """Most bytes kept at one time, given those of each pass: the generator's are held while the others come and go."""
     discriminator_step = max(saved_bytes.get("d", 0), saved_bytes.get("r1", 0))
-    generator_step = saved_bytes["fake"] + max(saved_bytes["g"], saved_bytes["level"] if checkpointing else 0)
-    return max(generator_step, discriminator_step + (saved_bytes["fake"] if accumulation == 1 else 0))
+    generator_step = saved_bytes["fake"] + max(saved_bytes["g"], saved_bytes["level"] if gradient_checkpointing else 0)
+    return max(generator_step, discriminator_step + (saved_bytes["fake"] if gradient_accumulation_steps == 1 else 0))
 
 
 def memory_of_networks(task: AdversarialTask, gpus: int) -> dict[str, float]:
@@ -289,7 +212,7 @@ def memory_of_networks(task: AdversarialTask, gpus: int) -> dict[str, float]:
     g, d = (sum(p.numel() for p in network.parameters()) for network in (task.generator, task.discriminator))
     blocks = [module for module in task.generator.modules() if isinstance(module, Level)]
     levels = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    shards = gpus if task.train.sharded else 1
+    shards = gpus if task.train.fsdp else 1
     exchange = 2 * (g - sum(levels) + max(levels)) + d if shards > 1 else g + d
     return {
         "weights": FLOAT * (g / shards + d),

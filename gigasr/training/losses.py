@@ -1,6 +1,6 @@
 """Loss terms as pure functions; a high logit means real.
 
-A list of logits holds one [levels * B, 1, H, W] map per exit of a discriminator, levels stacked along the batch.
+A list of logits holds one [levels * B, 1, H, W] map per head of a discriminator, levels stacked along the batch.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def logistic(logits: Tensor, is_real: bool) -> Tensor:
 def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float]) -> Tensor:
     """Logistic loss of every prediction of the discriminator (paper, Eq. 6; non-saturating for the generator).
 
-    logits:  one [levels * B, 1, H, W] map per exit
+    logits:  one [levels * B, 1, H, W] map per head
     is_real: the label to be reached
     weights: one per map
     """
@@ -94,7 +94,7 @@ def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float
 def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, is_real: bool = False) -> Tensor:
     """Logistic loss of images with another image's caption, a pair the discriminator is to call fake.
 
-    logits:  one [levels * B, 1, H, W] map per exit
+    logits:  one [levels * B, 1, H, W] map per head
     weights: one per map
     mask:    [B] bool  True = the caption is mismatched (see `mismatch_mask`); all other samples are left out
     is_real: the label to be reached; True for the generator's side
@@ -139,7 +139,7 @@ def clip_contrastive(
 def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Gradient penalty on real images: half the squared norm of d(weighted logits)/d(inputs), mean over samples.
 
-    logits:  one [levels * B, 1, H, W] map per exit, computed from `inputs`
+    logits:  one [levels * B, 1, H, W] map per head, computed from `inputs`
     inputs:  the real pyramid, [B, 3, H_i, W_i], requiring gradients
     weights: one per map; the penalty covers the sum of all predictions, weighted as in `adversarial`
 
@@ -149,3 +149,17 @@ def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[flo
     total = batch * weighted_sum([m.mean() for m in logits], weights)  # the sum over samples, the mean over levels
     gradients = torch.autograd.grad(total, list(inputs), create_graph=True)
     return 0.5 * torch.stack([g.square().sum() for g in gradients]).sum() / batch
+
+
+def discriminator_loss_terms(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
+) -> dict[str, Tensor]:
+    """What a discriminator is to learn from its own logits.
+
+    real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
+    weights:    one per map
+    is_mismatched:   [B] bool  False where the other caption is the same
+    """
+    matched = adversarial(real[0], True, weights) + adversarial(fake[0], False, weights)
+    mismatched = [matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]
+    return {"adversarial": matched} | ({"matching": torch.stack(mismatched).sum()} if mismatched else {})

@@ -34,15 +34,15 @@ class TrainedNetwork:
         module: nn.Module,
         train: TrainConfig,
         device: torch.device,
-        sharded: bool = False,
+        fsdp: bool = False,
         in_part: bool = False,
     ) -> None:
         """
-        sharded: the module already holds shards (FSDP), so that it needs no replicas
+        fsdp: the module already holds shards (FSDP), so that it needs no replicas
         in_part: some steps use only a part of the module
         """
         self.name, self.module, self.train = name, module, train
-        self.network = module if sharded else replicate(module, device, in_part)
+        self.network = module if fsdp else replicate(module, device, in_part)
         self.optimizer = torch.optim.AdamW(parameter_groups(module, train))
 
     def update(
@@ -71,7 +71,7 @@ class TrainedNetwork:
                 (total / len(batch)).backward()
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = learning_rate, betas
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.train.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.train.max_grad_norm or math.inf)
         check_finite({f"{self.name}/gradient norm": float(whole(norm))})
         self.optimizer.step()
         return log

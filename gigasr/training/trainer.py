@@ -104,13 +104,13 @@ class Trainer:
 
     def decay(self, phase: PhaseConfig) -> float:
         """The learning rates' factor at this point of the phase."""
-        if not phase.decay:
+        if not phase.learning_rate_decay:
             return 1.0
         return max(1e-2, 1.0 - (self.images_seen - self.phase_start) / phase.images) ** 0.5
 
     def steps(self, phase: PhaseConfig, end: int) -> Iterator[list[Batch]]:
         """Yield this process's micro-batches of the steps that are left of a phase."""
-        count = self.train.accumulation
+        count = self.train.gradient_accumulation_steps
         size = self.micro_batch_size(phase)
         batches = self.batches(self.source, self.schedule(phase), size, end, self.train.degradation)
         while self.images_seen < end:
@@ -124,7 +124,7 @@ class Trainer:
 
     def micro_batch_size(self, phase: PhaseConfig) -> int:
         """Images of one micro-batch in one process."""
-        return phase.micro_batch_size(num_processes() * self.train.accumulation)
+        return phase.micro_batch_size(num_processes() * self.train.gradient_accumulation_steps)
 
     def batches(
         self,
@@ -138,7 +138,7 @@ class Trainer:
         """Yield this process's micro-batches from where the run stands, or from `start`, to at least `end`."""
         rank, world = process_index(), num_processes()
         start = self.images_seen if start is None else start
-        block = size * world * self.train.accumulation
+        block = size * world * self.train.gradient_accumulation_steps
         end = start + math.ceil((end - start) / block) * block  # whole steps
         for loaded in source.batches(schedule, size, start, end, self.train.seed, rank, world):
             _, scale = schedule.at(int(loaded.numbers[0]))
