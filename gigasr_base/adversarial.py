@@ -1,4 +1,4 @@
-"""The game of the base generator: text to images, with nothing to start from."""
+"""The adversarial task of the base generator: text to images, without low-res inputs."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from gigasr_base.generator import Generator
 
 
 class BaseAdversarialTask(AdversarialTask):
-    """Game whose generator sees no low-res image."""
+    """Train a generator that has no low-res input."""
 
     kind = "base"
     generator: Generator

@@ -69,7 +69,7 @@ def evaluate_base(
 
 
 def retrieval(fake: FeatureSet, real: FeatureSet) -> dict[str, float]:
-    """The share of images for which the image of their caption is among the five real ones that are most alike."""
+    """The share of generated images whose caption's real image is among the five real ones that are most alike."""
     if fake.features is None:
         return {}
     names = [str(i) for i in range(len(real.whole))]

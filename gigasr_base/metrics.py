@@ -1,4 +1,4 @@
-"""Metrics of generated icons: is the nearest real one of the prompt's concept, is a silhouette kept, is a film smooth."""
+"""Metrics of generated icons: likeness to real ones, silhouettes, smoothness of an interpolation."""
 
 from collections.abc import Sequence
 

@@ -20,10 +20,10 @@ from gigasr_base.zoo import DEFAULT, load_base
 
 
 class TextToImage:
-    """One base generator, ready to generate images of prompts; images are square, of `size` px.
+    """One base generator, ready to generate images; images are square, of `size` px.
 
-    >>> painter = TextToImage.from_pretrained()
-    >>> images = painter.generate(["a red apple", "a green apple"], seeds=[0, 0], truncation=0.7)
+    >>> base_model = TextToImage.from_pretrained()
+    >>> images = base_model.generate(["a red apple", "a green apple"], seeds=[0, 0], truncation=0.7)
 
     Every method takes truncation (0..1: 1 is off; 0 gives a prompt's mean image, whatever the seed) and returns images
     [B, 3, S, S] in [0, 1], float32, on the CPU. Each image is computed alone: what is in the batch changes nothing.

@@ -22,8 +22,9 @@ from gigasr.cli.common import clear_errors
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
 from gigasr.data.folder import read_folder
-from gigasr.evaluation.evaluate import MetricModels, Protocol, evaluate_models
+from gigasr.evaluation.evaluate import MetricModels, evaluate_models
 from gigasr.evaluation.image_sets import collect_features, list_images, load_square
+from gigasr.evaluation.settings import EvalSettings
 from gigasr.files.atomic import hash_file
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
@@ -148,7 +149,7 @@ def measure_seconds(generate: Callable[[int], Picture]) -> float:
     return statistics.median(times[1:])
 
 
-def evaluate_upsampler(table: str, model: str, settings: Protocol, options: dict[str, Any]) -> None:
+def evaluate_upsampler(table: str, model: str, settings: EvalSettings, options: dict[str, Any]) -> None:
     """A row of Tables 4 and 5: reduce images, upscale them, compare."""
     samples = choose_samples(options["data"], options["count"], options["seed"], settings.square)
     if settings.prompts == "right":
@@ -313,7 +314,7 @@ def table4(model: str, **options: Any) -> None:
     The paper names neither LPIPS's network nor the size of its patches: alex, and all 256-px squares that fit.
     """
     evaluate_upsampler(
-        "table4", model, Protocol(8, square=1024, seed=options["seed"], device=options["device"]), options
+        "table4", model, EvalSettings(8, square=1024, seed=options["seed"], device=options["device"]), options
     )
 
 
@@ -327,7 +328,7 @@ def table5(model: str, **options: Any) -> None:
     Needs ImageNet's 50,000 validation images (ILSVRC2012_img_val.tar) below one folder, without captions. PSNR and SSIM
     are of the luma; the paper does not say of what.
     """
-    settings = Protocol(4, prompts="none", square=256, seed=options["seed"], device=options["device"])
+    settings = EvalSettings(4, prompts="none", square=256, seed=options["seed"], device=options["device"])
     evaluate_upsampler("table5", model, settings, options)
 
 

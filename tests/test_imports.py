@@ -133,7 +133,7 @@ def test_counting_a_prompts_tokens_loads_no_more_than_torch() -> None:
 
 
 def test_the_benchmarks_peers_need_no_extra() -> None:
-    code = "from gigasr.evaluation.bench import Place, peer_cases; assert len(peer_cases(Place())) == 2"
+    code = "from gigasr.evaluation.bench import ExecutionPlan, peer_cases; assert len(peer_cases(ExecutionPlan())) == 2"
     assert modules_loaded_by("-c", code).isdisjoint({"basicsr", "jinja2", "torch_fidelity"})
 
 

@@ -42,15 +42,15 @@ axis_arguments = st.builds(
 )
 
 
-# plan_regions
+# plan_tiles
 
 
 def test_an_image_that_fits_is_one_tile() -> None:
-    assert plan_tiles(61, 64, tile=64, overlap=16, multiple=8) == [Tile(0, 0, 61, 64)]
+    assert plan_tiles(61, 64, max_side=64, overlap=16, multiple=8) == [Tile(0, 0, 61, 64)]
 
 
 def test_tiles_come_in_raster_order() -> None:
-    tiles = plan_tiles(100, 150, tile=64, overlap=8, multiple=8)
+    tiles = plan_tiles(100, 150, max_side=64, overlap=8, multiple=8)
     assert tiles == sorted(tiles)
     assert len(tiles) == 2 * 3
 
@@ -92,7 +92,7 @@ def test_an_overlap_as_large_as_the_tile_is_an_error() -> None:
     with pytest.raises(
         ValueError, match="max_side: expected a multiple of 8 px of at least 8 px more than the overlap"
     ):
-        plan_tiles(100, 100, tile=32, overlap=32, multiple=8)
+        plan_tiles(100, 100, max_side=32, overlap=32, multiple=8)
 
 
 # axis_ramps, region_weights, blend_strips
@@ -119,7 +119,7 @@ def test_a_ramp_is_linear_over_the_middle_half_of_the_overlap() -> None:
 
 
 def test_weights_need_a_full_grid() -> None:
-    tiles = plan_tiles(100, 100, tile=64, overlap=8, multiple=8)
+    tiles = plan_tiles(100, 100, max_side=64, overlap=8, multiple=8)
     with pytest.raises(ValueError, match="expected a full grid of 2x2, got 3 tiles"):
         tile_weights(tiles[:3])
 
@@ -159,7 +159,7 @@ def test_a_local_function_gives_the_same_by_tiles_as_at_once() -> None:
 
 
 def test_tiles_that_disagree_are_cross_faded_without_a_step() -> None:
-    tiles = plan_tiles(8, 64, tile=32, overlap=16, multiple=8)
+    tiles = plan_tiles(8, 64, max_side=32, overlap=16, multiple=8)
     levels = {tile: float(i % 2) for i, tile in enumerate(tiles)}
     y = blend(lambda r: torch.full((1, 1, r.height, r.width), levels[r]), tiles)
     assert y.min() == 0
@@ -168,7 +168,7 @@ def test_tiles_that_disagree_are_cross_faded_without_a_step() -> None:
 
 
 def test_blending_keeps_the_dtype_and_channels_last() -> None:
-    tiles = plan_tiles(40, 40, tile=24, overlap=8, multiple=8)
+    tiles = plan_tiles(40, 40, max_side=24, overlap=8, multiple=8)
     ones = torch.ones(1, 2, 24, 24, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     for strip in blend_strips(lambda row: [ones] * len(row), tiles):
         assert strip.dtype == torch.bfloat16
@@ -177,7 +177,7 @@ def test_blending_keeps_the_dtype_and_channels_last() -> None:
 
 
 def test_a_strip_is_given_out_as_soon_as_its_row_of_tiles_is_done() -> None:
-    tiles = plan_tiles(100, 20, tile=24, overlap=8, multiple=8)
+    tiles = plan_tiles(100, 20, max_side=24, overlap=8, multiple=8)
     rows: list[list[Tile]] = []
 
     def process(row: list[Tile]) -> list[Tensor]:
@@ -190,35 +190,35 @@ def test_a_strip_is_given_out_as_soon_as_its_row_of_tiles_is_done() -> None:
 
 
 def test_a_result_of_the_wrong_size_is_an_error_that_names_the_tile() -> None:
-    with pytest.raises(ValueError, match=r"expected \[B, C, 5, 6\] for Region\(top=0, left=0, height=5, width=6\)"):
+    with pytest.raises(ValueError, match=r"expected \[B, C, 5, 6\] for Tile\(top=0, left=0, height=5, width=6\)"):
         blend(lambda r: torch.ones(1, 1, 8, 8), plan_tiles(5, 6, 8, 0, 8))
 
 
-# plan_strips
+# plan_intervals
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(0, 40))
-def test_strips_deliver_every_row_once_and_read_their_halo(height: int, strip_height: int, halo: int) -> None:
-    strips = plan_intervals(height, strip_height, halo)
-    assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
-    heights = [s.bottom - s.top for s in strips]
-    assert max(heights) <= strip_height
-    assert max(heights) - min(heights) <= 1
-    assert all(s.read_start == max(s.top - halo, 0) for s in strips)
-    assert all(s.read_stop == min(s.bottom + halo, height) for s in strips)
+def test_intervals_cover_every_px_once_and_read_their_halo(length: int, max_length: int, halo: int) -> None:
+    intervals = plan_intervals(length, max_length, halo)
+    assert [px for s in intervals for px in range(s.start, s.stop)] == list(range(length))
+    lengths = [s.stop - s.start for s in intervals]
+    assert max(lengths) <= max_length
+    assert max(lengths) - min(lengths) <= 1
+    assert all(s.read_start == max(s.start - halo, 0) for s in intervals)
+    assert all(s.read_stop == min(s.stop + halo, length) for s in intervals)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 40))
-def test_strips_begin_at_multiples_and_are_as_high_as_asked_or_one(height: int, strip_height: int, align: int) -> None:
-    strips = plan_intervals(height, strip_height, 3, align)
-    assert [row for s in strips for row in range(s.top, s.bottom)] == list(range(height))
-    assert all(s.top % align == 0 and 0 < s.bottom - s.top <= max(strip_height, align) for s in strips)
+def test_intervals_begin_at_multiples_and_are_as_long_as_asked_or_one(length: int, max_length: int, align: int) -> None:
+    intervals = plan_intervals(length, max_length, 3, align)
+    assert [px for s in intervals for px in range(s.start, s.stop)] == list(range(length))
+    assert all(s.start % align == 0 and 0 < s.stop - s.start <= max(max_length, align) for s in intervals)
 
 
-def test_an_empty_strip_is_an_error() -> None:
-    with pytest.raises(ValueError, match="strip_height: expected at least 1, got 0"):
+def test_an_empty_interval_is_an_error() -> None:
+    with pytest.raises(ValueError, match="max_length: expected at least 1, got 0"):
         plan_intervals(10, 0, 2)
 
 

@@ -91,8 +91,8 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.
 
     MODELS are upsamplers, named as for upscale, lanczos, bicubic, or folders of another tool's results named like the
-    images; or base models, which generate images from the captions. Time is the median; memory is the peak above what was in
-    use before.
+    images; or base models, which generate images from the captions. Time is the median; memory is the peak above what
+    was in use before.
     NIQE, FID, --lr matlab and --report need the extra gigasr[eval].
 
     \b

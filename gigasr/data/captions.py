@@ -88,8 +88,8 @@ def shuffle_captions(captions: Sequence[str], rng: torch.Generator) -> Tensor:
 
 
 def mismatch_mask(captions: Sequence[str], order: Tensor) -> Tensor:
-    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is a wrong one for sample i
+    """captions: B captions, order: [B] long -> [B] bool, True = the caption at order[i] is mismatched to sample i
 
-    It isn't where it is the sample's own, nor where it is empty: that says nothing false of any image.
+    False where both captions are equal, or the other is empty (an empty caption contradicts no image).
     """
     return torch.tensor([captions[other] not in (own, "") for own, other in zip(captions, order.tolist(), strict=True)])

@@ -177,17 +177,11 @@ def peer_cases(execution: ExecutionPlan) -> list[BenchCase]:
         "SRVGGNetCompact(64, 32)": Compact(num_feat=64, num_conv=32, upscale=4),
         "RRDBNet-23": ESRGAN(num_filters=64, num_blocks=23, scale=4),
     }
-    x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(
-        execution.main_device, execution.dtype, memory_format=torch.channels_last
-    )
+    where: dict[str, Any] = {"device": execution.main_device, "dtype": execution.dtype}
+    x = torch.rand(1, 3, PEER_SIDE, PEER_SIDE).to(**where, memory_format=torch.channels_last)
     cases = []
     for name, network in networks.items():
-        network = (
-            network.eval()
-            .requires_grad_(False)
-            .to(execution.main_device, execution.dtype)
-            .to(memory_format=torch.channels_last)
-        )
+        network = network.eval().requires_grad_(False).to(**where).to(memory_format=torch.channels_last)
         cases.append(BenchCase(name, partial(network, x), (4 * PEER_SIDE) ** 2, network))
     return cases
 
@@ -254,9 +248,8 @@ def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda nam
             if repeat:
                 case.seconds.append(seconds(case.run, plan.execution, plan.clock))
             else:
-                case.facts["peak_mb"] = (
-                    ResourceMeter(plan.execution.main_device.type).run(case.run)[1]["peak_mb"] + case.held / 1e6
-                )
+                meter = ResourceMeter(plan.execution.main_device.type)
+                case.facts["peak_mb"] = meter.run(case.run)[1]["peak_mb"] + case.held / 1e6
     peak = matmul_peak(plan)
     for case in cases:
         median = statistics.median(case.seconds)

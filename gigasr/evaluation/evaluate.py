@@ -117,7 +117,7 @@ def evaluate_models(
     """Evaluate every model on the same low-res inputs.
 
     samples:   high-res images by name; their first captions are the prompts
-    settings_by_label: by the name that tells their rows apart, "" for a single one; they differ in low_res and prompts alone
+    settings_by_label: "" for a single row; the settings differ in low_res and prompts alone
     num_cases: how many of the first model's worst images are kept as crops
     save:      folder for the results, as MODEL/NAME.png or MODEL/SETTINGS/NAME.png, with MODEL as of `unique_labels`
     """

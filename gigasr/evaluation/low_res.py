@@ -28,6 +28,7 @@ from gigasr.pixels import to_uint8
 
 LowResKind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 Size = tuple[int, int]
+Degrade = Callable[[Tensor, Size, torch.Generator], Tensor]  # hr [1, 3, H, W], low-res size, rng
 
 
 def downsample_matlab(hr: Tensor, scale: int) -> Tensor:
@@ -77,9 +78,7 @@ def degrade_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
     return second_order(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
 
 
-DEGRADATIONS: dict[
-    LowResKind, Callable[[Tensor, Size, torch.Generator], Tensor]
-] = {  # hr [1, 3, H, W], low-res size, rng
+DEGRADATIONS: dict[LowResKind, Degrade] = {
     "blur": blurred,
     "noise": noisy,
     "jpeg": compressed,

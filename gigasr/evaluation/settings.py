@@ -1,4 +1,4 @@
-"""What all models of an evaluation get: images, how they are reduced, prompts."""
+"""Settings of an evaluation, its images and prompts: the same for all models."""
 
 import logging
 from collections.abc import Mapping

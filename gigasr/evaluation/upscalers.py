@@ -20,9 +20,8 @@ from gigasr.pipeline import SuperResolver
 from gigasr.pixels import to_uint8
 
 INTERPOLATIONS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
-UpscaleFunction = Callable[
-    [str, Tensor, str], Tensor
-]  # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
+# name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
+UpscaleFunction = Callable[[str, Tensor, str], Tensor]
 
 
 def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:

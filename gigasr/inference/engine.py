@@ -27,14 +27,14 @@ from gigasr.inference.tiling import (
 
 logger = logging.getLogger(__name__)
 
-MAX_TILE_BYTES = 80 << 20  # most that a tile takes on a CPU; larger ones save little
-MAX_EXACT_TILE_BYTES = 70 << 20  # the same of a tile of the tail: malloc keeps its maps for reuse
-MAX_BATCH = 16  # in a batch, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
-MAX_BAND_BYTES = 64 << 20  # most that a row of tiles or tiles reads and makes, unless their least height needs more
+MAX_TILE_BYTES = 80 << 20  # of a tile of the body on a CPU; larger ones save little
+MAX_TAIL_TILE_BYTES = 70 << 20  # of a tile of the tail on a CPU: malloc keeps its maps for reuse
+MAX_BATCH = 16  # blended tiles, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
+MAX_BAND_BYTES = 64 << 20  # read and made by a row of tiles, unless their minimal height needs more
 INPUT_BYTES = 24  # per low-res px: three channels in float32, with noise and without
-MAX_STRIP_BYTES = 16 << 20  # most that a strip of the result takes, in float32; some are on their way at a time
+MAX_STRIP_BYTES = 16 << 20  # of a strip of the result, in float32; some are on their way at a time
 STRIP_ROWS, MIN_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
-MEMORY_SHARE = 4  # tiles and tiles take at most this part of the free memory
+MEMORY_SHARE = 4  # tiles take at most one part in this many of the free memory
 
 
 class Engine(Protocol):
@@ -55,12 +55,12 @@ class Model(Protocol):
     takes_text: bool
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> Engine:
-        """An engine on the devices and in the precision of an execution plan, for one of `scales`; None = the largest."""
+        """Make an engine on the devices of an execution plan, for one of `scales`; None = the largest."""
         ...
 
 
 class BlendedTileEngine:
-    """A network as it comes, run on overlapping tiles whose results are cross-faded."""
+    """A network as it comes, run on blended tiles: they overlap, and their results are cross-faded."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class BodyTail(Protocol):
 
 
 class BodyTailEngine:
-    """The tail on tiles of strips, so the body where it is local: the result is the same for every way of cutting."""
+    """The tail on exact tiles, and the body too where its attention is windowed: no result depends on the tiles."""
 
     def __init__(self, networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan) -> None:
         """networks: on each of the plan's devices"""
@@ -206,7 +206,7 @@ class BodyTailEngine:
         self.scale, self.input_noise = network.scale, network.input_noise
         self.body = body_engine(networks, execution)
         tails = {device: network.tail for device, network in networks.items()}
-        pixels = max(memory_limit(execution, MAX_EXACT_TILE_BYTES) // network.tail_bytes, 64)
+        pixels = max(memory_limit(execution, MAX_TAIL_TILE_BYTES) // network.tail_bytes, 64)
         self.tail = ExactTileEngine(tails, self.scale, ReceptiveField(network.halo), pixels, self.cut_tail, execution)
 
     def strips(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
@@ -251,7 +251,7 @@ class BodyTailEngine:
 def body_engine(
     networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan
 ) -> ExactTileEngine | BlendedTileEngine:
-    """What runs the body: on tiles where it is local, on tiles that are cross-faded where it sees all of them."""
+    """Choose the engine of the body: exact tiles where it is local, blended ones where its attention is global."""
     network = networks[execution.main_device]
     rule, bodies = network.tiling, {device: network.body for device, network in networks.items()}
     if not network.receptive_radius:
@@ -273,7 +273,7 @@ def body_engine(
 
 
 def band_rows(rule: TilingRules, width: int) -> int:
-    """Rows that tiles or tiles side by side may have, if memory is to bound them."""
+    """Rows that tiles side by side may have, if memory is to bound them."""
     return MAX_BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
 
 

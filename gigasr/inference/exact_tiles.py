@@ -1,4 +1,4 @@
-"""Local networks on tiles, each read with the halo on which it depends: the same result for every way of cutting."""
+"""Local networks on exact tiles, each read with its halo: the result does not depend on the tiles."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExactTile(NamedTuple):
-    """A part of the images that a network takes, margin included."""
+    """A tile of the images that a network takes, margin included."""
 
     inputs: tuple[Tensor, ...]  # [1, C, H, W], H and W the same
     margin: Margin  # 0 at the border of the image, the halo elsewhere, less where the border is nearer
@@ -54,7 +54,7 @@ class ReceptiveField(NamedTuple):
 
 
 class ExactTileEngine:
-    """A local network, run on tiles from left to right and from top to bottom."""
+    """A local network, run on exact tiles from left to right and from top to bottom."""
 
     def __init__(
         self,

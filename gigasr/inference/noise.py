@@ -36,7 +36,7 @@ def noise_field(seed: int, tile: Tile, channels: int) -> Tensor:
     """Draw the part of an endless field of normal noise that lies in a tile.
 
     seed:    any integer, taken modulo 2**64
-    tile:  absolute position in the field, px
+    tile:    absolute position in the field, px
     returns: [1, channels, h, w] float32, standard normal; each value is a function of seed, channel, y and x alone
 
     Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) as a counter-based

@@ -47,10 +47,10 @@ class TilingRules:
 
 
 class HaloInterval(NamedTuple):
-    """Rows [top, bottom) to deliver, and the rows [read_top, read_bottom) they are computed from."""
+    """Pixels [start, stop) of one axis to compute, and those [read_start, read_stop) to read for them."""
 
-    top: int
-    bottom: int
+    start: int
+    stop: int
     read_start: int
     read_stop: int
 
@@ -64,7 +64,7 @@ def plan_tiles(
     max_side: longest side of a tile, px; rounded down to `multiple` where one tile doesn't do
     overlap:  least overlap of neighbours, px
     multiple: every origin, and every size but the last of a row or column, is a multiple of it
-    max_height:  greatest height of a tile, px, where it is to be less than the longest side
+    max_height: greatest height of a tile, px, where it is to be less than the longest side
     returns:  a full grid of tiles; on each axis all have one size, and the last one ends at the image border
     """
     rows = _plan_axis(height, max_side if max_height is None else min(max_side, max_height), overlap, multiple)
@@ -198,22 +198,22 @@ def blank(piece: Tensor, width: int) -> Tensor:
     return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)
 
 
-def plan_intervals(height: int, max_length: int, halo: int, align: int = 1) -> list[HaloInterval]:
-    """Cut the rows of an image into strips of nearly equal height, each read with a halo.
+def plan_intervals(length: int, max_length: int, halo: int, align: int = 1) -> list[HaloInterval]:
+    """Cut one axis of an image into intervals of nearly equal length, each read with a halo.
 
-    height:       of the image, px
-    max_length: most rows a strip delivers, px; less than align counts as align
-    halo:         rows read above and below a strip, as far as the image has them, px
-    align:        strips begin at multiples of it, px
+    length:     of the axis, px
+    max_length: of an interval, px; less than align counts as align
+    halo:       read before and after an interval, as far as the image has it, px
+    align:      intervals begin at multiples of it, px
     """
-    _check_positive("height", height)
-    _check_positive("strip_height", max_length)
-    units = math.ceil(height / align)
+    _check_positive("length", length)
+    _check_positive("max_length", max_length)
+    units = math.ceil(length / align)
     count = math.ceil(units / max(max_length // align, 1))
-    bounds = [min(i * units // count * align, height) for i in range(count + 1)]
+    bounds = [min(i * units // count * align, length) for i in range(count + 1)]
     return [
-        HaloInterval(top, bottom, max(top - halo, 0), min(bottom + halo, height))
-        for top, bottom in zip(bounds[:-1], bounds[1:], strict=True)
+        HaloInterval(start, stop, max(start - halo, 0), min(stop + halo, length))
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int, downsample: Downsample 
 
     result:  [3, H * scale, W * scale]  in [0, 1]
     low_res: [3, H, W]  in [0, 1]
-    downsample:  how the input was made; None = low_res_from
+    reduce:  how the input was made; None = low_res_from
     returns: PSNR over RGB in dB, infinite for a perfect round trip
     """
     check_image("metrics.lr_psnr", result)

@@ -186,7 +186,9 @@ def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
 
 
 def add_upsampled_(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> None:
-    """Add what `upsample_bicubic` makes of some rows of an image, times a factor; nothing of its size is made on the way.
+    """Add some rows of an image, upsampled and scaled, in place.
+
+    Equal to `y += factor * upsample_bicubic(x)` with less memory.
 
     y: [B, C, H * scale, W * scale]  is changed
     x: [B, C, H + 4, W]              the H rows with two more above and below them

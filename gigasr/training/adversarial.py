@@ -1,4 +1,4 @@
-"""The adversarial task: its players, the batch they see, the terms of their losses. gigasr_base plays it too."""
+"""One adversarial training: the networks, their batches and their loss terms; shared with gigasr_base."""
 
 import copy
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
 from gigasr.training.distributed import gather, num_processes, shard
-from gigasr.training.trained_network import TrainedNetwork, channels_last, frozen, update_ema
+from gigasr.training.ema import update_ema
+from gigasr.training.trained_network import TrainedNetwork, channels_last, frozen
 
 Rngs = Sequence[torch.Generator]
 
@@ -293,7 +294,7 @@ def verdict_terms(
 
     real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
     weights:    one per map
-    is_mismatched:   [B] bool  False where the other caption is the same
+    is_wrong:   [B] bool  False where the other caption is the same
     """
     matched = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
     mismatched = [losses.matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]

@@ -1,7 +1,7 @@
 """What a training costs, before it begins: parameters, floating-point operations, memory, days.
 
-The game is played on torch's fake tensors, which have a shape, a type and a device but no storage: a config of any size
-is measured in seconds. Two operations per multiplication and addition are counted for matrix products, convolutions and
+The step runs on torch's fake tensors, which have a shape, a type and a device but no storage: a config of any size is
+measured in seconds. Two operations per multiplication and addition are counted for matrix products, convolutions and
 attention, as they are executed: fused attention computes its scores once more in the backward pass, checkpointed levels
 all of theirs. One image of a training step stands for
 
@@ -38,7 +38,7 @@ from gigasr.training.adversarial import AdversarialTask, Batch
 from gigasr.training.trained_network import TrainedNetwork
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
-SMALL, LARGE = 2, 3  # images of the batches that are played; from one to the other and on all grows linearly
+SMALL, LARGE = 2, 3  # images of the measured batches; cost grows linearly with the batch
 
 
 def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
@@ -119,7 +119,7 @@ def watching(network: nn.Module, meter: Meter) -> Iterator[dict[str, list[tuple[
 
 
 def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
-    """A game of the two players alone; the L1 term, which costs nothing, stands for what frozen networks say."""
+    """Build a task of generator and discriminator alone; an L1 term, which costs nothing, replaces frozen networks."""
     task = kind.__new__(kind)
     alone = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
     phases = tuple(p.model_copy(update={"loss": p.loss.model_copy(update=alone)}) for p in config.train.phases)
@@ -155,7 +155,7 @@ class Measure(NamedTuple):
 
 
 def measure(task: AdversarialTask, phase: PhaseConfig, size: int) -> Measure:
-    """Measure one step on a batch of any size; a large one is not played."""
+    """Measure one step on a batch of any size; large ones are extrapolated."""
     if size <= LARGE:
         return play(task, phase, size)
     pairs = zip(play(task, phase, SMALL), play(task, phase, LARGE), strict=True)
@@ -237,7 +237,7 @@ class Budget:
 
 
 def make_budget(kind: type[AdversarialTask], config: Any, gpus: int = 1) -> Budget:
-    """Measure all phases of a config: gigasr's Config with Game, or gigasr_base's with BaseGame."""
+    """Measure all phases of a config: gigasr's with AdversarialTask, gigasr_base's with BaseAdversarialTask."""
     with FakeTensorMode():
         task = bare_task(kind, config)
         parameters = count_parameters({"generator": task.generator, "discriminator": task.discriminator})

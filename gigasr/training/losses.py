@@ -117,7 +117,7 @@ def clip_contrastive(
     text:    [N, D]  embeddings of the captions, N >= offset + B; more than the batch's own are further negatives
     scale:   of the similarities: CLIP's learned one, the inverse of its temperature
     offset:  the caption of image i is text[offset + i]
-    has_caption:    [N] bool  False = an empty caption, right or wrong of no image: it is no negative, its image is left out
+    has_caption: [N] bool  False = an empty caption, which contradicts no image: no negative, and its image is left out
 
     Source: GigaGAN (arXiv:2303.05511), Eq. 9; image to text only. The paper has no empty captions.
     """

@@ -7,13 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from gigasr.config.training import TrainConfig
 from gigasr.training.distributed import (
     load_module_state,
     load_optimizer_state,
-    local,
     module_state,
     optimizer_state,
     replicate,
@@ -21,6 +19,7 @@ from gigasr.training.distributed import (
     whole,
 )
 from gigasr.training.losses import weighted_sum
+from gigasr.training.optim import parameter_groups
 
 B = TypeVar("B")
 N = TypeVar("N", bound=nn.Module)
@@ -87,15 +86,6 @@ class TrainedNetwork:
         load_optimizer_state(self.module, self.optimizer, state["optimizer"])
 
 
-def parameter_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Attention over images has a weight decay of its own (paper, table A2); that of T counts as text."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in module.named_parameters():
-        groups["attention" in name.split(".")].append(parameter)
-    decays = {True: train.attention_weight_decay, False: train.weight_decay}
-    return [{"params": groups[key], "weight_decay": decays[key]} for key in (False, True) if groups[key]]
-
-
 def check_finite(log: dict[str, float]) -> None:
     """Raise RuntimeError, naming it, for the first value that is not finite."""
     for name, value in log.items():
@@ -119,14 +109,3 @@ def frozen(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.requires_grad_(True)
-
-
-@torch.no_grad()
-def update_ema(average: nn.Module, module: nn.Module, keep: float) -> None:
-    """Move the averaged parameters towards the trained ones; buffers are copied."""
-    if isinstance(average, FSDPModule):
-        average.reshard()  # a forward pass without a backward one leaves its own parameters whole
-    for a, b in zip(average.parameters(), module.parameters(), strict=True):
-        local(a).lerp_(local(b), 1.0 - keep)
-    for mean, value in zip(average.buffers(), module.buffers(), strict=True):
-        mean.copy_(value)
