@@ -128,11 +128,11 @@ def check_options(prompts: list[str], output: Path | None, options: dict[str, An
 def check_formats(targets: Iterable[Path]) -> None:
     """Raise ValueError for a file that cannot be written."""
     from gigasr.files.image_writer import check_format
-    from gigasr.folders.plan import check_folder
+    from gigasr.folders.plan import check_writable
 
     for target in targets:
         check_format(target)
-        check_folder(target.absolute().parent)
+        check_writable(target.absolute().parent)
 
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:

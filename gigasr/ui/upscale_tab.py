@@ -7,7 +7,7 @@ from typing import Any
 
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_image
-from gigasr.folders.worker import Settings
+from gigasr.folders.job_runner import Settings
 from gigasr.sizes import fit_size, target_size
 from gigasr.ui.jobs import Jobs, Notify
 from gigasr.ui.parts import (
