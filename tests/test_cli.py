@@ -362,7 +362,10 @@ def test_the_help_of_upscale_shows_ten_options_first_and_every_one_once() -> Non
 
 def test_models_are_the_bundled_ones_of_both_kinds() -> None:
     lines = CliRunner().invoke(main, ["models"]).output.splitlines()
-    assert [line.split()[0] for line in lines] == [*gigasr.models.zoo.bundled(), *gigasr_base.zoo.bundled()]
+    assert [line.split()[0] for line in lines] == [
+        *gigasr.models.zoo.bundled_models(),
+        *gigasr_base.zoo.bundled_base_models(),
+    ]
 
 
 def test_a_dry_run_prints_the_parameters_of_every_part() -> None:

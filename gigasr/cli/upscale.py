@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, GroupedCommand, clear_errors, progress_bar
+from gigasr.cli.common import (
+    INTERRUPTED,
+    SEED_RANGE,
+    GroupedCommand,
+    detail_option,
+    precision_option,
+    progress_bar,
+    report_errors,
+)
 from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
@@ -62,9 +70,9 @@ class Shard(click.ParamType):
     "--batch", default=0, type=click.IntRange(0), help="Maximum number of tiles run at once.  [default: auto]"
 )
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
-@PRECISION
+@precision_option
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
-@click.option("--seed", default=0, type=SEED, show_default=True, help="The same seed gives the same picture.")
+@click.option("--seed", default=0, type=SEED_RANGE, show_default=True, help="The same seed gives the same picture.")
 @click.option(
     "--fidelity",
     default=1.0,
@@ -72,7 +80,7 @@ class Shard(click.ParamType):
     type=click.FloatRange(0, 1),
     help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
-@DETAIL
+@detail_option
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
@@ -85,7 +93,7 @@ class Shard(click.ParamType):
     "--workers", type=click.IntRange(1), help="Number of Ray workers.  [default: one per GPU, or per four CPU cores]"
 )
 @click.pass_context
-@clear_errors
+@report_errors
 def upscale(context: click.Context, **options: Any) -> None:
     """Upscale images.
 
@@ -107,7 +115,7 @@ def upscale(context: click.Context, **options: Any) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files have lines of their own
     if options["workers"] and not options["ray"]:
         raise click.UsageError("Option '--workers' needs '--ray'.")
-    jobs = plan(options)
+    jobs = plan_run(options)
     settings = read_settings(options)
     is_single = len(jobs) == 1 and jobs[0].source.is_named
     with progress_bar(len(jobs), "upscale", "file") as bar:
@@ -124,7 +132,7 @@ def upscale(context: click.Context, **options: Any) -> None:
         sys.exit(1)
 
 
-def plan(options: dict[str, Any]) -> "list[Job]":
+def plan_run(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
     from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
     from gigasr.folders.prompts import assign_prompts
@@ -173,13 +181,13 @@ def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
 
 def is_result(path: Path, record: dict[str, Any]) -> bool:
     """Tell whether gigasr made a file, by its record in a report or by its own words."""
-    from gigasr.files.exif import is_own
+    from gigasr.files.exif import written_by_gigasr
     from gigasr.files.images import read_metadata
 
     if record.get("bytes") == path.stat().st_size:
         return True
     with suppress(ValueError):  # it is no image
-        return is_own(read_metadata(path))
+        return written_by_gigasr(read_metadata(path))
     return False
 
 
@@ -255,7 +263,7 @@ class Reporter:
         elif state.status == "kept":
             click.echo(f"skipped: {state.error}", err=True)
         elif self.is_single or self.bar.disable:
-            click.echo(f"{target}  {describe(state)}")
+            click.echo(f"{target}  {describe_result(state)}")
 
     def summary(self) -> str:
         """How many files went which way."""
@@ -263,7 +271,7 @@ class Reporter:
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
 
 
-def describe(state: "JobState") -> str:
+def describe_result(state: "JobState") -> str:
     """What a file has become."""
     if state.status == "skipped":
         return "done before"

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from gigasr import __version__
 from gigasr.files.atomic import hash_file
-from gigasr.files.image_writer import check_frames, check_size, write_frames
+from gigasr.files.image_writer import check_frames, check_image_size, write_frames
 from gigasr.files.images import read_frames, read_metadata
-from gigasr.files.picture import Picture, PictureStrips, Timing
+from gigasr.files.picture import AnimationTiming, Picture, PictureStrips
 from gigasr.folders.channel import BoundedChannel, background_thread
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import DEFAULT, find, load_model, model_scale
+from gigasr.models.zoo import DEFAULT_MODEL, find_model, load_model, model_scale
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size
 
@@ -37,7 +37,7 @@ _CONSTANTS = {"aurasr": "gigasr", "device": "", "overwrite": False}
 class Settings:
     """What a run is made with; all but the last three affect the results."""
 
-    model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
+    model: str = DEFAULT_MODEL  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
     size: str | None = None  # in words, instead of a scale
     seed: int = 0
@@ -61,7 +61,7 @@ class JobState:
     fraction: float = 0.0  # of the rows of all its pictures
     pictures: Iterator[Picture] | None = None  # None where nothing is left to do; several of an animation or a TIFF
     count: int = 1  # pictures
-    timing: Timing | None = None  # of an animation
+    timing: AnimationTiming | None = None  # of an animation
     size: tuple[int, int] = (0, 0)  # (height, width) of a result, px
     pixels: int = 0  # of all results
     error: Exception | None = None  # of a file kept or failed
@@ -93,7 +93,7 @@ class JobRunner:
         scale = settings.scale and float(settings.scale)  # 8 and 8.0 are one option
         if scale and scale == model_scale(settings.model):
             scale = None  # as where none is given
-        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find(settings.model)), "scale": scale}
+        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find_model(settings.model)), "scale": scale}
         self.options = {name: known[name] for name in _FINGERPRINTED if name != "detail" or settings.detail != 1}
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
@@ -184,7 +184,7 @@ class JobRunner:
             made = resolver.strips(
                 picture, state.job.prompt, settings.scale, size, settings.seed, settings.fidelity, settings.detail
             )
-            check_size(state.job.target, made.size)
+            check_image_size(state.job.target, made.size)
             yield from map(partial(ResultStrip, number, made.size), made.strips)
 
     def write(self, state: JobState, strips: Iterable[ResultStrip]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gigasr.files.formats import OUTPUT_FORMATS, is_image_file, suffix_of
 from gigasr.files.image_writer import check_format
-from gigasr.files.images import own_suffix
+from gigasr.files.images import default_suffix
 from gigasr.folders.report import normalised_path, read_reports, report_name
 
 
@@ -123,7 +123,7 @@ def _plan_job(source: InputImage, outputs: Outputs, is_single: bool) -> Job:
             report = output.with_name(report_name())
             return Job(source, output, report if report.exists() else None)
     root = output or source.root
-    suffix = outputs.suffix or own_suffix(source.path)
+    suffix = outputs.suffix or default_suffix(source.path)
     report = root / report_name(outputs.shard)
     target = root / source.name.with_name(f"{source.path.stem}_{outputs.label}{suffix}")
     return Job(source, target, None if is_single and not report.exists() else report)

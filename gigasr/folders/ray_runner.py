@@ -14,7 +14,7 @@ from gigasr.errors import join_lines
 from gigasr.folders.job_runner import JobRunner, JobState, Settings
 from gigasr.folders.local_runner import NotifyJob, ReportStore
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import find
+from gigasr.models.zoo import find_model
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class RayRunner:
         workers: processes; None = one per GPU, or without GPUs one per four CPU cores
         """
         self.jobs, self.settings, self.notify, self.address, self.workers = jobs, settings, notify, address, workers
-        find(settings.model)
+        find_model(settings.model)
         self.reports = ReportStore(jobs)
         self.waiting = deque(self.jobs)
         self.attempts: dict[Job, int] = {}  # at files whose worker died

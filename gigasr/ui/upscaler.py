@@ -13,7 +13,7 @@ from gigasr.folders.plan import InputImage, Job
 from gigasr.folders.prompts import check_prompts
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size, target_size
-from gigasr.ui.jobs import Notify
+from gigasr.ui.jobs import ReportProgress
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Upscaler:
         """A model, ready to upscale."""
         return SuperResolver.from_pretrained(model, self.device, self.precision)
 
-    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> JobState:
+    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: ReportProgress) -> JobState:
         """Write the result of one picture."""
         check_prompts([prompt])
         self.check_size(read_frames(source), settings)
