@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gigasr.files.picture import Picture
     from gigasr.pipeline import SuperResolver
 
-HOMES = {
+_LAZY = {
     "SuperResolver": "pipeline",
     "Picture": "files.picture",
     "read_image": "files.images",
@@ -26,8 +26,8 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `import gigasr` costs nothing."""
-    if name not in HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'gigasr' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(f"gigasr.{HOMES[name]}"), name)
+    return getattr(import_module(f"gigasr.{_LAZY[name]}"), name)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gigasr.files.picture import Picture, PictureStrips, Progress, fill_transparent, to_gray
+from gigasr.files.picture import Picture, PictureStrips, RowProgress, fill_transparent, to_gray
 from gigasr.files.transpose import transpose, transpose_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import ExecutionPlan, choose_devices, choose_dtype
 from gigasr.inference.engine import BodyTailEngine, Engine, Model
 from gigasr.inference.noise import check_seed
 from gigasr.inference.row_stream import RowStream, resize_rows
-from gigasr.models.zoo import DEFAULT, load_model
+from gigasr.models.zoo import DEFAULT_MODEL, load_model
 from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class SuperResolver:
         self.engines: dict[int, Engine] = {}  # by scale
 
     @classmethod
-    def from_pretrained(cls, name: str = DEFAULT, device: str = "auto", precision: str = "auto") -> "SuperResolver":
+    def from_pretrained(
+        cls, name: str = DEFAULT_MODEL, device: str = "auto", precision: str = "auto"
+    ) -> "SuperResolver":
         """Load a model by name or path."""
         return cls(load_model(name), device, precision)
 
@@ -71,7 +73,7 @@ class SuperResolver:
         fidelity: float = 1.0,
         detail: float = 1.0,
         restore: float = 1.0,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
     ) -> Picture:
         """Upscale a picture and give the result as a whole.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gigasr.files.picture import Picture, PictureStrips, Progress
+from gigasr.files.picture import Picture, PictureStrips, RowProgress
 from gigasr.inference.devices import choose_device, choose_dtype
 from gigasr.networks.ops import resize
 from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
@@ -16,7 +16,7 @@ from gigasr.sizes import target_size
 from gigasr_base.generator import Condition, Generator
 from gigasr_base.latents import draw_z, even_shares, interpolate_text, mix, prompt_mean, slerp, truncate
 from gigasr_base.metrics import frame_steps
-from gigasr_base.zoo import DEFAULT, load_base
+from gigasr_base.zoo import DEFAULT_BASE_MODEL, load_base
 
 
 class TextToImage:
@@ -37,7 +37,9 @@ class TextToImage:
         self.tower = load_tower(text.tower, text.pretrained).to(self.device)
 
     @classmethod
-    def from_pretrained(cls, name: str = DEFAULT, device: str = "auto", precision: str = "auto") -> "TextToImage":
+    def from_pretrained(
+        cls, name: str = DEFAULT_BASE_MODEL, device: str = "auto", precision: str = "auto"
+    ) -> "TextToImage":
         """Load a model by name or path."""
         return cls(load_base(name), device, precision)
 
@@ -83,7 +85,7 @@ class TextToImage:
         seed: int = 0,
         to_seed: int | None = None,
         truncation: float = 1.0,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
     ) -> Tensor:
         """Generate frames that lead from one prompt to another, and on the arc from one seed's z to another's.
 
@@ -162,7 +164,7 @@ def paired(**columns: Sequence[Any]) -> Iterator[Any]:
     return zip(*columns.values(), strict=True)
 
 
-def check_size(size: tuple[int, int], base_size: int) -> None:
+def check_reachable_size(size: tuple[int, int], base_size: int) -> None:
     """Raise ValueError for a (height, width) that `upscale_image` cannot reach from images of base_size px."""
     side = max(size)
     if side > base_size:
@@ -175,7 +177,7 @@ def upscale_image(
     resolver: SuperResolver | None,
     prompt: str = "",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Picture:
     """Bring a square image to a size, as a whole; the arguments are those of `upscale_strips`."""
     return upscale_strips(image, size, resolver, prompt, seed).join(progress)

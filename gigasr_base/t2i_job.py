@@ -16,12 +16,12 @@ from gigasr.files.images import read_metadata
 from gigasr.folders.prompts import check_prompts
 from gigasr.inference.noise import check_seed
 from gigasr.models import zoo
-from gigasr_base.zoo import find as find_base
+from gigasr_base.zoo import find_base_model as find_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gigasr.files.picture import Progress
+    from gigasr.files.picture import RowProgress
     from gigasr_base.pipeline import TextToImage
 
 # Everything that describe_set may say: what a picture says more than the one that would be made is another one's.
@@ -68,7 +68,7 @@ def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
 
 
 def generate_images(
-    base_model: "TextToImage", prompt: str, options: dict[str, Any], progress: "Progress | None" = None
+    base_model: "TextToImage", prompt: str, options: dict[str, Any], progress: "RowProgress | None" = None
 ) -> "Iterator[tuple[Tensor, str, int]]":
     """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed.
 
@@ -122,7 +122,7 @@ def describe_pictures(prompt: str, is_upscaled: bool, options: dict[str, Any]) -
 @lru_cache(maxsize=16)  # of all prompts of a command, and of a page
 def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
     """The weights and the size as 16 hex digits, by which a picture is known that was generated before."""
-    paths = [find_base(model), *([] if upsampler is None else [zoo.find(upsampler)])]
+    paths = [find_base(model), *([] if upsampler is None else [zoo.find_model(upsampler)])]
     key = json.dumps([size, *(hash_file(path) for path in paths)])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 

@@ -3,32 +3,32 @@
 from pathlib import Path
 
 from gigasr.config.strict import parse
-from gigasr.models.checkpoint import fill, load_weights
+from gigasr.models.checkpoint import load_for_inference, load_weights
 from gigasr.models.hub import local_weights
 from gigasr_base.config import GeneratorConfig
 from gigasr_base.generator import Generator
 
-WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT = "base_lite"
+BASE_WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_BASE_MODEL = "base_lite"
 
 
-def bundled() -> list[str]:
+def bundled_base_models() -> list[str]:
     """Names of the base models that ship in the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("base_*.safetensors"))
+    return sorted(path.stem for path in BASE_WEIGHTS.glob("base_*.safetensors"))
 
 
-def find(name: str) -> Path:
+def find_base_model(name: str) -> Path:
     """The file of a base model: a bundled name, a file, or a folder that `gigasr models convert` made."""
     if path := local_weights(name):
         return path
-    if name in bundled():
-        return WEIGHTS / f"{name}.safetensors"
-    names = ", ".join(bundled())
+    if name in bundled_base_models():
+        return BASE_WEIGHTS / f"{name}.safetensors"
+    names = ", ".join(bundled_base_models())
     raise ValueError(f"model: expected a weights file or one of {names}, got '{name}'; check the spelling")
 
 
-def load_base(name: str = DEFAULT) -> Generator:
+def load_base(name: str = DEFAULT_BASE_MODEL) -> Generator:
     """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
-    path = find(name)
+    path = find_base_model(name)
     state, config, _ = load_weights(path, "base")
-    return fill(Generator(parse(GeneratorConfig, config, str(path))), state, path)
+    return load_for_inference(Generator(parse(GeneratorConfig, config, str(path))), state, path)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import gigasr.models.zoo
 import gigasr_base.zoo
-from gigasr.cli.common import clear_errors
+from gigasr.cli.common import report_errors
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
 from gigasr.data.folder import read_folder
@@ -108,7 +108,7 @@ def evaluate_text(table: str, base: str, upsampler: str | None, size: int, optio
         image = base_model.generate([caption], [seed], options["truncation"])[0]
         return Picture(image) if resolver is None else resolver.upscale(Picture(image), caption, seed=seed)
 
-    weights = [gigasr_base.zoo.find(base), *([gigasr.models.zoo.find(upsampler)] if upsampler else [])]
+    weights = [gigasr_base.zoo.find_base_model(base), *([gigasr.models.zoo.find_model(upsampler)] if upsampler else [])]
     recipe = {"models": list(map(hash_file, weights)), "seed": options["seed"], "truncation": options["truncation"]}
     recipe["captions"] = [sample.captions[0] for sample in samples]
     generated = generate_missing(generate, options["images"], recipe)
@@ -164,7 +164,7 @@ def evaluate_upsampler(table: str, model: str, settings: EvalSettings, options: 
     named = {str(i): sample for i, sample in enumerate(samples)}
     bar = tqdm(total=len(named), desc="upscale", unit="image", disable=None)
     (metrics,) = evaluate_models([model], named, {"": settings}, metric_models, lambda _: bar.update()).table().values()
-    metrics |= {"parameters": count_parameters(gigasr.models.zoo.find(model))}
+    metrics |= {"parameters": count_parameters(gigasr.models.zoo.find_model(model))}
     show(table, Path(model).stem, metrics, len(samples))
 
 
@@ -192,7 +192,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for name in reversed(names):
             command = OPTIONS[name](command)
-        return clear_errors(command)
+        return report_errors(command)
 
     return add
 
@@ -224,7 +224,7 @@ def main(context: click.Context, debug: bool) -> None:
 @main.command()
 @click.argument("annotations", type=FILE)
 @click.argument("images", type=FOLDER)
-@clear_errors
+@report_errors
 def coco(annotations: Path, images: Path) -> None:
     """Write IMAGES/captions.jsonl from COCO's ANNOTATIONS: captions_val2014.json for table2, _val2017 for table3."""
     content = json.loads(annotations.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from gigasr_base.config import GeneratorConfig
 
 KINDS = {  # first part of a model's name -> where it ships, what it was trained on, its config
     "upsampler": (gigasr.models.zoo.WEIGHTS, "photographs", UpsamplerConfig),
-    "base": (gigasr_base.zoo.WEIGHTS, "icons", GeneratorConfig),
+    "base": (gigasr_base.zoo.BASE_WEIGHTS, "icons", GeneratorConfig),
 }
 PART = (click.Path(exists=True, path_type=Path), click.FloatRange(0, 1))
 Part = tuple[Path, float]

@@ -20,7 +20,7 @@ from gigasr import metrics
 from gigasr.config.model import Config, load_config
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.models.checkpoint import save_weights
-from gigasr.models.onnx_export import export
+from gigasr.models.onnx_export import export_onnx
 from gigasr.models.zoo import load_model
 from gigasr.networks.upsampler import Upsampler
 from gigasr_base.config import load_base_config
@@ -57,7 +57,7 @@ def save_upsampler(path: Path, config: UpsamplerConfig) -> Path:
 def tiny_onnx(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny upsampler as an ONNX file, for the prompt "a dog" and the seed 3."""
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export(load_model(str(tiny_weights)), "tiny.safetensors", path, "a dog", 3)
+    export_onnx(load_model(str(tiny_weights)), "tiny.safetensors", path, "a dog", 3)
     return path
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from gigasr.files.picture import Picture
-from gigasr.folders.worker import Work
+from gigasr.folders.job_runner import JobState
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -95,11 +95,11 @@ def make_images(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def by_file(told: list[Work]) -> list[Work]:
+def by_file(told: list[JobState]) -> list[JobState]:
     """What a run told of each file, once per file, in the files' order."""
     return sorted({id(work): work for work in told}.values(), key=lambda work: work.job.source.path)
 
 
-def statuses(told: list[Work]) -> list[str]:
+def statuses(told: list[JobState]) -> list[str]:
     """What became of each file, in the files' order."""
     return [work.status for work in by_file(told)]

@@ -13,9 +13,9 @@ from PIL import Image
 
 from gigasr.files.image_writer import check_frames, write_frames
 from gigasr.files.images import read_frames
-from gigasr.files.picture import Picture, PictureStrips, Timing
+from gigasr.files.picture import AnimationTiming, Picture, PictureStrips
 
-TIMING = Timing((40, 1000 / 60, 2500), plays=3)
+TIMING = AnimationTiming((40, 1000 / 60, 2500), loop_count=3)
 
 
 def streams(pictures: list[Picture], rows: int = 4) -> Iterator[PictureStrips]:
@@ -89,19 +89,19 @@ def test_an_animated_avif_holds_every_frame_with_its_timing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
 def test_what_a_format_cannot_count_to_is_the_most_it_can(tmp_path: Path, suffix: str) -> None:
-    write_frames(tmp_path / f"a.{suffix}", streams(flat_pictures(False)), Timing((40, 40, 2e7), 100_000))
+    write_frames(tmp_path / f"a.{suffix}", streams(flat_pictures(False)), AnimationTiming((40, 40, 2e7), 100_000))
     timing = read_frames(tmp_path / f"a.{suffix}").timing
     assert timing is not None
     assert timing.durations[2] == {"gif": 655_350, "webp": 2**24 - 1, "png": 2e7}[suffix]
-    assert timing.plays == (100_000 if suffix == "png" else 0)
+    assert timing.loop_count == (100_000 if suffix == "png" else 0)
 
 
-@pytest.mark.parametrize("plays", [0, 1, 2])
+@pytest.mark.parametrize("loop_count", [0, 1, 2])
 @pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
-def test_how_often_an_animation_plays_survives(tmp_path: Path, plays: int, suffix: str) -> None:
-    write_frames(tmp_path / f"a.{suffix}", streams(flat_pictures(False)), Timing((40, 40, 40), plays))
+def test_how_often_an_animation_plays_survives(tmp_path: Path, loop_count: int, suffix: str) -> None:
+    write_frames(tmp_path / f"a.{suffix}", streams(flat_pictures(False)), AnimationTiming((40, 40, 40), loop_count))
     read = read_frames(tmp_path / f"a.{suffix}")
-    assert read.timing == Timing((40, 40, 40), plays)
+    assert read.timing == AnimationTiming((40, 40, 40), loop_count)
 
 
 def test_pages_of_any_size_depth_and_kind_share_a_tiff(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.row_stream import RowStream
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
-from gigasr.models.aurasr_layers import ChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
+from gigasr.models.aurasr_layers import AuraChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.zoo import load_model
 
@@ -209,7 +209,7 @@ def test_the_folded_doubling_equals_a_convolution_of_the_doubled_map() -> None:
 
 @torch.inference_mode()
 def test_attention_on_a_larger_map_sees_no_farther_than_in_training_and_equals_it_in_the_corners() -> None:
-    layer = TransformerLayer(ChannelNorm(torch.ones(1)), *[torch.nn.Identity()] * 3, heads=2, window=8)
+    layer = TransformerLayer(AuraChannelNorm(torch.ones(1)), *[torch.nn.Identity()] * 3, heads=2, window=8)
     qkv, other = torch.randn(1, 12, 19, 22), torch.randn(12)
     y = layer.attend(qkv)
     torch.testing.assert_close(y[:, :, :5, :4], layer.attend(qkv[:, :, :8, :8])[:, :, :5, :4])

@@ -11,7 +11,7 @@ from gigasr.models.checkpoint import CheckpointError, save_weights
 from gigasr.pipeline import SuperResolver
 from gigasr_base.config import load_base_config
 from gigasr_base.generator import Generator
-from gigasr_base.pipeline import TextToImage, check_size, upscale_image, upscale_strips
+from gigasr_base.pipeline import TextToImage, check_reachable_size, upscale_image, upscale_strips
 from gigasr_base.zoo import load_base
 
 CONFIG = load_base_config(Path(__file__).parents[1] / "configs" / "base_tiny.toml").generator
@@ -196,7 +196,7 @@ def test_only_squares_are_upscaled_and_to_some_size(side: int, size: tuple[int, 
 
 
 def test_what_the_upsampler_cannot_reach_is_refused_beforehand() -> None:
-    check_size((1024, 1024), 16)
-    check_size((1, 16), 16)
+    check_reachable_size((1024, 1024), 16)
+    check_reachable_size((1, 16), 16)
     with pytest.raises(ValueError, match="expected at most 64 times 16x16 px, got 1025x1025"):
-        check_size((10, 1025), 16)
+        check_reachable_size((10, 1025), 16)

@@ -24,8 +24,8 @@ from gigasr.cli import main
 from gigasr.cli.train import splits
 from gigasr.cli.upscale import Reporter
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
-from gigasr.folders.plan import Job, Source
-from gigasr.folders.worker import Work
+from gigasr.folders.job_runner import JobState
+from gigasr.folders.plan import InputImage, Job
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 
@@ -157,7 +157,7 @@ def test_an_error_of_a_kind_that_nobody_expects_is_one_line_with_the_files_name(
     def fail(*_: object, **__: object) -> None:
         raise EncoderError("no such profile")
 
-    monkeypatch.setattr("gigasr.folders.worker.write_frames", fail)
+    monkeypatch.setattr("gigasr.folders.job_runner.write_frames", fail)
     assert_fails(upscale(photo), f"{photo}: no such profile")
 
 
@@ -227,7 +227,7 @@ def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
             os.kill(os.getpid(), signal.SIGINT)
         return read_frames(path)
 
-    monkeypatch.setattr("gigasr.folders.worker.read_frames", interrupt)
+    monkeypatch.setattr("gigasr.folders.job_runner.read_frames", interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
     try:
         result = upscale(tmp_path, "-o", tmp_path / "out")
@@ -240,12 +240,12 @@ def test_an_interrupt_exits_with_130_and_leaves_whole_files_only(
 
 
 def test_the_bar_tells_of_files_megapixels_and_the_time_left(tmp_path: Path) -> None:
-    job = Job(Source(tmp_path / "a.png", tmp_path), tmp_path / "a_8x.png")
+    job = Job(InputImage(tmp_path / "a.png", tmp_path), tmp_path / "a_8x.png")
     screen = io.StringIO()
     with tqdm(total=4, desc="upscale", file=screen, ncols=100, mininterval=0, miniters=0) as bar:
         reporter = Reporter(bar, is_single=False, is_debug=False)
         for status in ("running", "done", "skipped"):
-            reporter(Work(job, status, fraction=0.5, pixels=2_000_000 if status == "done" else 0))
+            reporter(JobState(job, status, fraction=0.5, pixels=2_000_000 if status == "done" else 0))
         bar.refresh()
     last = screen.getvalue().split("\r")[-2]
     assert re.search(r"upscale:  33%.* 1/3 files \[[0-9:]+, [0-9:]+ left, [0-9.]+ MP/s\]", last), last
@@ -362,7 +362,10 @@ def test_the_help_of_upscale_shows_ten_options_first_and_every_one_once() -> Non
 
 def test_models_are_the_bundled_ones_of_both_kinds() -> None:
     lines = CliRunner().invoke(main, ["models"]).output.splitlines()
-    assert [line.split()[0] for line in lines] == [*gigasr.models.zoo.bundled(), *gigasr_base.zoo.bundled()]
+    assert [line.split()[0] for line in lines] == [
+        *gigasr.models.zoo.bundled_models(),
+        *gigasr_base.zoo.bundled_base_models(),
+    ]
 
 
 def test_a_dry_run_prints_the_parameters_of_every_part() -> None:

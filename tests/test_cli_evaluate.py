@@ -15,7 +15,7 @@ from gigasr.cli import main
 from gigasr.cli.evaluate import is_base_model
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
-from gigasr.models.zoo import convert
+from gigasr.models.zoo import convert_weights
 from gigasr_base.zoo import load_base
 
 
@@ -118,7 +118,7 @@ def test_a_name_that_is_no_text_costs_no_metrics(tmp_path: Path) -> None:
 
 def test_a_base_model_is_known_in_every_kind_of_file(base_weights: Path, tmp_path: Path) -> None:
     for target in (tmp_path / "base.pth", tmp_path / "base"):
-        convert(base_weights, target)
+        convert_weights(base_weights, target)
         assert is_base_model(str(target))
         assert load_base(str(target)).config == load_base(str(base_weights)).config
     assert "pipeline_tag: text-to-image" in (tmp_path / "base" / "README.md").read_text()

@@ -136,7 +136,7 @@ def test_one_generator_too_few_is_an_error() -> None:
 
 
 def test_drawn_kernels_are_21_px_wide_and_sum_to_1() -> None:
-    kernels = torch.stack([so.draw_blur((0.2, 3.0), seeded(i)) for i in range(300)])
+    kernels = torch.stack([so.draw_blur_kernel((0.2, 3.0), seeded(i)) for i in range(300)])
     assert kernels.shape == (300, 21, 21)
     assert (kernels.sum(dim=(1, 2)) - 1).abs().max() < 1e-5
     assert (kernels - kernels.flip(1, 2)).abs().max() < 1e-6
@@ -145,7 +145,7 @@ def test_drawn_kernels_are_21_px_wide_and_sum_to_1() -> None:
 
 
 def test_a_tenth_of_the_kernels_ring() -> None:
-    ringing = [bool((so.draw_blur((0.2, 3.0), seeded(i)) < 0).any()) for i in range(1000)]
+    ringing = [bool((so.draw_blur_kernel((0.2, 3.0), seeded(i)) < 0).any()) for i in range(1000)]
     assert abs(sum(ringing) / 1000 - 0.1) < 0.03
 
 

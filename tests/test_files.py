@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gigasr.files.atomic import remove_leftovers, replacing
+from gigasr.files.atomic import atomic_write, remove_leftovers
 
 
 def test_the_target_appears_whole(tmp_path: Path) -> None:
-    with replacing(tmp_path / "a.txt") as temporary:
+    with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "a.txt").read_text() == "whole"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -25,14 +25,14 @@ def test_a_private_file_stays_private_and_what_a_link_leads_to_as_it_is(tmp_path
     private.chmod(0o600)
     link.symlink_to(private)
     for path in (link, private):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(path.name.encode())
     assert (link.read_bytes(), link.is_symlink()) == (b"link", False)
     assert (private.read_bytes(), private.stat().st_mode & 0o777) == (b"private", 0o600)
 
 
 def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "none" / "a.png"):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "none" / "a.png"):
         pass
     assert caught.value.filename == str(tmp_path / "none")
 
@@ -40,7 +40,7 @@ def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(OSError, match="full"), replacing(target) as temporary:
+    with pytest.raises(OSError, match="full"), atomic_write(target) as temporary:
         temporary.write_text("half")
         raise OSError("disk full")
     assert target.read_text() == "old"
@@ -73,7 +73,7 @@ with replacing(pathlib.Path({str(tmp_path / "a.txt")!r})) as temporary:
 """
     subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)
     assert len(os.listdir(tmp_path)) == 1
-    with replacing(tmp_path / "b.txt") as temporary:
+    with atomic_write(tmp_path / "b.txt") as temporary:
         remove_leftovers(tmp_path)
         assert list(tmp_path.iterdir()) == [temporary]
     assert os.listdir(tmp_path) == ["b.txt"]

@@ -17,16 +17,16 @@ from PIL import Image
 from gigasr.cli.train import open_validation
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample
-from gigasr.data.folder import Crops, FolderSource, read_folder
+from gigasr.data.folder import CropDataset, FolderSource, read_folder
 from gigasr.data.loader import LoadedBatch
-from gigasr.data.samples import CropSchedule, Cutter, sample_rng
+from gigasr.data.samples import CropSampler, CropSchedule, sample_rng
 from gigasr.files.images import load_rgb
 
 PLAIN = DataConfig(num_workers=0, caption_dropout=0.0)
 
 
-def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float) -> Crops:
-    return Crops(tuple(samples), Cutter(CropSchedule(crop), PLAIN.model_copy(update=changes)), seed)
+def make_crops(samples: list[Sample], crop: int, seed: int = 0, **changes: float) -> CropDataset:
+    return CropDataset(tuple(samples), CropSampler(CropSchedule(crop), PLAIN.model_copy(update=changes)), seed)
 
 
 def test_whole_images_are_reduced_to_the_crop_and_read_once(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_crops_reach_every_border(tmp_path: Path) -> None:
     assert {0, 4} <= tops
 
 
-def mirrored(crops: Crops) -> int:
+def mirrored(crops: CropDataset) -> int:
     """How many of the first 100 crops of `coordinates` are mirrored."""
     return sum(float(crops[i].hr[1, 0, 0]) > float(crops[i].hr[1, 0, -1]) for i in range(100))
 
@@ -170,9 +170,9 @@ def test_a_share_of_the_crops_has_no_caption(photo_folder: Path) -> None:
 
 def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> None:
     words = [f"w{i}" for i in range(50)]
-    cutter = Cutter(CropSchedule(8), DataConfig(caption_dropout=0.0, word_dropout=0.3))
+    sampler = CropSampler(CropSchedule(8), DataConfig(caption_dropout=0.0, word_dropout=0.3))
     rng = random.Random(0)
-    left = [cutter.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
+    left = [sampler.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
     assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
     assert all(some == [word for word in words if word in some] for some in left)
 
@@ -185,7 +185,7 @@ def test_validation_has_whole_captions(photo_folder: Path) -> None:
 
 
 def test_an_image_smaller_than_the_crop_is_upscaled() -> None:
-    hr = Cutter(CropSchedule(32), PLAIN).cut(Image.new("RGB", (20, 40)), 32, random.Random(0))
+    hr = CropSampler(CropSchedule(32), PLAIN).random_crop(Image.new("RGB", (20, 40)), 32, random.Random(0))
     assert hr.shape == (32, 32, 3)
 
 

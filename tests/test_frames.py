@@ -39,7 +39,7 @@ def test_an_animation_is_read_frame_by_frame_with_its_timing(tmp_path: Path, suf
     options = {"gif": {"disposal": 2}, "webp": {"lossless": True, "exact": True}}.get(suffix, {})
     read = read_frames(animate(tmp_path / f"a.{suffix}", frames, loop=3, **options))
     assert (len(read), read.timing.durations) == (3, tuple(DURATIONS))
-    assert read.timing.plays == (4 if suffix == "gif" else 3)
+    assert read.timing.loop_count == (4 if suffix == "gif" else 3)
     for picture, frame in zip(read, frames, strict=True):
         visible = np.asarray(frame.convert("RGBA"))[:, :, 3] > 0
         colours = to_integers(picture.rgb, 8)
@@ -56,9 +56,9 @@ def test_an_animated_avif_is_read_frame_by_frame(tmp_path: Path) -> None:
 
 
 def test_without_a_loop_count_a_gif_plays_once_and_an_apng_for_ever(tmp_path: Path) -> None:
-    assert read_frames(animate(tmp_path / "a.gif", flat_frames())).timing.plays == 1
-    assert read_frames(animate(tmp_path / "b.gif", flat_frames(), loop=0)).timing.plays == 0
-    assert read_frames(animate(tmp_path / "a.png", flat_frames())).timing.plays == 0
+    assert read_frames(animate(tmp_path / "a.gif", flat_frames())).timing.loop_count == 1
+    assert read_frames(animate(tmp_path / "b.gif", flat_frames(), loop=0)).timing.loop_count == 0
+    assert read_frames(animate(tmp_path / "a.png", flat_frames())).timing.loop_count == 0
 
 
 def test_the_still_that_stands_in_for_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:

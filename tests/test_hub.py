@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gigasr.models.hub import HubName, choose_weights
-from gigasr.models.zoo import convert, find
+from gigasr.models.zoo import convert_weights, find_model
 
 ROOT = Path(__file__).parents[1]
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def hub(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("hub") / "folder"
-    convert(tiny_weights, folder)
+    convert_weights(tiny_weights, folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     with Hub(files | {"model.ckpt": b"pickled", "extra.bin": b"more"}) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -130,7 +130,7 @@ def test_an_unknown_name_or_no_network_ends_in_one_line(hub: Hub, tmp_path: Path
 
 
 def test_a_folder_for_the_hub_is_whole_under_a_licence_that_the_hub_knows(tmp_path: Path) -> None:
-    convert(find("upsampler_lite"), tmp_path / "lite")
+    convert_weights(find_model("upsampler_lite"), tmp_path / "lite")
     assert {path.name for path in (tmp_path / "lite").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert b"\nlicense: apache-2.0\n" in (tmp_path / "lite" / "README.md").read_bytes()
 

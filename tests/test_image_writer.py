@@ -9,7 +9,7 @@ from picture_files import TEXTS, random_picture, samples_of, vips_samples
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gigasr.files import raster
+from gigasr.files import encoding
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.image_writer import check_format, write_image
 from gigasr.files.images import read_image, read_metadata
@@ -100,7 +100,7 @@ def test_a_gray_picture_whose_colours_differ_is_written_as_luma(tmp_path: Path) 
 
 
 def test_large_pictures_span_several_strips_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raster, "_BLOCK_BYTES", 200)
+    monkeypatch.setattr(encoding, "_BLOCK_BYTES", 200)
     picture = random_picture(16, is_gray=False, has_alpha=True)
     for suffix in ("png", "tif"):
         write_image(tmp_path / f"a.{suffix}", picture)

@@ -21,9 +21,9 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from gigasr.files.picture import Picture
-from gigasr.folders.batch import Run
+from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Outputs, find_images, plan_jobs
-from gigasr.folders.worker import Settings, Work
 from gigasr.inference.row_stream import RowStream
 from gigasr.models.zoo import load_model
 from gigasr.pipeline import SuperResolver
@@ -47,14 +47,14 @@ class Nearest:
 
 
 @pytest.fixture
-def upscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
+def upscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobState]:
     """Run over one file; the output's suffix and what became of it."""
-    monkeypatch.setattr("gigasr.folders.worker.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.folders.job_runner.load_model", lambda *_: Nearest())
 
-    def run(path: Path, suffix: str = "", **settings: object) -> Work:
-        told: list[Work] = []
+    def run(path: Path, suffix: str = "", **settings: object) -> JobState:
+        told: list[JobState] = []
         jobs = plan_jobs(find_images([path]), Outputs(tmp_path / "out", suffix=suffix))
-        Run(jobs, Settings(fidelity=0, **settings), told.append).start()
+        LocalRunner(jobs, Settings(fidelity=0, **settings), told.append).start()
         return told[-1]
 
     (tmp_path / "out").mkdir()
@@ -232,9 +232,9 @@ KINDS: dict[str, tuple[Make, int]] = {  # and by how many levels a file may be o
 def test_every_kind_comes_out_with_its_values(upscale, tmp_path: Path, name: str) -> None:  # noqa: ANN001
     make, tolerance = KINDS[name]
     samples = make(tmp_path / name)
-    work = upscale(tmp_path / name)
-    assert work.error is None
-    result, expected = stored(work.job.target), bigger(samples)
+    state = upscale(tmp_path / name)
+    assert state.error is None
+    result, expected = stored(state.job.target), bigger(samples)
     assert (result.shape, result.dtype) == (expected.shape, samples.dtype)
     assert np.abs(result.astype(int) - expected).max() <= tolerance
 
@@ -278,7 +278,7 @@ def test_a_profile_that_the_output_cannot_carry_is_converted(upscale, tmp_path: 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_stands_upright_with_its_exif_its_new_size_and_its_size_on_paper(
-    upscale: Callable[..., Work], tmp_path: Path, orientation: int
+    upscale: Callable[..., JobState], tmp_path: Path, orientation: int
 ) -> None:
     samples = random_samples(3, 8)
     image = Image.fromarray(samples)
@@ -302,9 +302,9 @@ def test_an_animation_stays_one_of_its_kind(upscale, tmp_path: Path, suffix: str
     image.set_type(pyvips.GValue.array_int_type, "delay", [70, 110])
     options = {"lossless": True} if suffix == "webp" else {}
     image.write_to_file(str(tmp_path / f"a.{suffix}"), **options)
-    work = upscale(tmp_path / f"a.{suffix}", quality=100)
-    result = pyvips.Image.new_from_file(str(work.job.target), n=-1)
-    assert (work.job.target.name, result.get("delay"), work.pixels) == (f"a_8x.{suffix}", [70, 110], 2 * 72 * 88)
+    state = upscale(tmp_path / f"a.{suffix}", quality=100)
+    result = pyvips.Image.new_from_file(str(state.job.target), n=-1)
+    assert (state.job.target.name, result.get("delay"), state.pixels) == (f"a_8x.{suffix}", [70, 110], 2 * 72 * 88)
     assert np.array_equal(result.numpy()[:, :, :3], bigger(frames))
 
 
@@ -321,14 +321,14 @@ def test_an_animated_png_stays_one(upscale, tmp_path: Path) -> None:  # noqa: AN
 
 
 def test_each_file_of_a_folder_keeps_its_own_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gigasr.folders.worker.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.folders.job_runner.load_model", lambda *_: Nearest())
     (tmp_path / "in").mkdir()
     for name in ("Ada", "Bo", "Cy"):
         exif = Image.Exif()
         exif[0x013B] = name
         Image.new("RGB", (5, 4)).save(tmp_path / "in" / f"{name}.jpg", exif=exif)
     jobs = plan_jobs(find_images([tmp_path / "in"]), Outputs(tmp_path / "out", suffix=".webp"))
-    Run(jobs, Settings(), lambda work: None).start()
+    LocalRunner(jobs, Settings(), lambda state: None).start()
     artists = {path.stem: Image.open(path).getexif()[0x013B] for path in (tmp_path / "out").glob("*.webp")}
     assert artists == {f"{name}_8x": name for name in ("Ada", "Bo", "Cy")}
 
@@ -338,8 +338,8 @@ def test_the_pages_of_a_tiff_stay_pages(upscale, tmp_path: Path) -> None:  # noq
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for page in pages:
             file.write(page)
-    work = upscale(tmp_path / "a.tif")
-    with tifffile.TiffFile(work.job.target) as file:
+    state = upscale(tmp_path / "a.tif")
+    with tifffile.TiffFile(state.job.target) as file:
         for written, page in zip(file.pages, pages, strict=True):
             assert np.array_equal(written.asarray(), bigger(page))
 
@@ -353,9 +353,9 @@ def test_the_pages_of_a_tiff_stay_pages(upscale, tmp_path: Path) -> None:  # noq
 )
 def test_what_would_lose_something_is_refused(upscale, tmp_path: Path, samples: np.ndarray, message: str) -> None:  # noqa: ANN001
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb" if samples.ndim == 3 else "minisblack")
-    work = upscale(tmp_path / "a.tif")
-    assert work.status == "failed"
-    assert message in str(work.error)
+    state = upscale(tmp_path / "a.tif")
+    assert state.status == "failed"
+    assert message in str(state.error)
 
 
 def test_a_bit_depth_and_a_quality_are_honoured(upscale, tmp_path: Path) -> None:  # noqa: ANN001

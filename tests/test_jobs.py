@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from gigasr.ui.jobs import Jobs, Notify
+from gigasr.ui.jobs import Jobs, ReportProgress
 
 
-def endless(started: threading.Event, ended: threading.Event) -> Callable[[Notify], None]:
+def endless(started: threading.Event, ended: threading.Event) -> Callable[[ReportProgress], None]:
     """Work that ends only when it is stopped."""
 
-    def work(notify: Notify) -> None:
+    def work(notify: ReportProgress) -> None:
         try:
             while True:
                 notify(0.5, "at work")
@@ -31,7 +31,7 @@ def test_work_gives_its_result_and_tells_of_its_progress() -> None:
     told: list[tuple[float, str]] = []
     jobs = Jobs()
 
-    def work(notify: Notify) -> int:
+    def work(notify: ReportProgress) -> int:
         notify(1.0, "ready")
         return 7
 

@@ -20,7 +20,7 @@ from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine, Model
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.native import PromptedUpsampler
-from gigasr.models.onnx_export import export
+from gigasr.models.onnx_export import export_onnx
 from gigasr.models.zoo import load_model
 from gigasr.networks.upsampler import Upsampler
 
@@ -64,7 +64,7 @@ def exported(request: pytest.FixtureRequest, tiny_weights: Path, tmp_path_factor
     torch.manual_seed(0)
     model = {"paper": paper_model, "aura": aura_model}[request.param]()
     file = tmp_path_factory.mktemp("onnx") / f"{request.param}.onnx"
-    export(model, f"{request.param}.safetensors", file, "a dog", 3)
+    export_onnx(model, f"{request.param}.safetensors", file, "a dog", 3)
     return Exported(model, file, [(1, 8, 8), (3, 8, 24), (2, 40, 16)])
 
 

@@ -15,8 +15,8 @@ from gigasr.cli import main
 from gigasr.files.images import read_metadata
 from gigasr.files.picture import Picture
 from gigasr.models.checkpoint import CheckpointError
-from gigasr.models.onnx_model import ForeignOnnxModel, OnnxModel
-from gigasr.models.zoo import describe, load_model, load_upsampler, model_scale
+from gigasr.models.onnx_model import ExternalOnnxModel, OnnxModel
+from gigasr.models.zoo import describe_weights, load_model, load_upsampler, model_scale
 from gigasr.pipeline import SuperResolver
 
 
@@ -69,14 +69,14 @@ def test_a_prompt_that_has_no_say_is_not_said_of_the_result(tiny_onnx: Path, tmp
 
 
 def test_a_file_is_described(tiny_onnx: Path) -> None:
-    shown = describe(tiny_onnx)
+    shown = describe_weights(tiny_onnx)
     assert (shown["kind"], shown["scale"], shown["prompt"], shown["seed"]) == ("ONNX, by gigasr", "8", "a dog", "3")
 
 
 @pytest.mark.parametrize(("side", "kind"), [("side", TensorProto.FLOAT), (48, TensorProto.FLOAT16)])
 def test_another_file_is_run_at_its_own_size_and_precision(side: int | str, kind: int, tmp_path: Path) -> None:
     path = nearest(tmp_path / "nearest.onnx", side, 3, kind)
-    assert isinstance(load_model(str(path)), ForeignOnnxModel)
+    assert isinstance(load_model(str(path)), ExternalOnnxModel)
     assert model_scale(str(path)) == 3
     picture = Picture(torch.rand(3, 61, 70))
     result = SuperResolver(load_model(str(path)), "cpu", "fp32", tile=96).upscale(picture, fidelity=0).rgb

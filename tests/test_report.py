@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gigasr.folders.report import REPORT, absolute, append_record, read_reports, report_name
+from gigasr.folders.report import REPORT, append_record, normalised_path, read_reports, report_name
 
 
 def test_records_are_lines(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_latest_record_counts_in_whichever_report_it_stands(tmp_path: Path) 
         append_record(tmp_path / report_name(shard), record)
     append_record(tmp_path / REPORT, record | {"status": "failed", "seed": 3})
     ((output, latest),) = read_reports(tmp_path).items()
-    assert (output, latest["seed"]) == (absolute(tmp_path / "a_8x.png"), 2)
+    assert (output, latest["seed"]) == (normalised_path(tmp_path / "a_8x.png"), 2)
 
 
 def test_lines_that_are_cut_or_foreign_are_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:

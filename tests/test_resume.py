@@ -13,10 +13,10 @@ import pytest
 from picture_files import statuses
 from PIL import Image
 
-from gigasr.folders.batch import Run
+from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT
-from gigasr.folders.worker import Settings, Work
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,9 +36,9 @@ def plan(folder: Path, output: Path) -> list[Job]:
 
 
 def run_here(folder: Path, output: Path, weights: Path) -> list[str]:
-    told: list[Work] = []
-    Run(plan(folder, output), Settings(model=str(weights)), told.append).start()
-    return statuses(told)
+    results: list[JobState] = []
+    LocalRunner(plan(folder, output), Settings(model=str(weights)), results.append).start()
+    return statuses(results)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -101,10 +101,10 @@ def test_an_output_whose_line_was_lost_is_known_by_its_own_words(
 ) -> None:
     """As after a kill between the output and its line."""
     make_folder(tmp_path / "in", 1)
-    settings, told = Settings(model=str(tiny_weights)), list[Work]()
+    settings, results = Settings(model=str(tiny_weights)), list[JobState]()
     for _ in range(2):
         jobs = plan_jobs(find_images([tmp_path / "in"]), Outputs(tmp_path / "out", suffix=suffix))
-        Run(jobs, settings, told.append).start()
+        LocalRunner(jobs, settings, results.append).start()
         lost, _ = (tmp_path / "out" / REPORT).read_bytes(), os.remove(tmp_path / "out" / REPORT)
-    assert sorted(statuses(told)) == ["done", "skipped"]
+    assert sorted(statuses(results)) == ["done", "skipped"]
     assert b'"status": "done"' in lost

@@ -21,7 +21,7 @@ from gigasr.inference.engine import BodyTailEngine
 from gigasr.inference.row_stream import RowStream
 from gigasr.models.checkpoint import load_weights, save_weights
 from gigasr.models.native import PromptedUpsampler
-from gigasr.models.onnx_export import export
+from gigasr.models.onnx_export import export_onnx
 from gigasr.models.zoo import load_model
 from gigasr.networks.ops import downsample_bicubic, filter_axes, gaussian_taps, resize
 from gigasr.networks.upsampler import Upsampler, remove_low_frequencies
@@ -210,7 +210,7 @@ def test_restore_has_a_range(model: PromptedUpsampler, value: float) -> None:
 
 
 def test_an_onnx_file_restores_as_its_network_does(weights: Path, tmp_path: Path) -> None:
-    export(load_model(str(weights)), "root.safetensors", tmp_path / "root.onnx", "noisy", 3)
+    export_onnx(load_model(str(weights)), "root.safetensors", tmp_path / "root.onnx", "noisy", 3)
     source = Picture(picture(40, 56)[0] / 2 + 0.5)
     ours, theirs = (
         SuperResolver.from_pretrained(str(path), precision="fp32") for path in (weights, tmp_path / "root.onnx")

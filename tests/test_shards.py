@@ -18,7 +18,7 @@ from PIL import Image
 from gigasr.config.training import DataConfig
 from gigasr.data.folder import FolderSource
 from gigasr.data.loader import LoadedBatch
-from gigasr.data.samples import CropSchedule, Cutter
+from gigasr.data.samples import CropSampler, CropSchedule
 from gigasr.data.shards import MAX_BROKEN, SHUFFLE_SIZE, Reader, ShardItems, ShardSource, open_source
 
 pytest.importorskip("webdataset", reason="needs the extra gigasr[train]")
@@ -201,6 +201,6 @@ def test_numbers_and_pixels_fit_the_request(tmp_path: Path) -> None:
 
 
 def test_shards_can_be_sent_to_a_process_that_shares_no_memory(tmp_path: Path) -> None:
-    items = ShardItems(open_shards(write_shards(tmp_path, [6])), Cutter(CropSchedule(8), PLAIN), 2, 0, 6, 0, 0, 1)
+    items = ShardItems(open_shards(write_shards(tmp_path, [6])), CropSampler(CropSchedule(8), PLAIN), 2, 0, 6, 0, 0, 1)
     copy = pickle.loads(pickle.dumps(items))
     assert all(torch.equal(a.hr, b.hr) for a, b in zip(items, copy, strict=True))

@@ -18,7 +18,7 @@ from gigasr.files.images import read_image
 from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.tiling import pad_to_multiple
 from gigasr.models.checkpoint import CheckpointError, load_weights
-from gigasr.models.zoo import convert, find, load_model
+from gigasr.models.zoo import convert_weights, find_model, load_model
 
 SMALL = {"img_size": 16, "embed_dim": 12, "num_heads": [2], "upscale": 2, "upsampler": "pixelshuffle"}
 WINDOWS = SMALL | {"window_size": 4, "depths": [2]}
@@ -129,13 +129,13 @@ def test_weights_of_no_known_kind_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="expected a file of weights"):
-        find(str(tmp_path))
+        find_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("target", ["tiny.pth", "folder"])
 def test_converted_weights_are_the_same_there_and_back(target: str, tiny_weights: Path, tmp_path: Path) -> None:
-    convert(tiny_weights, tmp_path / target)
-    convert(find(str(tmp_path / target)), tmp_path / "back.safetensors")
+    convert_weights(tiny_weights, tmp_path / target)
+    convert_weights(find_model(str(tmp_path / target)), tmp_path / "back.safetensors")
     state, *rest = load_weights(tmp_path / "back.safetensors", "upsampler")
     expected, *expected_rest = load_weights(tiny_weights, "upsampler")
     assert rest == expected_rest

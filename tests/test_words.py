@@ -10,7 +10,7 @@ import pytest
 from gigasr.config.training import RestorationConfig
 from gigasr.data.damage import Blur, Damage, Jpeg, Noise, Sharpening, draw_damage
 from gigasr.data.phrases import BLUR, JPEG, LEFT_ALONE, NOISE, PHRASES
-from gigasr.data.words import compose, degrees, describe
+from gigasr.data.words import compose, degrees, describe_damage
 from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
 
 DRAWS = [draw_damage(RestorationConfig(), Random(f"draw/{i}")) for i in range(4000)]
@@ -32,7 +32,7 @@ def read(caption: str, phrasings: dict[str, str]) -> list[str]:
 
 def meanings(damage: Damage, times: int = 200) -> Counter[str]:
     """How often each meaning is said of a damage."""
-    return Counter(meaning for i in range(times) for meaning in read(describe(damage, Random(i)), TRAINED))
+    return Counter(meaning for i in range(times) for meaning in read(describe_damage(damage, Random(i)), TRAINED))
 
 
 def test_each_phrasing_has_one_meaning_and_is_either_trained_or_held_out() -> None:
@@ -56,7 +56,7 @@ def test_held_out_captions_have_no_phrasing_of_training() -> None:
 
 def test_every_phrasing_is_said() -> None:
     for phrasings, held_out in ((TRAINED, False), (HELD_OUT, True)):
-        said = {p for i, d in enumerate(SAID * 3) for p in describe(d, Random(i), held_out).split(", ")}
+        said = {p for i, d in enumerate(SAID * 3) for p in describe_damage(d, Random(i), held_out).split(", ")}
         assert {part for phrasing in phrasings for part in phrasing.split(", ")} == said
 
 
@@ -132,7 +132,7 @@ def test_a_caption_says_what_is_wrong_and_how_much_and_invents_nothing(damage: D
 def test_of_several_causes_all_are_said_often_and_some_are_left_out_sometimes() -> None:
     damage = Damage(noise=Noise(20), blur=Blur(1.0), jpegs=(Jpeg(40),))
     groups = {"noise": NOISE, "jpeg": JPEG, "blur": BLUR}
-    said = [read(describe(damage, Random(i)), TRAINED) for i in range(1000)]
+    said = [read(describe_damage(damage, Random(i)), TRAINED) for i in range(1000)]
     causes = [{name for name, group in groups.items() if group.keys() & set(names)} for names in said]
     counts = Counter(len(names) for names in causes)  # none where the caption only calls it bad
     assert counts[3] / 1000 == pytest.approx(0.9 * 0.7, abs=0.04) and counts[0] / 1000 == pytest.approx(0.1, abs=0.03)
@@ -145,14 +145,14 @@ def test_of_several_causes_all_are_said_often_and_some_are_left_out_sometimes() 
 def test_kept_grain_is_asked_for_and_never_called_a_fault() -> None:
     damage = Damage(noise=Noise(20, "grain", 0.5), jpegs=(Jpeg(40),), keep="grain", is_said=True)
     for number in range(200):
-        said = read(describe(damage, Random(number)), TRAINED)
+        said = read(describe_damage(damage, Random(number)), TRAINED)
         assert said.count("grain kept") == 1 and not NOISE.keys() & set(said) and "bad" not in said
     assert meanings(Damage(noise=Noise(20), keep="grain")).keys() == {"grain kept"}
 
 
 def test_an_origin_is_named_for_about_half_of_what_comes_from_there() -> None:
     said = [d for d in SAID if d.origin and d.keep == "nothing" and d.noise]
-    named = [d.origin in read(describe(d, Random(i)), TRAINED) for i, d in enumerate(said * 10)]
+    named = [d.origin in read(describe_damage(d, Random(i)), TRAINED) for i, d in enumerate(said * 10)]
     assert sum(named) / len(named) == pytest.approx(0.5, abs=0.06)
     assert set(meanings(Damage(origin="screenshot"))) == {"screenshot"}
 

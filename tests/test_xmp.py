@@ -12,7 +12,7 @@ from PIL import Image
 
 from gigasr.files.image_writer import write_image
 from gigasr.files.images import read_image
-from gigasr.files.xmp import renew_xmp
+from gigasr.files.xmp import update_xmp_size
 
 HEAD = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -93,9 +93,9 @@ def test_iptc_goes_from_jpeg_to_jpeg_and_tiff(tmp_path: Path) -> None:
 
 
 def test_sizes_are_those_of_the_result() -> None:
-    renewed = (renew_xmp(OLD.encode(), (72, 88)) or b"").decode()
+    renewed = (update_xmp_size(OLD.encode(), (72, 88)) or b"").decode()
     assert renewed == NEW.replace('Dimension="11"', 'Dimension="88"').replace(">9<", ">72<")
-    assert renew_xmp(None, (1, 1)) is None
+    assert update_xmp_size(None, (1, 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_sizes_are_those_of_the_result() -> None:
     ],
 )
 def test_what_is_true_of_the_old_file_alone_is_left_out(claim: str) -> None:
-    assert renew_xmp(f"<a{claim}/>".encode(), (1, 1)) in (b"<a/>", None)
-    assert renew_xmp(b'<a xmp:Rating="4"/>', (1, 1)) == b'<a xmp:Rating="4"/>'
+    assert update_xmp_size(f"<a{claim}/>".encode(), (1, 1)) in (b"<a/>", None)
+    assert update_xmp_size(b'<a xmp:Rating="4"/>', (1, 1)) == b'<a xmp:Rating="4"/>'
 
 
 def test_what_no_file_can_hold_is_told_and_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +119,7 @@ def test_what_no_file_can_hold_is_told_and_costs_nothing_else(tmp_path: Path, ca
     Image.new("RGB", (4, 4)).save(tmp_path / "a.webp", xmp=long.encode())
     write_image(tmp_path / "out.jpg", read_image(tmp_path / "a.webp"))
     assert "XMP left out: expected at most 65502 bytes for JPEG" in caplog.text
-    assert renew_xmp("Ö".encode("utf-16"), (1, 1)) is None
+    assert update_xmp_size("Ö".encode("utf-16"), (1, 1)) is None
     assert "expected UTF-8" in caplog.text
 
 
@@ -132,4 +132,4 @@ def test_a_hostile_packet_takes_no_time() -> None:
         "</xmp:Thumbnails>",
     ):
         text = hostile.encode() * 50_000
-        assert len(renew_xmp(text, (1, 1)) or b"") > 0
+        assert len(update_xmp_size(text, (1, 1)) or b"") > 0

@@ -7,11 +7,11 @@ import torch
 
 from gigasr.config.model import Config
 from gigasr.models.checkpoint import CheckpointError, save_weights
-from gigasr.models.zoo import DEFAULT, bundled, find, load_model, load_upsampler, model_scale
+from gigasr.models.zoo import DEFAULT_MODEL, bundled_models, find_model, load_model, load_upsampler, model_scale
 
 
 def test_the_default_model_ships_with_the_package() -> None:
-    assert DEFAULT in bundled()
+    assert DEFAULT_MODEL in bundled_models()
     network = load_upsampler()
     assert network.scale == 8
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -22,7 +22,7 @@ def test_a_file_is_loaded_by_its_path(tiny_weights: Path, tiny_config: Config) -
 
 
 def test_the_scale_is_known_without_the_network(tiny_weights: Path) -> None:
-    assert model_scale(DEFAULT) == load_model().scale
+    assert model_scale(DEFAULT_MODEL) == load_model().scale
     assert model_scale(str(tiny_weights)) == load_model(str(tiny_weights)).scale
 
 
@@ -33,9 +33,9 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_an_empty_name_is_not_the_folder_one_is_in(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_weights.parent)
-    assert find(".").is_file()
+    assert find_model(".").is_file()
     with pytest.raises(ValueError, match="model: expected a file, a folder, .* got ''"):
-        find("")
+        find_model("")
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, tiny_config: Config) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from gigasr.cli.common import DEVICE, PRECISION, clear_errors
+from gigasr.cli.common import device_option, precision_option, report_errors
 from gigasr.config.shipped import find_config
 
 
 @click.command()
-@DEVICE
-@PRECISION
+@device_option
+@precision_option
 @click.option("--side", default=256, show_default=True, type=click.IntRange(8), help="Side of the low-res input, px.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option(
@@ -33,7 +33,7 @@ from gigasr.config.shipped import find_config
     help="cpu counts the process's CPU seconds, for a busy machine; best with OMP_NUM_THREADS=1.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
-@clear_errors
+@report_errors
 def bench(as_json: bool, configs: tuple[str, ...], **options: Any) -> None:
     """Time upsampler_lite against Real-ESRGAN's networks, per output megapixel, in one run.
 

@@ -19,11 +19,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = 130  # exit code, as of a shell's command
-SEED = click.IntRange(0, 2**63 - 1)
-DEVICE = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+SEED_RANGE = click.IntRange(0, 2**63 - 1)
+device_option = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+precision_option = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+)
 
-DETAIL = click.option(
+detail_option = click.option(
     "--detail",
     default=1.0,
     show_default=True,
@@ -56,7 +58,7 @@ class GroupedCommand(click.Command):
                 formatter.write_dl([record for each in parameters if (record := each.get_help_record(ctx))])
 
 
-def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn the errors a user can cause into one line and exit code 1, an interrupt into one and 130.
 
     --debug shows where they came from.

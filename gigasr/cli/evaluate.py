@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DETAIL, DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
+from gigasr.cli.common import (
+    SEED_RANGE,
+    detail_option,
+    device_option,
+    is_given,
+    precision_option,
+    progress_bar,
+    report_errors,
+)
 from gigasr.cli.parameter_types import Several, Truncations
 
 if TYPE_CHECKING:
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     from gigasr.evaluation.report import Report
     from gigasr.evaluation.settings import EvalSettings
 
-Progress = Callable[[int], None]  # called with the number of steps after each
+StepProgress = Callable[[int], None]  # called with the number of steps after each
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEGRADED = ("blur", "noise", "jpeg", "resize", "blind")
 LOW_RES = ("bicubic", "matlab", *DEGRADED)
@@ -60,8 +68,10 @@ PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"
     type=click.IntRange(8),
     help="Take the middle squares, reduced to this side in px; smaller images are left out.",
 )
-@click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of models, degradations and wrong prompts.")
-@DETAIL
+@click.option(
+    "--seed", default=0, type=SEED_RANGE, show_default=True, help="Seed of models, degradations and wrong prompts."
+)
+@detail_option
 @click.option(
     "--metrics",
     type=Several((*METRICS, *MORE_METRICS), {"all": (*METRICS, *MORE_METRICS)}),
@@ -84,9 +94,9 @@ PROMPTS = {"right": "right prompt", "none": "no prompt", "wrong": "wrong prompt"
 @click.option("--cases", default=8, show_default=True, type=click.IntRange(0), help="Worst images in the report.")
 @click.option("--json", "json_file", type=FILE, help="File for all metrics of all images.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
-@DEVICE
-@PRECISION
-@clear_errors
+@device_option
+@precision_option
+@report_errors
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Compare models on images reduced to low-res inputs: a table of means.
 
@@ -110,11 +120,11 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     is_base = [is_base_model(model) for model in models]
     if any(is_base) and not all(is_base):
         raise click.UsageError("MODELS: base models and upsamplers share no metrics; evaluate them separately.")
-    check_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS, "does not apply to these models")
+    refuse_options(("truncations",) if not any(is_base) else OF_UPSAMPLERS, "does not apply to these models")
     if "lpips" not in options["metrics"]:
-        check_options(("net", "lpips_features"), "needs 'lpips' in '--metrics'")
+        refuse_options(("net", "lpips_features"), "needs 'lpips' in '--metrics'")
     if not options["report"]:
-        check_options(("cases",), "needs '--report'")
+        refuse_options(("cases",), "needs '--report'")
     for file in filter(None, (options["report"], options["json_file"])):
         if not file.absolute().parent.is_dir():
             raise ValueError(f"{file}: expected a file in a folder that exists; create it first")
@@ -134,7 +144,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         click.echo(f"{options['report']}  {options['report'].stat().st_size / 1e6:.1f} MB")
 
 
-def check_options(useless: tuple[str, ...], reason: str) -> None:
+def refuse_options(useless: tuple[str, ...], reason: str) -> None:
     """Refuse options that are given and would change nothing."""
     for parameter in click.get_current_context().command.params:
         if parameter.name in useless and is_given(parameter.name):
@@ -164,12 +174,12 @@ def name_below(folder: Path, path: Path) -> str:
 def is_base_model(name: str) -> bool:
     """Tell whether a name, a file or a folder stands for a base model."""
     from gigasr.models.checkpoint import MODEL, is_onnx, open_weights
-    from gigasr_base.zoo import bundled, find
+    from gigasr_base.zoo import bundled_base_models, find_base_model
 
     path = Path(name)
     if path.is_file() and not is_onnx(path) or (path / MODEL).is_file():
-        return open_weights(find(name))[1].get("kind") == "base"
-    return name in bundled()
+        return open_weights(find_base_model(name))[1].get("kind") == "base"
+    return name in bundled_base_models()
 
 
 def load_metric_models(options: dict[str, Any], is_base: bool) -> "MetricModels":
@@ -189,19 +199,19 @@ def load_metric_models(options: dict[str, Any], is_base: bool) -> "MetricModels"
 
 
 def evaluate_upsamplers(
-    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
+    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: StepProgress
 ) -> "Report":
     """Evaluate upsamplers and interpolations."""
     from gigasr.evaluation.evaluate import evaluate_models
-    from gigasr.evaluation.report import METRICS, Report, plot
+    from gigasr.evaluation.report import METRIC_FORMATS, Report, plot
 
     settings_by_label = plan_settings(options)
     num_cases = options["cases"] if options["report"] else 0
     metric_models = load_metric_models(options, is_base=False)
     found = evaluate_models(models, samples, settings_by_label, metric_models, progress, num_cases, options["save"])
-    found.leave_out({*METRICS, *MORE_METRICS}.difference(options["metrics"]))
+    found.leave_out({*METRIC_FORMATS, *MORE_METRICS}.difference(options["metrics"]))
     table = found.table()
-    facts = describe(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
+    facts = describe_run(options, len(next(iter(found.images.values())))) | {"scale": str(options["scale"])}
     if options["detail"] != 1:
         facts["detail"] = str(options["detail"])
     facts |= {"low-res inputs": ", ".join(options["low_res"]), "prompts": ", ".join(options["prompts"])}
@@ -209,8 +219,8 @@ def evaluate_upsamplers(
         facts["LPIPS"] = options["net"]
     plots = [
         plot(table, "seconds", name, is_log=True)
-        for name in METRICS
-        if METRICS[name].better and name not in ("seconds", "peak_mb")
+        for name in METRIC_FORMATS
+        if METRIC_FORMATS[name].better and name not in ("seconds", "peak_mb")
     ]
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(title, facts, table, [each for each in plots if each], found.images, found.cases)
@@ -234,7 +244,7 @@ def plan_settings(options: dict[str, Any]) -> "dict[str, EvalSettings]":
 
 
 def evaluate_base_models(
-    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: Progress
+    models: tuple[str, ...], samples: "dict[str, Sample]", options: dict[str, Any], progress: StepProgress
 ) -> "Report":
     """Evaluate base models over truncations."""
     from gigasr.evaluation.report import Report, plot
@@ -258,7 +268,7 @@ def evaluate_base_models(
     title = f"{', '.join(Path(model).name for model in models)} on {options['data'].name}"
     return Report(
         title,
-        describe(options, len(samples)),
+        describe_run(options, len(samples)),
         found.table,
         [each for each in plots if each],
         found.images,
@@ -266,7 +276,7 @@ def evaluate_base_models(
     )
 
 
-def describe(options: dict[str, Any], number: int) -> dict[str, str]:
+def describe_run(options: dict[str, Any], number: int) -> dict[str, str]:
     """What a report says of its run."""
     import torch
 

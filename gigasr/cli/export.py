@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from gigasr.cli.common import SEED, check_absent, clear_errors
+from gigasr.cli.common import SEED_RANGE, check_absent, report_errors
 
 
 @click.command()
 @click.argument("model")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-p", "--prompt", default="", help="What the images to be upscaled show.")
-@click.option("--seed", default=0, type=SEED, show_default=True, help="Seed of z, as for upscale.")
+@click.option("--seed", default=0, type=SEED_RANGE, show_default=True, help="Seed of z, as for upscale.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-@clear_errors
+@report_errors
 def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) -> None:
     """Save a model for one prompt and seed.
 
@@ -28,7 +28,7 @@ def export(model: str, target: Path, prompt: str, seed: int, overwrite: bool) ->
       gigasr export upsampler_lite lite.pth --seed 3
     """
     from gigasr.folders.prompts import check_prompts
-    from gigasr.models.onnx_export import export as save_onnx
+    from gigasr.models.onnx_export import export_onnx as save_onnx
     from gigasr.models.spandrel_plugin import save as save_for_spandrel
     from gigasr.models.zoo import load_model
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gigasr.cli.common import check_absent, clear_errors
+from gigasr.cli.common import check_absent, report_errors
 
 
 @click.group(invoke_without_command=True)
@@ -24,35 +24,36 @@ def models(context: click.Context) -> None:
 
 
 @models.command("list")
-@clear_errors
+@report_errors
 def list_models() -> None:
     """Names and sizes of the bundled models."""
-    import gigasr.models.zoo
-    import gigasr_base.zoo
+    from gigasr.models.zoo import WEIGHTS, bundled_models
+    from gigasr_base.zoo import BASE_WEIGHTS, bundled_base_models
 
-    for zoo in (gigasr.models.zoo, gigasr_base.zoo):
-        for name in zoo.bundled():
-            click.echo(f"{name}  {(zoo.WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB")
+    for folder, names in ((WEIGHTS, bundled_models()), (BASE_WEIGHTS, bundled_base_models())):
+        for name in names:
+            size = (folder / f"{name}.safetensors").stat().st_size
+            click.echo(f"{name}  {size / 1e6:.1f} MB")
 
 
 @models.command()
 @click.argument("model")
-@clear_errors
+@report_errors
 def info(model: str) -> None:
     """Describe MODEL: a bundled name, a file, a folder or a Hugging Face id."""
-    from gigasr.models.zoo import describe
+    from gigasr.models.zoo import describe_weights
 
-    for name, text in describe(locate(model)).items():
+    for name, text in describe_weights(locate(model)).items():
         click.echo(f"{name:<12}{text}")
 
 
 @models.command()
 @click.argument("name")
-@clear_errors
+@report_errors
 def fetch(name: str) -> None:
     """Download a model from the Hugging Face Hub, owner/name or owner/name@revision, so that it runs offline too."""
     from gigasr.models.hub import HubName
-    from gigasr.models.hub import fetch as download
+    from gigasr.models.hub import download_model as download
 
     on_hub = HubName.parse(name)
     if on_hub is None:
@@ -64,10 +65,10 @@ def fetch(name: str) -> None:
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace a target that exists.")
-@clear_errors
+@report_errors
 def convert(model: str, target: Path, overwrite: bool) -> None:
     """Save gigasr's weights as .safetensors, as .pth with params_ema, or as a folder for the Hub."""
-    from gigasr.models.zoo import convert as save
+    from gigasr.models.zoo import convert_weights as save
 
     check_absent(target, overwrite)
     save(locate(model), target)
@@ -79,4 +80,8 @@ def locate(name: str) -> Path:
     import gigasr.models.zoo
     import gigasr_base.zoo
 
-    return gigasr_base.zoo.find(name) if name in gigasr_base.zoo.bundled() else gigasr.models.zoo.find(name)
+    return (
+        gigasr_base.zoo.find_base_model(name)
+        if name in gigasr_base.zoo.bundled_base_models()
+        else gigasr.models.zoo.find_model(name)
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DEVICE, PRECISION, SEED, clear_errors, is_given, progress_bar
+from gigasr.cli.common import SEED_RANGE, device_option, is_given, precision_option, progress_bar, report_errors
 from gigasr.files.formats import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FRAME_DURATION = 100.0  # ms; of animations
 ANIMATED = (".webp", ".gif", ".avif")  # names of one, where frames are asked for; .png stands for single pictures
-THUMBNAIL = 256  # px; side of the pictures on a contact sheet
+SHEET_THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 
 
 @click.command()
@@ -44,7 +44,7 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
     help="Pictures per prompt, with a contact sheet.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, type=SEED, help="Of each prompt's first picture; further ones add 1."
+    "--seed", default=0, show_default=True, type=SEED_RANGE, help="Of each prompt's first picture; further ones add 1."
 )
 @click.option(
     "--truncation", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Lower is safer; 1 is off."
@@ -59,11 +59,11 @@ THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="Number of frames with --to.")
 @click.option("-n", "--model", default="base_lite", show_default=True, help="Bundled name or weights file.")
 @click.option("--upsampler", default="upsampler_lite", show_default=True, help="For sizes above the model's own.")
-@DEVICE
-@PRECISION
+@device_option
+@precision_option
 @click.option("--format", "suffix", default="png", show_default=True, help="Format of files that gigasr names.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-@clear_errors
+@report_errors
 def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **options: Any) -> None:
     """Generate images from prompts.
 
@@ -78,7 +78,7 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
       gigasr t2i "a red apple" --to "a green pear" --frames 32 -o pear.webp
     """
     texts = [*prompts, *([] if file is None else read_prompts(file))]
-    check_options(texts, output, options)
+    check_usage(texts, output, options)
     from gigasr.sizes import parse_box
     from gigasr_base.t2i_job import check_texts, describe_set, is_file, plan_sets
 
@@ -112,7 +112,7 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def check_options(prompts: list[str], output: Path | None, options: dict[str, Any]) -> None:
+def check_usage(prompts: list[str], output: Path | None, options: dict[str, Any]) -> None:
     """Raise UsageError for options that don't go together."""
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPTS': what to generate, or a file of it with --prompts.")
@@ -128,11 +128,11 @@ def check_options(prompts: list[str], output: Path | None, options: dict[str, An
 def check_formats(targets: Iterable[Path]) -> None:
     """Raise ValueError for a file that cannot be written."""
     from gigasr.files.image_writer import check_format
-    from gigasr.folders.plan import check_folder
+    from gigasr.folders.plan import check_writable
 
     for target in targets:
         check_format(target)
-        check_folder(target.absolute().parent)
+        check_writable(target.absolute().parent)
 
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:
@@ -151,10 +151,10 @@ def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[
 def load_models(size: tuple[int, int], options: dict[str, Any]) -> "tuple[TextToImage, SuperResolver | None]":
     """The base model and, where the size asks for it, the upsampler."""
     from gigasr.pipeline import SuperResolver
-    from gigasr_base.pipeline import TextToImage, check_size
+    from gigasr_base.pipeline import TextToImage, check_reachable_size
 
     base_model = TextToImage.from_pretrained(options["model"], options["device"], options["precision"])
-    check_size(size, base_model.size)
+    check_reachable_size(size, base_model.size)
     if options["style_prompt"] is not None:
         base_model.check_mix(options["mix_at"])
     if max(size) <= base_model.size:
@@ -225,7 +225,7 @@ def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "
     from gigasr.networks.ops import resize
 
     height, width = picture.size
-    factor = min(1.0, THUMBNAIL / max(height, width))
+    factor = min(1.0, SHEET_THUMBNAIL / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
     narrow = []
     for strip in picture.strips:
@@ -238,11 +238,13 @@ def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "
 def write_animation(pictures: "Iterator[PictureStrips]", target: Path, noted: dict[str, str], count: int) -> None:
     """Write pictures as one endless animation."""
     from gigasr.files.image_writer import write_frames
-    from gigasr.files.picture import Timing
+    from gigasr.files.picture import AnimationTiming
 
     first = next(pictures)
     make_folder(target.parent)
-    write_frames(target, itertools.chain([first], pictures), Timing((FRAME_DURATION,) * count, plays=0), noted)
+    write_frames(
+        target, itertools.chain([first], pictures), AnimationTiming((FRAME_DURATION,) * count, loop_count=0), noted
+    )
     report(target, first.size)
 
 

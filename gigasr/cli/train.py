@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import clear_errors, is_given, progress_bar
+from gigasr.cli.common import is_given, progress_bar, report_errors
 from gigasr.config.shipped import find_config
 
 DAY = 86_400  # seconds
@@ -13,7 +13,7 @@ DAY = 86_400  # seconds
 if TYPE_CHECKING:
     from gigasr.training.adversarial import AdversarialTask
     from gigasr.training.cost import TrainingCost
-    from gigasr.training.trainer import Source
+    from gigasr.training.trainer import DataSource
 
 
 @click.command()
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
     help="SqueezeNet features where they can't be downloaded.",
 )
-@clear_errors
+@report_errors
 def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:
     """Train an upsampler or a base generator.
 
@@ -174,7 +174,7 @@ def short_number(value: float) -> str:
     return f"{value:.3g}{prefixes[0]}"
 
 
-def open_validation(data: str, validation: str | None, settings: Any) -> "Source | None":
+def open_validation(data: str, validation: str | None, settings: Any) -> "DataSource | None":
     """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
     from gigasr.data.shards import open_source
 
@@ -197,10 +197,10 @@ def splits(folder: Path) -> set[str]:
 
 def find_weights(kind: str, name: str) -> Path:
     """The file of a bundled name or path, for the kind of network that is trained."""
-    from gigasr.models import zoo
-    from gigasr_base import zoo as base_zoo
+    from gigasr.models.zoo import find_model
+    from gigasr_base.zoo import find_base_model
 
-    return (base_zoo if kind == "base" else zoo).find(name)
+    return find_base_model(name) if kind == "base" else find_model(name)
 
 
 def run_training(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:

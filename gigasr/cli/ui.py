@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DEVICE, PRECISION, clear_errors
+from gigasr.cli.common import device_option, precision_option, report_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gigasr.ui.jobs import Notify
+    from gigasr.ui.jobs import ReportProgress
     from gigasr.ui.t2i_tab import Generate
     from gigasr.ui.upscaler import Limits, Upscaler
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     "--max-result", default=268, show_default=True, type=click.IntRange(1), help="Largest result, megapixels."
 )
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
-@DEVICE
-@PRECISION
-@clear_errors
+@device_option
+@precision_option
+@report_errors
 def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
     """Serve a web page that upscales pictures and generates images from prompts, and the same as an HTTP API.
 
@@ -54,14 +54,14 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
 
 def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
-    from gigasr.models.zoo import DEFAULT, bundled, find
+    from gigasr.models.zoo import DEFAULT_MODEL, bundled_models, find_model
     from gigasr.ui.page import build
     from gigasr.ui.upscaler import Upscaler
-    from gigasr_base.zoo import find as find_base
+    from gigasr_base.zoo import find_base_model as find_base
 
     for model in models:
-        find(model)
-    names = models or (DEFAULT, *(name for name in bundled() if name != DEFAULT))
+        find_model(model)
+    names = models or (DEFAULT_MODEL, *(name for name in bundled_models() if name != DEFAULT_MODEL))
     upscaler = Upscaler(names, device, precision, limits)
     try:
         find_base(base)
@@ -76,19 +76,19 @@ def make_generate(base: str, upscaler: "Upscaler") -> "Generate":
 
     from gigasr.files.image_writer import write_image
     from gigasr.sizes import parse_box
-    from gigasr_base.pipeline import TextToImage, check_size, upscale_image
+    from gigasr_base.pipeline import TextToImage, check_reachable_size, upscale_image
     from gigasr_base.t2i_job import check_texts, describe_set, generate_images, plan_sets
 
     @lru_cache(maxsize=1)
     def load() -> TextToImage:
         return TextToImage.from_pretrained(base, upscaler.device, upscaler.precision)
 
-    def generate(options: dict[str, Any], folder: Path, notify: "Notify") -> list[Path]:
+    def generate(options: dict[str, Any], folder: Path, notify: "ReportProgress") -> list[Path]:
         prompt, upsampler = options["prompt"], upscaler.models[0]
         size = parse_box(options["size"])
         check_texts([prompt], options)
         base_model = load()
-        check_size(size, base_model.size)
+        check_reachable_size(size, base_model.size)
         number = options["count"] if options["to"] is None else options["frames"]
         upscaler.limits.check(number * max(size) ** 2, number, size)
         resolver = upscaler.resolver(upsampler) if max(size) > base_model.size else None

@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import DETAIL, INTERRUPTED, PRECISION, SEED, GroupedCommand, clear_errors, progress_bar
+from gigasr.cli.common import (
+    INTERRUPTED,
+    SEED_RANGE,
+    GroupedCommand,
+    detail_option,
+    precision_option,
+    progress_bar,
+    report_errors,
+)
 from gigasr.errors import EXPECTED, join_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from gigasr.folders.job_runner import JobState, Settings
     from gigasr.folders.plan import Job
-    from gigasr.folders.worker import Settings, Work
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 
@@ -62,9 +70,9 @@ class Shard(click.ParamType):
     "--batch", default=0, type=click.IntRange(0), help="Maximum number of tiles run at once.  [default: auto]"
 )
 @click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
-@PRECISION
+@precision_option
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
-@click.option("--seed", default=0, type=SEED, show_default=True, help="The same seed gives the same picture.")
+@click.option("--seed", default=0, type=SEED_RANGE, show_default=True, help="The same seed gives the same picture.")
 @click.option(
     "--fidelity",
     default=1.0,
@@ -72,7 +80,7 @@ class Shard(click.ParamType):
     type=click.FloatRange(0, 1),
     help="How far the result is corrected to match the input when reduced; 0 = off.",
 )
-@DETAIL
+@detail_option
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
@@ -85,7 +93,7 @@ class Shard(click.ParamType):
     "--workers", type=click.IntRange(1), help="Number of Ray workers.  [default: one per GPU, or per four CPU cores]"
 )
 @click.pass_context
-@clear_errors
+@report_errors
 def upscale(context: click.Context, **options: Any) -> None:
     """Upscale images.
 
@@ -107,7 +115,7 @@ def upscale(context: click.Context, **options: Any) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files have lines of their own
     if options["workers"] and not options["ray"]:
         raise click.UsageError("Option '--workers' needs '--ray'.")
-    jobs = plan(options)
+    jobs = plan_run(options)
     settings = read_settings(options)
     is_single = len(jobs) == 1 and jobs[0].source.is_named
     with progress_bar(len(jobs), "upscale", "file") as bar:
@@ -124,7 +132,7 @@ def upscale(context: click.Context, **options: Any) -> None:
         sys.exit(1)
 
 
-def plan(options: dict[str, Any]) -> "list[Job]":
+def plan_run(options: dict[str, Any]) -> "list[Job]":
     """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
     from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
     from gigasr.folders.prompts import assign_prompts
@@ -160,32 +168,32 @@ def plan(options: dict[str, Any]) -> "list[Job]":
 
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
     """Raise ValueError where a result would replace an input that gigasr hasn't made."""
-    from gigasr.folders.report import absolute, read_reports
+    from gigasr.folders.report import normalised_path, read_reports
 
-    targets = {absolute(job.target): job.source.path for job in jobs}
+    targets = {normalised_path(job.target): job.source.path for job in jobs}
     folders = {job.report.parent for job in jobs if job.report is not None}
     records = {output: record for folder in folders for output, record in read_reports(folder).items()}
     for path in inputs:
-        source = targets.get(absolute(path))
-        if source is not None and not is_result(path, records.get(absolute(path), {})):
+        source = targets.get(normalised_path(path))
+        if source is not None and not is_result(path, records.get(normalised_path(path), {})):
             raise ValueError(f"{path}: expected a result of gigasr to replace, got an input; choose -o for {source}")
 
 
 def is_result(path: Path, record: dict[str, Any]) -> bool:
     """Tell whether gigasr made a file, by its record in a report or by its own words."""
-    from gigasr.files.exif import is_own
+    from gigasr.files.exif import written_by_gigasr
     from gigasr.files.images import read_metadata
 
     if record.get("bytes") == path.stat().st_size:
         return True
     with suppress(ValueError):  # it is no image
-        return is_own(read_metadata(path))
+        return written_by_gigasr(read_metadata(path))
     return False
 
 
 def read_settings(options: dict[str, Any]) -> "Settings":
     """The settings of the run from the options."""
-    from gigasr.folders.worker import Settings
+    from gigasr.folders.job_runner import Settings
 
     names = ("model", "scale", "size", "seed", "fidelity", "detail", "tile", "batch", "quality", "device", "overwrite")
     precision = "fp32" if options["fp32"] else options["precision"]
@@ -198,13 +206,13 @@ def run_jobs(
 ) -> None:
     """Run over the files, here or on a cluster; the error of a single one ends the command."""
     if ray is None:
-        from gigasr.folders.batch import Run
+        from gigasr.folders.local_runner import LocalRunner
 
-        Run(jobs, settings, reporter).start()
+        LocalRunner(jobs, settings, reporter).start()
     else:
-        from gigasr.folders.cluster import ClusterRun
+        from gigasr.folders.ray_runner import RayRunner
 
-        ClusterRun(jobs, settings, reporter, ray, workers).start()
+        RayRunner(jobs, settings, reporter, ray, workers).start()
     if reporter.is_single and reporter.error is not None:
         error = reporter.error
         if isinstance(error, EXPECTED):
@@ -223,39 +231,39 @@ class Reporter:
         self.error: Exception | None = None  # the latest
         bar.bar_format = BAR
 
-    def __call__(self, work: "Work") -> None:
+    def __call__(self, state: "JobState") -> None:
         """Show what became of a file."""
-        if work.status == "running":
-            self.advance(work.fraction)
+        if state.status == "running":
+            self.advance(state.fraction)
             return
-        self.counts[work.status] += 1
-        self.error = work.error
-        self.megapixels += work.pixels / 1e6
+        self.counts[state.status] += 1
+        self.error = state.error
+        self.megapixels += state.pixels / 1e6
         self.bar.set_postfix_str(f"{self.megapixels / (time.monotonic() - self.began):.1f} MP/s", refresh=False)
-        if work.status in ("skipped", "kept"):
+        if state.status in ("skipped", "kept"):
             self.bar.total -= 1  # so that the time left is that of the files that take time
         self.advance(0)
         with self.bar.external_write_mode():
-            self.show(work)
+            self.show(state)
 
     def advance(self, fraction: float) -> None:
         """Move the bar to the files done and a part of one; it never goes back."""
         self.bar.update(max(0.0, self.counts["done"] + self.counts["failed"] + fraction - self.bar.n))
 
-    def show(self, work: "Work") -> None:
+    def show(self, state: "JobState") -> None:
         """Print the line of a file."""
-        source, target = (join_lines(click.format_filename(path)) for path in (work.job.source.path, work.job.target))
-        if work.error is not None and self.is_single:
+        source, target = (join_lines(click.format_filename(path)) for path in (state.job.source.path, state.job.target))
+        if state.error is not None and self.is_single:
             return
-        if work.status == "failed":
+        if state.status == "failed":
             if self.is_debug:
-                click.echo("".join(traceback.format_exception(work.error)), err=True)
-            reason = join_lines(str(work.error) or type(work.error).__name__).removeprefix(f"{source}: ")
+                click.echo("".join(traceback.format_exception(state.error)), err=True)
+            reason = join_lines(str(state.error) or type(state.error).__name__).removeprefix(f"{source}: ")
             click.echo(f"{source}: failed: {reason}", err=True)
-        elif work.status == "kept":
-            click.echo(f"skipped: {work.error}", err=True)
+        elif state.status == "kept":
+            click.echo(f"skipped: {state.error}", err=True)
         elif self.is_single or self.bar.disable:
-            click.echo(f"{target}  {describe(work)}")
+            click.echo(f"{target}  {describe_result(state)}")
 
     def summary(self) -> str:
         """How many files went which way."""
@@ -263,10 +271,10 @@ class Reporter:
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
 
 
-def describe(work: "Work") -> str:
+def describe_result(state: "JobState") -> str:
     """What a file has become."""
-    if work.status == "skipped":
+    if state.status == "skipped":
         return "done before"
-    height, width = work.size
+    height, width = state.size
     size = f"{width}x{height} px"
-    return f"{size} x {work.count}" if work.count > 1 else size
+    return f"{size} x {state.count}" if state.count > 1 else size

@@ -12,9 +12,9 @@ NoiseKind = Literal["white", "gray", "shot", "camera", "grain"]
 BlurKind = Literal["gaussian", "defocus", "motion"]
 Origin = Literal["", "scan", "screenshot", "web", "phone"]
 Keep = Literal["nothing", "grain", "all"]
-Range = tuple[float, float]
+_Range = tuple[float, float]
 
-COARSENESS: dict[NoiseKind, Range] = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}  # px
+COARSENESS: dict[NoiseKind, _Range] = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}  # px
 LARGER = 2  # times the low-res size: the raster of a first round of damage
 
 
@@ -77,19 +77,19 @@ def chance(probability: float, rng: Random) -> bool:
     return rng.random() < probability
 
 
-def towards_low(limits: Range, power: float, rng: Random) -> float:
+def towards_low(limits: _Range, power: float, rng: Random) -> float:
     """returns: between the limits, the nearer to the lower one the larger the power; 1 is uniform"""
     low, high = limits
     return low + (high - low) * rng.random() ** power
 
 
-def draw_blur(limits: Range, rng: Random) -> Blur:
+def draw_blur(limits: _Range, rng: Random) -> Blur:
     """limits: px, of sigma"""
     kind: BlurKind = rng.choices(("gaussian", "defocus", "motion"), (6, 2, 2))[0]
     return Blur(rng.uniform(*limits), kind, rng.uniform(0, math.pi) if kind == "motion" else 0.0)
 
 
-def draw_noise(limits: Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
+def draw_noise(limits: _Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
     """Draw noise; what is coarse hides more of a picture, so it is weaker.
 
     limits: 8-bit levels, of the std
@@ -100,7 +100,7 @@ def draw_noise(limits: Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) ->
     return Noise(max(limits[0], towards_low(limits, 1.5, rng) / (1 + coarseness)), kind, coarseness)
 
 
-def draw_jpeg(limits: Range, rng: Random) -> Jpeg:
+def draw_jpeg(limits: _Range, rng: Random) -> Jpeg:
     """Draw a compression; half the pictures were cropped since, so that the grid starts anywhere.
 
     limits: of the quality
@@ -109,7 +109,7 @@ def draw_jpeg(limits: Range, rng: Random) -> Jpeg:
     return Jpeg(round(rng.uniform(*limits)), rng.choices((0, 1, 2), (3, 1, 6))[0], offset)
 
 
-def draw_jpegs(limits: Range, rng: Random) -> tuple[Jpeg, ...]:
+def draw_jpegs(limits: _Range, rng: Random) -> tuple[Jpeg, ...]:
     """One round mostly, sometimes two or three."""
     return tuple(draw_jpeg(limits, rng) for _ in range(rng.choices((1, 2, 3), (8, 2, 1))[0]))
 

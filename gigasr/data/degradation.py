@@ -20,7 +20,7 @@ def bicubic_low_res(hr: Tensor, scale: int) -> Tensor:
     return quantize_8bit(downsample_bicubic(hr, scale))
 
 
-def add_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
+def add_gaussian_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
     """Add Gaussian noise, its std drawn per image.
 
     lr:          [B, 3, H, W]
@@ -44,7 +44,7 @@ def degrade_mild(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
 
     sigma = lr.new_tensor([uniform((0.2, 0.8), rng) for rng in rngs])[:, None].expand(-1, 2)
     x = gaussian_blur2d(lr, (5, 5), sigma, border_type="replicate")
-    x = add_noise(x, 0.03, rngs)
+    x = add_gaussian_noise(x, 0.03, rngs)
     return quantize_8bit(jpeg(x / 2 + 0.5, [uniform((60.0, 98.0), rng) for rng in rngs]) * 2 - 1)
 
 
@@ -68,4 +68,4 @@ def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[to
         lr[mild] = degrade_mild(lr[mild], [rngs[i] for i in mild])
     if strong:
         lr[strong] = quantize_8bit(degrade_real_esrgan(hr[strong], scale, [rngs[i] for i in strong]))
-    return add_noise(lr, config.noise, rngs) if config.noise else lr
+    return add_gaussian_noise(lr, config.noise, rngs) if config.noise else lr

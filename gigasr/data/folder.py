@@ -12,7 +12,15 @@ from torch.utils.data import Dataset
 from gigasr.config.training import DataConfig
 from gigasr.data.captions import Sample, indexed_samples, sidecar_samples
 from gigasr.data.loader import LoadedBatch, load
-from gigasr.data.samples import CropSchedule, Cutter, Item, Skipped, describe, own_parts, rejecting_filter
+from gigasr.data.samples import (
+    CropSampler,
+    CropSchedule,
+    Example,
+    UnreadableFiles,
+    describe_left_out,
+    own_parts,
+    rejecting_filter,
+)
 from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.images import load_rgb
 
@@ -36,25 +44,25 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
     if not samples:
         raise ValueError(
             f"data: expected images in {folder}, got none of {left_out.total()} listed; left out: "
-            f"{describe(left_out)}; check the folder, train.data.split and the filters of train.data"
+            f"{describe_left_out(left_out)}; check the folder, train.data.split and the filters of train.data"
         )
     return samples
 
 
-class Crops(Dataset[Item]):
+class CropDataset(Dataset[Example]):
     """The endless sequence of a folder's crops: every image once per epoch, in an order of its own.
 
     The crop at an index is a function of (seed, index): a resumed run draws what an uninterrupted one would have.
     Where an image can't be read, the next readable one of the epoch stands in.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], cutter: Cutter, seed: int) -> None:
-        self.samples, self.cutter, self.seed = samples, cutter, seed
-        self.skipped = Skipped()
+    def __init__(self, samples: tuple[Sample, ...], sampler: CropSampler, seed: int) -> None:
+        self.samples, self.sampler, self.seed = samples, sampler, seed
+        self.skipped = UnreadableFiles()
         self.kept: dict[Path, Image.Image] = {}
         self.epoch, self.order = -1, list[int]()
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Example:
         epoch, position = divmod(index, len(self.samples))
         if epoch != self.epoch:
             rng = random.Random(f"{self.seed}/{epoch}")
@@ -64,7 +72,7 @@ class Crops(Dataset[Item]):
             image = self.read(sample.path)
             if image is not None:
                 rng = random.Random(f"{self.seed}/{epoch}/{position}")
-                return self.cutter.item(index, image, sample.captions, rng)
+                return self.sampler.example(index, image, sample.captions, rng)
         raise ValueError(f"data: expected readable images, got none of {len(self.samples)}; the warnings name them")
 
     def read(self, path: Path) -> Image.Image | None:
@@ -74,8 +82,8 @@ class Crops(Dataset[Item]):
         if path in self.kept:
             return self.kept[path]
         try:
-            image = self.cutter.prepare(load_rgb(path))
-            if self.cutter.config.full_image:
+            image = self.sampler.prepare(load_rgb(path))
+            if self.sampler.config.full_image:
                 self.kept[path] = image
             return image
         except DECODER_ERRORS as error:
@@ -98,6 +106,6 @@ class FolderSource:
         batch_size: crops per process, fewer at the end
         start, end: numbers of crops, of all processes together
         """
-        crops = Crops(self.samples, Cutter(schedule, self.config), seed)
+        crops = CropDataset(self.samples, CropSampler(schedule, self.config), seed)
         parts = own_parts(start, end, batch_size, rank, world)
         yield from load(crops, self.config.num_workers, parts=parts)

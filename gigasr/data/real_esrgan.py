@@ -14,7 +14,7 @@ from torch import Tensor
 from gigasr.networks.ops import resize
 from gigasr.pixels import LUMA, to_uint8
 
-Range = tuple[float, float]
+_Range = tuple[float, float]
 
 TUNED_SCALE = 4  # high-res over low-res size for which the ranges below were chosen
 KERNEL_SIZE = 21  # px; all kernels are padded to it
@@ -28,25 +28,25 @@ class DegradationRound:
     """What one round of degradation draws from."""
 
     blur: float  # probability
-    sigma: Range  # px, of the blur kernels
+    sigma: _Range  # px, of the blur kernels
     directions: tuple[float, float, float]  # shares of enlarging, reducing, keeping the size
-    resize: Range  # of the factor
-    gaussian: Range  # of the std, in 8-bit levels
-    poisson: Range  # of the gain
-    quality: Range = (30, 95)  # of JPEG
+    resize: _Range  # of the factor
+    gaussian: _Range  # of the std, in 8-bit levels
+    poisson: _Range  # of the gain
+    quality: _Range = (30, 95)  # of JPEG
 
 
 FIRST = DegradationRound(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
 SECOND = DegradationRound(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
 
 
-def uniform(limits: Range, rng: torch.Generator) -> float:
+def uniform(limits: _Range, rng: torch.Generator) -> float:
     """returns: uniform in [low, high)"""
     low, high = limits
     return low + (high - low) * torch.rand((), generator=rng).item()
 
 
-def chance(probability: float, rng: torch.Generator) -> bool:
+def draw_bool(probability: float, rng: torch.Generator) -> bool:
     """returns: True with that probability"""
     return torch.rand((), generator=rng).item() < probability
 
@@ -71,7 +71,7 @@ def plateau(distance: Tensor, beta: float) -> Tensor:
     return 1 / (1 + distance**beta)
 
 
-BLUR_KERNELS: tuple[tuple[Callable[[Tensor, float], Tensor], Range, bool, float], ...] = (
+BLUR_KERNELS: tuple[tuple[Callable[[Tensor, float], Tensor], _Range, bool, float], ...] = (
     (generalised_gaussian, (1.0, 1.0), True, 0.45),  # profile, range of beta, as wide in all directions, share
     (generalised_gaussian, (1.0, 1.0), False, 0.25),
     (generalised_gaussian, (0.5, 4.0), True, 0.12),
@@ -124,19 +124,19 @@ def draw_size(rng: torch.Generator) -> int:
     return 7 + 2 * int(torch.randint(8, (), generator=rng))
 
 
-def draw_blur(sigma: Range, rng: torch.Generator) -> Tensor:
+def draw_blur_kernel(sigma: _Range, rng: torch.Generator) -> Tensor:
     """Draw a blur kernel: mostly bells of several shapes, sometimes a sinc.
 
     sigma:   px, range of the bells' widths
     returns: [21, 21]  sum 1
     """
     size = draw_size(rng)
-    if chance(SINC_SHARE, rng):
+    if draw_bool(SINC_SHARE, rng):
         return pad_kernel(sinc_kernel(size, uniform((math.pi / (3 if size < 13 else 5), math.pi), rng)))
     profile, (low, high), is_round, _ = BLUR_KERNELS[pick([bell[-1] for bell in BLUR_KERNELS], rng)]
     sigma_x = uniform(sigma, rng)
     sigma_y, angle = (sigma_x, 0.0) if is_round else (uniform(sigma, rng), uniform((-math.pi, math.pi), rng))
-    beta = uniform((low, 1.0) if chance(0.5, rng) else (1.0, high), rng)
+    beta = uniform((low, 1.0) if draw_bool(0.5, rng) else (1.0, high), rng)
     kernel = profile(squared_distance(size, sigma_x, sigma_y, angle), beta)
     return pad_kernel(kernel / kernel.sum())
 
@@ -200,8 +200,8 @@ def poisson_noise(x: Tensor, gain: float, is_gray: bool, rng: torch.Generator) -
 
 def add_drawn_noise(x: Tensor, stage: DegradationRound, rng: torch.Generator) -> Tensor:
     """x: [1, 3, H, W] in [0, 1] -> the same with Gaussian or Poisson noise, coloured or gray"""
-    is_gray = chance(GRAY_SHARE, rng)
-    if chance(0.5, rng):
+    is_gray = draw_bool(GRAY_SHARE, rng)
+    if draw_bool(0.5, rng):
         noise = gaussian_noise(x, uniform(stage.gaussian, rng) / 255, is_gray, field_rng(rng, x.device))
     else:
         noise = poisson_noise(x, uniform(stage.poisson, rng), is_gray, field_rng(rng, x.device))
@@ -225,7 +225,7 @@ def jpeg(x: Tensor, qualities: Sequence[float]) -> Tensor:
 def downsample_to_low_res(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """x: [1, 3, h, w] -> [1, 3, *size], most with the ringing of a sinc"""
     x = random_resize(x, size, rng)
-    if chance(FINAL_SINC_SHARE, rng):
+    if draw_bool(FINAL_SINC_SHARE, rng):
         x = blur(x, pad_kernel(sinc_kernel(draw_size(rng), uniform((math.pi / 3, math.pi), rng)))[None])
     return x
 
@@ -240,12 +240,12 @@ def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> 
     height, width = x.shape[2:]
     x = random_resize(x, scaled((height, width), draw_factor(FIRST, rng)), rng)
     x = jpeg(add_drawn_noise(x, FIRST, rng), [uniform(FIRST.quality, rng)])
-    if chance(SECOND.blur, rng):
-        x = blur(x, draw_blur(SECOND.sigma, rng)[None])
+    if draw_bool(SECOND.blur, rng):
+        x = blur(x, draw_blur_kernel(SECOND.sigma, rng)[None])
     x = random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng)
     x = add_drawn_noise(x, SECOND, rng)
     quality = [uniform(SECOND.quality, rng)]
-    if chance(0.5, rng):
+    if draw_bool(0.5, rng):
         return jpeg(downsample_to_low_res(x, size, rng), quality)
     return downsample_to_low_res(jpeg(x, quality), size, rng).clamp(0, 1)
 
@@ -265,5 +265,5 @@ def degrade_real_esrgan(hr: Tensor, scale: int, rngs: Sequence[torch.Generator])
     size = (hr.shape[2] // scale, hr.shape[3] // scale)
     start = scaled(size, min(scale, TUNED_SCALE))
     x = resize(hr, start).clamp(-1, 1) / 2 + 0.5
-    x = blur(x, torch.stack([draw_blur(FIRST.sigma, rng) for rng in rngs]))
+    x = blur(x, torch.stack([draw_blur_kernel(FIRST.sigma, rng) for rng in rngs]))
     return torch.cat([after_first_blur(x[i : i + 1], size, rng) for i, rng in enumerate(rngs)]) * 2 - 1

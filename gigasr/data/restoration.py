@@ -18,7 +18,7 @@ from gigasr.pixels import LUMA
 
 Pixels = NDArray[np.uint8]
 Field = NDArray[np.floating[Any]]
-Size = tuple[int, int]  # width and height, as Pillow has it
+PilSize = tuple[int, int]  # width and height, as Pillow has it
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -58,7 +58,7 @@ def spoil(hr: Pixels, scale: int, damage: Damage, rng: Random) -> Spoilt:
     return Spoilt(lr, np.asarray(clean), True)
 
 
-def spoil_picture(picture: Image.Image, size: Size, damage: Damage, seed: int) -> Image.Image:
+def spoil_picture(picture: Image.Image, size: PilSize, damage: Damage, seed: int) -> Image.Image:
     """Damage a picture at least of that size; the seed decides the noise -> of that size"""
     if damage.before:
         picture = spoil_picture(picture, (size[0] * LARGER, size[1] * LARGER), damage.before, seed + 1)

@@ -28,7 +28,7 @@ NOTHING = torch.empty(0)
 logger = logging.getLogger(__name__)
 
 
-class Item(NamedTuple):
+class Example(NamedTuple):
     """One training example."""
 
     number: int  # of the crop in the whole run
@@ -56,7 +56,7 @@ class CropSchedule:
 
 
 @dataclass
-class Skipped:
+class UnreadableFiles:
     """The names of what could not be read; each is warned about once."""
 
     names: set[str] = field(default_factory=set)
@@ -90,56 +90,56 @@ def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: D
     return None
 
 
-def describe(left_out: Counter[str]) -> str:
+def describe_left_out(left_out: Counter[str]) -> str:
     """How many samples each filter removed, in words."""
     return ", ".join(f"{count} by {name}" for name, count in sorted(left_out.items())) or "none by a filter"
 
 
 @dataclass(frozen=True)
-class Cutter:
+class CropSampler:
     """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
 
     Half the images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's.
-    Where the config says `whole`, each is reduced to the crop instead, or the middle square of it.
+    Where the config says `full_image`, each is reduced to the crop instead, or the middle square of it.
     """
 
     schedule: CropSchedule
     config: DataConfig
 
-    def item(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Item:
+    def example(self, number: int, image: Image.Image, captions: tuple[str, ...], rng: random.Random) -> Example:
         """image: RGB -> the example of that number, drawn from rng"""
         crop, scale = self.schedule.at(number)
-        pixels = self.cut(image, crop, rng)
-        caption = "" if rng.random() < self.config.caption_dropout else self.say(captions, rng)
+        pixels = self.random_crop(image, crop, rng)
+        caption = "" if rng.random() < self.config.caption_dropout else self.sample_caption(captions, rng)
         if self.schedule.restoration is None:
-            return Item(number, to_signed(pixels), caption, NOTHING, NOTHING)
+            return Example(number, to_signed(pixels), caption, NOTHING, NOTHING)
         return damaged_item(number, pixels, scale, caption, self.schedule.restoration, rng)
 
-    def say(self, captions: tuple[str, ...], rng: random.Random) -> str:
+    def sample_caption(self, captions: tuple[str, ...], rng: random.Random) -> str:
         """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
         caption = rng.choice(captions)
         if not self.config.word_dropout:
             return caption
         return " ".join(word for word in caption.split() if rng.random() >= self.config.word_dropout)
 
-    def cut(self, image: Image.Image, crop: int, rng: random.Random) -> Pixels:
+    def random_crop(self, image: Image.Image, crop: int, rng: random.Random) -> Pixels:
         """image: RGB -> [crop, crop, 3]"""
         if self.config.full_image:
-            return self.finish(self.prepare(image), rng)
+            return self.random_flip(self.prepare(image), rng)
         factor = rng.uniform(1.0, self.config.max_downscale) if rng.random() < 0.5 else 1.0
         factor = max(1.0 / 64, min(factor, min(image.size) / crop))
         if factor != 1.0:
             width, height = (max(crop, round(n / factor)) for n in image.size)
             image = image.resize((width, height), BICUBIC)
         left, top = rng.randint(0, image.width - crop), rng.randint(0, image.height - crop)
-        return self.finish(image.crop((left, top, left + crop, top + crop)), rng)
+        return self.random_flip(image.crop((left, top, left + crop, top + crop)), rng)
 
     def prepare(self, image: Image.Image) -> Image.Image:
         """What of an image all its crops come from."""
         side = self.schedule.crop
         return ImageOps.fit(image, (side, side), BICUBIC) if self.config.full_image else image
 
-    def finish(self, image: Image.Image, rng: random.Random) -> Pixels:
+    def random_flip(self, image: Image.Image, rng: random.Random) -> Pixels:
         """image: RGB, of the crop's size -> [crop, crop, 3]"""
         if rng.random() < 0.5 and self.config.horizontal_flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -148,7 +148,7 @@ class Cutter:
 
 def damaged_item(
     number: int, pixels: Pixels, scale: int, caption: str, config: RestorationConfig, rng: random.Random
-) -> Item:
+) -> Example:
     """Make an example whose low-res image is damaged, and whose caption may say how.
 
     Where the caption asks to keep noise or damage, the high-res image gets it too, upscaled: the result is to show it.
@@ -159,7 +159,7 @@ def damaged_item(
     if not spoilt.has_truth:
         clean = to_signed(spoil(pixels, scale, Damage(), rng).lr)
         hr = (hr + upsample_bicubic((root - clean)[None], scale)[0]).clamp(-1, 1)
-    return Item(number, hr, compose(caption, damage, rng, content=config.content), lr, root)
+    return Example(number, hr, compose(caption, damage, rng, content=config.content), lr, root)
 
 
 def to_signed(pixels: Pixels) -> Tensor:

@@ -18,7 +18,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 from gigasr.config.training import DataConfig
 from gigasr.data.folder import FolderSource, read_folder
 from gigasr.data.loader import LoadedBatch, load
-from gigasr.data.samples import CropSchedule, Cutter, Item, Skipped, describe, own_parts, rejecting_filter
+from gigasr.data.samples import (
+    CropSampler,
+    CropSchedule,
+    Example,
+    UnreadableFiles,
+    describe_left_out,
+    own_parts,
+    rejecting_filter,
+)
 from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.images import load_rgb
 
@@ -83,16 +91,16 @@ class ShardSource:
         start, end: numbers of crops, of all processes together; with the same workers, processes and batch_size a
                     run that starts at a later one goes on as if it had never stopped
         """
-        items = ShardItems(self, Cutter(schedule, self.config), batch_size, start, end, seed, rank, world)
+        items = ShardItems(self, CropSampler(schedule, self.config), batch_size, start, end, seed, rank, world)
         yield from load(items, self.config.num_workers, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
-class ShardItems(IterableDataset[Item]):
+class ShardItems(IterableDataset[Example]):
     """What the workers of one process make of the shards; they take turns, a batch each."""
 
     source: ShardSource
-    cutter: Cutter
+    sampler: CropSampler
     batch_size: int
     start: int
     end: int
@@ -100,18 +108,18 @@ class ShardItems(IterableDataset[Item]):
     rank: int
     world: int
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Example]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         first = self.start // (self.world * self.batch_size)  # number of the first batch, counted from image 0
-        lane = (first + worker) % num_workers  # whoever gives the first batch takes the lane whose turn it is
-        done = len(range(lane, first, num_workers)) * self.batch_size
-        reader = Reader(self.source, self.seed, self.rank * num_workers + lane, self.world * num_workers)
-        images = reader.readable(reader.records(done))
+        reader_number = (first + worker) % num_workers  # whoever gives the first batch takes the lane whose turn it is
+        num_skipped = len(range(reader_number, first, num_workers)) * self.batch_size
+        reader = Reader(self.source, self.seed, self.rank * num_workers + reader_number, self.world * num_workers)
+        images = reader.readable(reader.records(num_skipped))
         parts = own_parts(self.start, self.end, self.batch_size, self.rank, self.world)
         for index in itertools.chain.from_iterable(itertools.islice(parts, worker, None, num_workers)):
             image, caption = next(images)
-            yield self.cutter.item(index, image, (caption,), random.Random(f"{self.seed}/{index}"))
+            yield self.sampler.example(index, image, (caption,), random.Random(f"{self.seed}/{index}"))
 
 
 class Record(NamedTuple):
@@ -120,7 +128,7 @@ class Record(NamedTuple):
     name: str
     image: bytes
     caption: str
-    flaw: str  # why it can't be used, or empty
+    error: str  # why it can't be used, or empty
 
 
 class Reader:
@@ -128,35 +136,37 @@ class Reader:
 
     def __init__(self, source: ShardSource, seed: int, number: int, readers: int) -> None:
         self.shards, self.config, self.seed = source.shards, source.config, seed
-        group = min(readers, len(self.shards))  # readers of different shards
-        self.group, self.num_groups = number % group, group
-        self.turn, self.turns = number // group, len(range(self.group, readers, group))  # among readers of one shard
+        num_groups = min(readers, len(self.shards))  # readers of one group share a shard
+        self.shard_group, self.num_shard_groups = number % num_groups, num_groups
+        self.position_in_group = number // num_groups
+        self.group_size = len(range(self.shard_group, readers, num_groups))
         self.sizes: dict[int, int] = {}
-        self.skipped = Skipped()
+        self.skipped = UnreadableFiles()
         self.left_out: Counter[str] = Counter()
 
-    def records(self, done: int) -> Iterator[Record]:
-        """Yield without end, after the first `done`; shards of known size among those are not opened."""
+    def records(self, num_skipped: int) -> Iterator[Record]:
+        """Yield without end, after the first `num_skipped`; shards of known size among those are not opened."""
         for epoch in itertools.count():
             found = 0
             order = random.Random(f"{self.seed}/{epoch}").sample(range(len(self.shards)), len(self.shards))
-            for shard in order[self.group :: self.num_groups]:
-                size = self.known_size(shard) if done else None
-                if size is not None and size <= done:
-                    done, found = done - size, found + size
+            for shard in order[self.shard_group :: self.num_shard_groups]:
+                size = self.known_size(shard) if num_skipped else None
+                if size is not None and size <= num_skipped:
+                    num_skipped, found = num_skipped - size, found + size
                     continue
                 count = 0
                 for record in self.shuffled(shard, random.Random(f"{self.seed}/{epoch}/{shard}")):
                     count += 1
-                    if done:
-                        done -= 1
+                    if num_skipped:
+                        num_skipped -= 1
                     else:
                         yield record
                 self.sizes[shard], found = count, found + count
             if not found:
                 raise ValueError(
                     f"data: expected samples for each of the readers in {len(self.shards)} shards, got none; left out: "
-                    f"{describe(self.left_out)}; check the shards and the filters of train.data, or use fewer workers"
+                    f"{describe_left_out(self.left_out)}; check the shards and the filters of train.data, or use fewer "
+                    "workers"
                 )
 
     def known_size(self, shard: int) -> int | None:
@@ -166,14 +176,14 @@ class Reader:
         path = Path(self.shards[shard])
         try:
             stats = json.loads(path.with_name(f"{path.stem}_stats.json").read_text(encoding="utf-8"))
-            self.sizes[shard] = len(range(self.turn, int(stats["successes"]), self.turns))
+            self.sizes[shard] = len(range(self.position_in_group, int(stats["successes"]), self.group_size))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return self.sizes[shard]
 
     def shuffled(self, shard: int, rng: random.Random) -> Iterator[Record]:
         """Yield this reader's records of a shard, in blocks that rng puts in order."""
-        samples = itertools.islice(self.samples(self.shards[shard]), self.turn, None, self.turns)
+        samples = itertools.islice(self.samples(self.shards[shard]), self.position_in_group, None, self.group_size)
         records = (record for record in map(self.record, samples) if record)
         while block := list(itertools.islice(records, SHUFFLE_SIZE)):
             rng.shuffle(block)
@@ -242,8 +252,8 @@ class Reader:
         if record.name in self.skipped.names:
             return None
         try:
-            if record.flaw:
-                raise ValueError(record.flaw)
+            if record.error:
+                raise ValueError(record.error)
             return load_rgb(io.BytesIO(record.image))
         except DECODER_ERRORS as error:
             self.skipped.add(record.name, error)

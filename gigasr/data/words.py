@@ -109,7 +109,7 @@ def say_damage(damage: Damage, rng: Random, held_out: bool) -> list[str]:
     return said
 
 
-def describe(damage: Damage, rng: Random, held_out: bool = False) -> str:
+def describe_damage(damage: Damage, rng: Random, held_out: bool = False) -> str:
     """Say a picture's state in random phrasing and order, whether or not damage.is_said.
 
     A clean picture is called clean, and so is one of which the words want all kept. Causes may be left unsaid, never
@@ -133,5 +133,5 @@ def compose(content_caption: str, damage: Damage, rng: Random, held_out: bool = 
     """
     parts = [content_caption] if content_caption and chance(content, rng) else []
     if damage.is_said:
-        parts.append(describe(damage, rng, held_out))
+        parts.append(describe_damage(damage, rng, held_out))
     return rng.choice((", ", ", ", ". ", "; ")).join(parts)

@@ -22,7 +22,7 @@ from gigasr.inference.engine import Engine, Model
 from gigasr.inference.row_stream import RowStream
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
 from gigasr.models.native import PromptedUpsampler
-from gigasr.models.zoo import DEFAULT, load_model, load_upsampler
+from gigasr.models.zoo import DEFAULT_MODEL, load_model, load_upsampler
 from gigasr.networks.text import TokenFeatures
 from gigasr.networks.upsampler import Upsampler
 from gigasr.pipeline import SuperResolver
@@ -236,7 +236,7 @@ def matmul_peak(plan: BenchPlan) -> float:
 @torch.inference_mode()
 def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
     """Time everything in turn, as often as the plan says and once to warm up; a JSON-able result."""
-    cases = our_cases(load_upsampler(), DEFAULT, plan, plan.side, has_pipeline=True)
+    cases = our_cases(load_upsampler(), DEFAULT_MODEL, plan, plan.side, has_pipeline=True)
     for path in plan.configs:
         cases += config_cases(path, plan)
     cases += [model_case(name, plan) for name in plan.models]

@@ -14,7 +14,7 @@ from gigasr.data.real_esrgan import (
     add_drawn_noise,
     blur,
     degrade_real_esrgan,
-    draw_blur,
+    draw_blur_kernel,
     draw_factor,
     jpeg,
     random_resize,
@@ -27,8 +27,8 @@ from gigasr.networks.ops import resize
 from gigasr.pixels import to_uint8
 
 LowResKind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
-Size = tuple[int, int]
-Degrade = Callable[[Tensor, Size, torch.Generator], Tensor]  # hr [1, 3, H, W], low-res size, rng
+_Size = tuple[int, int]
+Degrade = Callable[[Tensor, _Size, torch.Generator], Tensor]  # hr [1, 3, H, W], low-res size, rng
 
 
 def downsample_matlab(hr: Tensor, scale: int) -> Tensor:
@@ -45,35 +45,35 @@ def downsample_matlab(hr: Tensor, scale: int) -> Tensor:
     return to_uint8(reduced) / 255
 
 
-def downscale(x: Tensor, size: Size) -> Tensor:
+def downscale(x: Tensor, size: _Size) -> Tensor:
     """x: [1, 3, H, W] -> [1, 3, *size] in [0, 1], antialiased bicubic"""
     return resize(x, size).clamp(0, 1)
 
 
-def blurred(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def blurred(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
     """Blur with a drawn kernel at four times the low-res size, for which the widths were chosen."""
     large = downscale(hr, scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0])))
-    return downscale(blur(large, draw_blur(FIRST.sigma, rng)[None]), size)
+    return downscale(blur(large, draw_blur_kernel(FIRST.sigma, rng)[None]), size)
 
 
-def noisy(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def noisy(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
     """Add Gaussian or Poisson noise, coloured or grey, to the low-res image."""
     return add_drawn_noise(downscale(hr, size), FIRST, rng)
 
 
-def compressed(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def compressed(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
     """Compress the low-res image as JPEG."""
     return jpeg(downscale(hr, size), [uniform(FIRST.quality, rng)])
 
 
-def resized(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def resized(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
     """Resize three times, to drawn sizes with drawn filters and at last to the low-res size."""
     large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
     x = random_resize(downscale(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
     return random_resize(random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
 
 
-def degrade_twice(hr: Tensor, size: Size, rng: torch.Generator) -> Tensor:
+def degrade_twice(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
     """Degrade in two rounds of blur, resizing, noise and JPEG, as Real-ESRGAN does in training."""
     return degrade_real_esrgan(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
 

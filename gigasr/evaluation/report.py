@@ -26,7 +26,7 @@ class MetricFormat(NamedTuple):
     better: int = 0  # 1 higher, -1 lower, 0 neither
 
 
-METRICS = {
+METRIC_FORMATS = {
     "psnr_y": MetricFormat("PSNR-Y, dB", 2, 1),
     "ssim_y": MetricFormat("SSIM-Y", 3, 1),
     "lpips": MetricFormat("LPIPS", 3, -1),
@@ -62,14 +62,14 @@ class Report:
 def format_table(table: Table) -> str:
     """Row -> metric -> value, as aligned text."""
     names = _columns(table.values())
-    cells = [["", *(METRICS[name].label for name in names)]]
+    cells = [["", *(METRIC_FORMATS[name].label for name in names)]]
     cells += [[row, *(format_value(name, values.get(name)) for name in names)] for row, values in table.items()]
     return "\n".join(align(cells))
 
 
 def format_value(name: str, value: float | None) -> str:
     """A metric in its usual number of digits; empty where it was not measured."""
-    return "" if value is None else f"{value:.{METRICS[name].digits}f}"
+    return "" if value is None else f"{value:.{METRIC_FORMATS[name].digits}f}"
 
 
 def to_json(report: Report) -> str:
@@ -92,7 +92,7 @@ def to_html(report: Report) -> str:
         report=report,
         colours=colours,
         plots=[svg_address(draw_svg(each, colours)) for each in report.plots],
-        metrics=METRICS,
+        metrics=METRIC_FORMATS,
         metrics_of=metrics_of,
         names=_columns(report.table.values()),
         image_names=_columns(row for rows in metrics_of.values() for row in rows.values()),
@@ -114,13 +114,13 @@ def plot(table: Table, x: str, y: str, is_log: bool = False, is_curve: bool = Fa
 
 def _axis_label(name: str) -> str:
     arrows = {1: " ↑", -1: " ↓", 0: ""}
-    return METRICS[name].label + arrows[METRICS[name].better]
+    return METRIC_FORMATS[name].label + arrows[METRIC_FORMATS[name].better]
 
 
 def best_rows(table: Table, name: str) -> set[str]:
     """The rows with the best value of a metric."""
-    values = {row: metrics[name] * METRICS[name].better for row, metrics in table.items() if name in metrics}
-    return {row for row, value in values.items() if METRICS[name].better and value == max(values.values())}
+    values = {row: metrics[name] * METRIC_FORMATS[name].better for row, metrics in table.items() if name in metrics}
+    return {row for row, value in values.items() if METRIC_FORMATS[name].better and value == max(values.values())}
 
 
 def picture_address(image: Tensor) -> str:

@@ -15,7 +15,7 @@ from gigasr.files.formats import is_image_file
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture, on_white
 from gigasr.models.hub import weights_among
-from gigasr.models.zoo import bundled, find
+from gigasr.models.zoo import bundled_models, find_model
 from gigasr.pipeline import SuperResolver
 from gigasr.pixels import to_uint8
 
@@ -42,7 +42,7 @@ def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
 def is_result_folder(model: str) -> bool:
     """Tell whether a name means a folder of results, and not of a model, beside which a training leaves samples."""
     folder = Path(model)
-    if model in (*INTERPOLATIONS, *bundled()):
+    if model in (*INTERPOLATIONS, *bundled_models()):
         return False
     is_model = folder.is_dir() and weights_among(path.name for path in folder.iterdir())
     return not is_model and any(is_image_file(path) for path in folder.rglob("*"))
@@ -81,7 +81,7 @@ def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
             for name in samples:
                 find_result(Path(model), name)
         elif model not in INTERPOLATIONS:
-            find(model)
+            find_model(model)
 
 
 def unique_labels(models: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ _PREFIX, _SUFFIX = ".gigasr-", ".tmp"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Make an empty file in the target's folder to be written; when all went well, sync it and move it over the target.
 
     On an error, or when the process dies, the target is as it was. The new file has its mode, but is

@@ -17,9 +17,9 @@ from PIL.ExifTags import Base
 
 from gigasr.errors import join_lines
 from gigasr.files.colour import cmyk_to_srgb
-from gigasr.files.exif import exif_bytes, kept_texts, portable_tags, read_exif
+from gigasr.files.exif import exif_bytes, portable_tags, read_exif, user_texts
 from gigasr.files.formats import INPUT_FORMATS
-from gigasr.files.headers import Header, is_tiff
+from gigasr.files.headers import ImageHeader, is_tiff
 from gigasr.files.picture import Picture
 from gigasr.files.xmp import IPTC_TAG, read_iptc, read_xmp
 
@@ -70,7 +70,7 @@ class _Details(NamedTuple):
     xmp: bytes | None
 
 
-def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
+def read_16bit(file: BinaryIO, path: Path, header: ImageHeader) -> Picture:
     """Read a picture of more than 8 bit with pyvips, as Pillow has no 16-bit colour."""
     import pyvips
 
@@ -98,7 +98,7 @@ def read_deep(file: BinaryIO, path: Path, header: Header) -> Picture:
     return replace(picture, dpi=dpi, xmp=xmp or details.xmp, texts=details.texts)
 
 
-def _read_details(file: BinaryIO, header: Header) -> _Details:
+def _read_details(file: BinaryIO, header: ImageHeader) -> _Details:
     """What Pillow finds; in a PNG behind the pixels too, where libvips doesn't look."""
     file.seek(0)
     if is_tiff(file.read(4)):
@@ -111,7 +111,7 @@ def _read_details(file: BinaryIO, header: Header) -> _Details:
             image.load()
         _warn_of_gamma(image)
     tags = portable_tags(image.getexif)
-    return _Details(image.format or "", tags, image.info.get("dpi"), kept_texts(image.info), read_xmp(image))
+    return _Details(image.format or "", tags, image.info.get("dpi"), user_texts(image.info), read_xmp(image))
 
 
 def _to_rgb(image: Any) -> Any:
@@ -144,7 +144,7 @@ def from_pil(image: Image.Image, name: str = "image", mode: str = "") -> Picture
     of_tiff = getattr(image, "tag_v2", {}).get(Base.Orientation)  # by which Pillow turns as it loads
     image.load()
     tags, xmp, iptc = portable_tags(image.getexif), read_xmp(image), read_iptc(image)
-    texts = kept_texts(image.info) if image.format == "PNG" else {}
+    texts = user_texts(image.info) if image.format == "PNG" else {}
     _warn_of_gamma(image)
     dpi = _upright(_clean_dpi(image.info.get("dpi")), of_tiff or tags.get(Base.Orientation))
     if tags.get(Base.Orientation) in _TRANSPOSE:

@@ -20,9 +20,9 @@ KEPT_TAGS = {
     *(Base.Rating, Base.RatingPercent, Base.Copyright),
     *(Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
 }
-FALSE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
-JPEG_LIMIT = 65_533  # bytes of EXIF that a segment holds
-ENTRY = 12  # bytes of a tag in its directory, beside a longer value
+STALE_TEXTS = ("XML:com.adobe.xmp", "Raw profile type", "Thumb::")  # of a PNG: other kinds of metadata, and old sizes
+MAX_EXIF_BYTES = 65_533  # bytes of EXIF that a segment holds
+ENTRY_BYTES = 12  # bytes of a tag in its directory, beside a longer value
 DESCRIPTIONS = {"Title", "Author", "Description", "Copyright", "Creation Time", "Disclaimer", "Source", "Comment"}
 COMMENT_PREFIX = b"ASCII\0\0\0"  # EXIF's name for the encoding of a UserComment
 
@@ -70,18 +70,18 @@ def _as_read(tags: dict[int, Any]) -> dict[int, Any]:
     }
 
 
-def kept_texts(info: Mapping[Any, Any]) -> dict[str, str]:
+def user_texts(info: Mapping[Any, Any]) -> dict[str, str]:
     """The texts worth keeping of those that Pillow finds in a PNG; of gigasr's own results what others wrote.
 
     info: of an opened PNG
     """
-    texts = {key: text for key, text in info.items() if isinstance(text, str) and not str(key).startswith(FALSE_TEXTS)}
-    if is_own(texts):
+    texts = {key: text for key, text in info.items() if isinstance(text, str) and not str(key).startswith(STALE_TEXTS)}
+    if written_by_gigasr(texts):
         return {key: text for key, text in texts.items() if key in DESCRIPTIONS}
     return texts
 
 
-def is_own(texts: Mapping[str, str]) -> bool:
+def written_by_gigasr(texts: Mapping[str, str]) -> bool:
     """Tell by the texts of a file whether gigasr has written it."""
     return texts.get("Software", "").startswith("gigasr")
 
@@ -106,20 +106,20 @@ def output_tags(exif: bytes | None, size: tuple[int, int], texts: dict[str, str]
     if tags or texts:
         nested = tags.setdefault(IFD.Exif, {})
         nested[Base.ExifImageHeight], nested[Base.ExifImageWidth] = size
-        _renew_comment(nested, texts)
+        _update_comment(nested, texts)
     return tags
 
 
-def _renew_comment(tags: dict[int, Any], texts: dict[str, str]) -> None:
+def _update_comment(tags: dict[int, Any], texts: dict[str, str]) -> None:
     """Put texts into the comment, beside what others wrote there; of an earlier run nothing else stays."""
     comment = tags.get(Base.UserComment)
     earlier = comment_texts(comment)
-    others = earlier.get("Comment", "") if is_own(earlier) else _plain_comment(comment)
+    others = earlier.get("Comment", "") if written_by_gigasr(earlier) else _plain_comment(comment)
     if texts:
         tags[Base.UserComment] = COMMENT_PREFIX + comment_of(texts | ({"Comment": others} if others else {}))
-    elif is_own(earlier) and others:
+    elif written_by_gigasr(earlier) and others:
         tags[Base.UserComment] = COMMENT_PREFIX + others.encode("ascii", "replace")
-    elif is_own(earlier):
+    elif written_by_gigasr(earlier):
         del tags[Base.UserComment]
 
 
@@ -138,17 +138,17 @@ def jpeg_exif(tags: dict[int, Any]) -> bytes:
     blocks = [(ifd, tag) for ifd, tag in blocks if isinstance(ifd[tag], str | bytes | tuple)]
     blocks.sort(key=lambda block: len(block[0][block[1]]))
     left_out = []
-    while (excess := len(exif) - JPEG_LIMIT) > 0 and blocks:
+    while (excess := len(exif) - MAX_EXIF_BYTES) > 0 and blocks:
         while excess > 0 and blocks:  # many at a time, by about what each takes: to encode them all takes long
             ifd, tag = blocks.pop()
-            excess -= ENTRY + len(ifd.pop(tag))
+            excess -= ENTRY_BYTES + len(ifd.pop(tag))
             left_out.append(tag)
         exif = exif_bytes(tags) or b""
     if left_out:
         some = ", ".join(map(str, left_out[:5]))
         if len(left_out) > 5:
             some += ", …"
-        logger.warning("EXIF left out: expected at most %d bytes for JPEG, got more; tags %s", JPEG_LIMIT, some)
+        logger.warning("EXIF left out: expected at most %d bytes for JPEG, got more; tags %s", MAX_EXIF_BYTES, some)
     return exif
 
 

@@ -13,7 +13,7 @@ _UNKNOWN = {9: "ICC Lab", 10: "ITU Lab", 32803: "a sensor's mosaic", 34892: "a s
 _INCHES = {2: 1.0, 3: 2.54}  # RESOLUTION_UNIT: per inch, per centimetre
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """One picture of a file, as its header describes it."""
 
     bits: int = 8  # per sample; above 8 they are decoded to 16
@@ -27,19 +27,19 @@ class Header(NamedTuple):
     unknown: str = ""  # the kind of samples that nobody here can read
 
 
-def read_headers(file: BinaryIO) -> tuple[Header, ...]:
+def read_headers(file: BinaryIO) -> tuple[ImageHeader, ...]:
     """Read the depth from a PNG, TIFF or AVIF header; the other formats have 8 bit. A TIFF has one header per page."""
     file.seek(0)
     head = file.read(26)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height, bits = struct.unpack(">2IB", head[16:25])
-        return (Header(bits, pixels=width * height),)
+        return (ImageHeader(bits, pixels=width * height),)
     if is_tiff(head):
         return tuple(_tiff_pages(file, head))
     if head[4:12] in (b"ftypavif", b"ftypavis"):
         bits = _avif_bits(file)
-        return (Header(16, white=((1 << bits) - 1) << (16 - bits)),) if bits > 8 else (Header(),)
-    return (Header(),)
+        return (ImageHeader(16, white=((1 << bits) - 1) << (16 - bits)),) if bits > 8 else (ImageHeader(),)
+    return (ImageHeader(),)
 
 
 def is_tiff(head: bytes) -> bool:
@@ -58,7 +58,7 @@ def first_directory(file: BinaryIO) -> int:
     return int(_directories(file.read(16)).next)
 
 
-def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[Header]:
+def _tiff_pages(file: BinaryIO, head: bytes) -> Iterator[ImageHeader]:
     """The pages of a TIFF, without thumbnails, smaller versions and masks."""
     tags = _directories(head)
     offset, page, seen = tags.next, 0, set[int]()
@@ -77,7 +77,7 @@ def _subfile_type(tags: Tiff.ImageFileDirectory_v2) -> int:
     return kind if isinstance(kind, int) else 0
 
 
-def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> Header:
+def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> ImageHeader:
     """The header of a TIFF's page from its directory."""
     known = {1, 2, 4} if tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == CIELAB else {1, 4}  # Lab's a and b are signed
     is_unsigned = set(tags.get(Tiff.SAMPLEFORMAT, (1,))) <= known  # or unspecified
@@ -85,7 +85,7 @@ def _page_header(tags: Tiff.ImageFileDirectory_v2, page: int, offset: int) -> He
     has_alpha = not {1, 2}.isdisjoint(tags.get(Tiff.EXTRASAMPLES, ()))
     bits = max(tags.get(Tiff.BITSPERSAMPLE, (1,)))
     dpi, unknown = _page_dpi(tags), _unknown_kind(tags, bits)
-    return Header(bits, is_unsigned, pixels, page, offset, has_alpha=has_alpha, dpi=dpi, unknown=unknown)
+    return ImageHeader(bits, is_unsigned, pixels, page, offset, has_alpha=has_alpha, dpi=dpi, unknown=unknown)
 
 
 def _page_dpi(tags: Tiff.ImageFileDirectory_v2) -> tuple[float, float] | None:

@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 from gigasr.files.colour import srgb_converter
+from gigasr.files.encoding import PixelRows, write_png, write_tiff
 from gigasr.files.exif import comment_of, exif_bytes, jpeg_exif, output_tags
 from gigasr.files.formats import ANIMATED_FORMATS, OUTPUT_FORMATS
-from gigasr.files.picture import Picture, PictureStrips, Timing, on_white, to_gray
-from gigasr.files.raster import Raster, write_png, write_tiff
-from gigasr.files.xmp import jpeg_segments, renew_xmp
+from gigasr.files.picture import AnimationTiming, Picture, PictureStrips, on_white, to_gray
+from gigasr.files.xmp import jpeg_segments, update_xmp_size
 
 _MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}  # px; limits of the formats
 _MAX_FRAME_DURATION = {"GIF": 655_350.0, "WEBP": 2.0**24 - 1}  # ms
@@ -32,8 +32,8 @@ _BLOCK_PIXELS = 1 << 20  # converted to integers at a time
 
 def to_pil(picture: Picture) -> Image.Image:
     """Convert to a PIL image: I;16 for 16-bit gray without alpha, else L, LA, RGB or RGBA with 8 bit."""
-    is_deep = picture.bit_depth == 16 and picture.is_gray and picture.alpha is None
-    image = _samples_to_pil(_to_samples(picture, np.uint16 if is_deep else np.uint8))
+    is_16bit = picture.bit_depth == 16 and picture.is_gray and picture.alpha is None
+    image = _samples_to_pil(_to_samples(picture, np.uint16 if is_16bit else np.uint8))
     image.info.update(_pil_options(picture, output_tags(picture.exif, picture.size, {})))
     return image
 
@@ -48,7 +48,7 @@ def write_image(
 def write_frames(
     path: Path,
     pictures: Iterable[PictureStrips],
-    timing: Timing | None = None,
+    timing: AnimationTiming | None = None,
     metadata: dict[str, str] | None = None,
     quality: int | None = None,
 ) -> None:
@@ -69,15 +69,15 @@ def write_frames(
     file_format = _output_format(path)
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        rasters = (_to_raster(path, picture, metadata or {}) for picture in pictures)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        images = (_to_raster(path, picture, metadata or {}) for picture in pictures)
         if file_format == "TIFF":
-            write_tiff(file, rasters)
+            write_tiff(file, images)
         elif file_format == "PNG":
-            write_png(file, rasters, metadata or {}, timing)
+            write_png(file, images, metadata or {}, timing)
         else:
             options = _options(file_format, metadata or {}, _DEFAULT_QUALITY if quality is None else quality)
-            _write_pil(file, file_format, rasters, timing, options)
+            _write_pil(file, file_format, images, timing, options)
 
 
 def check_format(path: Path, bit_depth: int | None = None) -> None:
@@ -96,7 +96,7 @@ def check_frames(path: Path, count: int, is_animation: bool) -> None:
         )
 
 
-def check_size(path: Path, size: tuple[int, int]) -> None:
+def check_image_size(path: Path, size: tuple[int, int]) -> None:
     """Raise ValueError unless a picture of (height, width) fits into a file of this name."""
     file_format = _output_format(path)
     maximum = _MAX_SIDE.get(file_format)
@@ -114,10 +114,10 @@ def _output_format(path: Path) -> str:
     return file_format
 
 
-def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Raster:
+def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> PixelRows:
     """The samples and facts that a file of this name holds of a picture."""
     file_format, size = _output_format(path), picture.size
-    check_size(path, size)
+    check_image_size(path, size)
     first = next(picture.strips)
     strips: Iterator[Picture] = itertools.chain([first], picture.strips)
     has_alpha = first.alpha is not None and file_format not in _WITHOUT_ALPHA
@@ -130,8 +130,8 @@ def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> Ras
         blocks, profile = map(partial(_convert, convert=convert), blocks), None
     tags = output_tags(first.exif, size, {} if file_format == "PNG" else texts)
     channels = (1 if first.is_gray else 3) + has_alpha
-    facts = profile, first.dpi, tags, renew_xmp(first.xmp, size), first.iptc, first.texts
-    return Raster(size, channels, np.dtype(dtype), blocks, *facts)
+    facts = profile, first.dpi, tags, update_xmp_size(first.xmp, size), first.iptc, first.texts
+    return PixelRows(size, channels, np.dtype(dtype), blocks, *facts)
 
 
 def _convert(block: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -152,44 +152,48 @@ def _options(file_format: str, texts: dict[str, str], quality: int) -> dict[str,
 
 
 def _write_pil(
-    file: BinaryIO, file_format: str, rasters: Iterator[Raster], timing: Timing | None, options: dict[str, Any]
+    file: BinaryIO,
+    file_format: str,
+    images: Iterator[PixelRows],
+    timing: AnimationTiming | None,
+    options: dict[str, Any],
 ) -> None:
     """Write a picture or an animation by PIL, which takes each frame when its encoder gets there."""
-    first = next(rasters)
-    film = Film(_to_image(raster, file_format) for raster in itertools.chain([first], rasters))
+    first = next(images)
+    sequence = FrameSequence(_to_image(pixel_rows, file_format) for pixel_rows in itertools.chain([first], images))
     exif = jpeg_exif(first.tags) if file_format == "JPEG" else exif_bytes(first.tags)
     dpi = None if file_format == "JPEG" and first.dpi and max(first.dpi) > _JPEG_DPI else first.dpi
     options = options | {"icc_profile": first.icc_profile, "dpi": dpi, "exif": exif}
     options |= jpeg_segments(first.xmp, first.iptc) if file_format == "JPEG" else {"xmp": first.xmp}
     if timing is not None:
-        film.n_frames, film.is_animated = len(timing.durations), True
+        sequence.n_frames, sequence.is_animated = len(timing.durations), True
         options |= {"save_all": True, **_timing_options(file_format, timing)}
-        if file_format == "GIF" and film.mode == "RGBA":
+        if file_format == "GIF" and sequence.mode == "RGBA":
             options["disposal"] = 2  # each frame replaces the last one, where it is transparent too
-    film.save(file, file_format, **{name: value for name, value in options.items() if value is not None})
+    sequence.save(file, file_format, **{name: value for name, value in options.items() if value is not None})
 
 
-def _timing_options(file_format: str, timing: Timing) -> dict[str, Any]:
-    plays = timing.plays if timing.plays <= _MAX_LOOPS else 0
+def _timing_options(file_format: str, timing: AnimationTiming) -> dict[str, Any]:
+    loop_count = timing.loop_count if timing.loop_count <= _MAX_LOOPS else 0
     maximum = _MAX_FRAME_DURATION.get(file_format, math.inf)
     durations = [min(duration, maximum) for duration in timing.durations]
     if file_format != "GIF":
-        return {"duration": [round(duration) for duration in durations], "loop": plays}
+        return {"duration": [round(duration) for duration in durations], "loop": loop_count}
     hundredths = [10 * round(duration / 10) for duration in durations]
-    loop = {} if plays == 1 else {"loop": max(plays - 1, 0)}  # repetitions after the first
+    loop = {} if loop_count == 1 else {"loop": max(loop_count - 1, 0)}  # repetitions after the first
     return {"duration": hundredths, **loop}
 
 
-def _to_image(raster: Raster, file_format: str) -> Image.Image:
-    samples = raster.whole()
-    if file_format == "GIF" and raster.channels in (2, 4):
+def _to_image(pixel_rows: PixelRows, file_format: str) -> Image.Image:
+    samples = pixel_rows.whole()
+    if file_format == "GIF" and pixel_rows.channels in (2, 4):
         samples[:, :, -1] = np.where(samples[:, :, -1] < 128, 0, 255)
     image = _samples_to_pil(samples)
     needs_rgb = file_format in _WITHOUT_GRAY or file_format == "GIF" and image.mode == "LA"  # Pillow's GIFs lose that A
     return image.convert(f"RGB{image.mode[1:]}") if needs_rgb and image.mode[0] == "L" else image
 
 
-class Film(Image.Image):
+class FrameSequence(Image.Image):
     """An animation for PIL's encoders, which ask for its frames one after the other."""
 
     n_frames, is_animated = 1, False

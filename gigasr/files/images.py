@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.ExifTags import IFD, Base
 
-from gigasr.files.decoding import DECODER_ERRORS, MAX_PIXELS, decoding, from_pil, plain_mode, read_deep
+from gigasr.files.decoding import DECODER_ERRORS, MAX_PIXELS, decoding, from_pil, plain_mode, read_16bit
 from gigasr.files.exif import comment_texts, portable_tags, read_exif
 from gigasr.files.formats import ANIMATED_FORMATS, INPUT_FORMATS
-from gigasr.files.headers import Header, is_tiff, read_headers
-from gigasr.files.picture import Picture, Timing
+from gigasr.files.headers import ImageHeader, is_tiff, read_headers
+from gigasr.files.picture import AnimationTiming, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class Frames:
     """The pictures of a file: one, the frames of an animation or the pages of a TIFF; decoded when asked for."""
 
     path: Path
-    headers: tuple[Header, ...]  # one, or one per page
-    timing: Timing | None = None  # of an animation
+    headers: tuple[ImageHeader, ...]  # one, or one per page
+    timing: AnimationTiming | None = None  # of an animation
     mode: str = ""  # PIL mode in which all frames of an animation are given
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Frames:
             for header in self.headers:
                 if header.bits == 16:
                     with decoding(self.path):
-                        picture = read_deep(file, self.path, header)
+                        picture = read_16bit(file, self.path, header)
                     yield picture
                     continue
                 with decoding(self.path):
@@ -76,15 +76,15 @@ def read_frames(path: Path) -> Frames:
         for header in headers:
             _check(header, path)
         _check_sum(sum(header.pixels for header in headers), path)
-        is_deep = headers[0].bits == 16
-        if is_deep and headers[0].offset:  # a TIFF that Pillow may not know
+        is_16bit = headers[0].bits == 16
+        if is_16bit and headers[0].offset:  # a TIFF that Pillow may not know
             return Frames(path, headers)
         with decoding(path):
             image = Image.open(file, formats=INPUT_FORMATS)
             if image.format not in ANIMATED_FORMATS or not getattr(image, "is_animated", False):
                 return Frames(path, headers)
             count = getattr(image, "n_frames", 1)
-        if is_deep:
+        if is_16bit:
             raise ValueError(f"{path}: expected frames of 8 bit, got an animation of more; convert it")
         _check_sum(count * image.width * image.height, path)
         with decoding(path):
@@ -96,7 +96,7 @@ def _frame_indices(image: Image.Image) -> range:
     return range("default_image" in image.info, getattr(image, "n_frames", 1))
 
 
-def _read_timing(image: Image.Image) -> tuple[Timing, str]:
+def _read_timing(image: Image.Image) -> tuple[AnimationTiming, str]:
     """Decode an animation once: its timing, and the mode that holds all frames."""
     durations, modes = [], set()
     for index in _frame_indices(image):
@@ -104,13 +104,13 @@ def _read_timing(image: Image.Image) -> tuple[Timing, str]:
         image.load()
         durations.append(float(image.info.get("duration") or 0))
         modes.add(plain_mode(image))
-    plays = int(image.info.get("loop", 0 if image.format == "AVIF" else 1))
-    if image.format == "GIF" and "loop" in image.info and plays:
-        plays += 1  # GIF counts repetitions
+    loop_count = int(image.info.get("loop", 0 if image.format == "AVIF" else 1))
+    if image.format == "GIF" and "loop" in image.info and loop_count:
+        loop_count += 1  # GIF counts repetitions
     mode = "L" if modes <= {"L", "LA"} else "RGB"
     if any(each.endswith("A") for each in modes):
         mode += "A"
-    return Timing(tuple(durations), plays), mode
+    return AnimationTiming(tuple(durations), loop_count), mode
 
 
 def read_image(path: Path) -> Picture:
@@ -121,7 +121,7 @@ def read_image(path: Path) -> Picture:
     return next(iter(frames))
 
 
-def _check(header: Header, path: Path) -> None:
+def _check(header: ImageHeader, path: Path) -> None:
     if header.unknown:
         raise ValueError(f"{path}: expected gray, RGB, CMYK or CIE Lab, got {header.unknown}; convert it to RGB")
     if not header.is_unsigned or header.bits not in (1, 2, 4, 8, 16):
@@ -151,7 +151,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return comment_texts(portable_tags(image.getexif).get(IFD.Exif, {}).get(Base.UserComment))
 
 
-def own_suffix(path: Path) -> str:
+def default_suffix(path: Path) -> str:
     """What an output is called that loses nothing: ".png", but of several frames or pages the suffix of their kind.
 
     Only files are opened whose own suffix says that they may hold several.

@@ -54,7 +54,7 @@ class PictureStrips(NamedTuple):
     size: tuple[int, int]  # (H, W) of the whole, px
     strips: Iterator[Picture]  # from top to bottom, of full width, alike in all but their rows
 
-    def join(self, progress: "Progress | None" = None) -> Picture:
+    def join(self, progress: "RowProgress | None" = None) -> Picture:
         """The picture as a whole; progress is called after every strip."""
         rgb, alpha, top, like = torch.empty(3, *self.size, dtype=torch.float32), None, 0, None
         for strip in self.strips:
@@ -72,14 +72,14 @@ class PictureStrips(NamedTuple):
         return replace(like, rgb=rgb, alpha=alpha)
 
 
-Progress = Callable[[int, int], None]  # rows of the result done, rows in all
+RowProgress = Callable[[int, int], None]  # rows of the result done, rows in all
 
 
-class Timing(NamedTuple):
+class AnimationTiming(NamedTuple):
     """When an animation's frames are shown."""
 
     durations: tuple[float, ...]  # ms of each
-    plays: int = 1  # 0 = for ever
+    loop_count: int = 1  # 0 = for ever
 
 
 def to_gray(rgb: Tensor) -> Tensor:

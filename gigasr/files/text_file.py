@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 
 
 def read_text(path: Path) -> str:
@@ -20,5 +20,5 @@ def write_text(path: Path, text: str) -> None:
     A link or a device, such as /dev/stdout, is written through.
     """
     is_plain = not path.is_symlink() and (path.is_file() or not path.exists())
-    with replacing(path) if is_plain else nullcontext(path) as target:
+    with atomic_write(path) if is_plain else nullcontext(path) as target:
         target.write_text(text, encoding="utf-8", errors="backslashreplace")

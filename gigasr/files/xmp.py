@@ -13,7 +13,7 @@ XMP_TAG, IPTC_TAG = Tiff.XMP, Tiff.IPTC_NAA_CHUNK
 IPTC_RESOURCE = 0x0404  # of Photoshop's blocks
 PNG_KEY = "XML:com.adobe.xmp"
 IPTC_MARK = b"\x1c"  # with which every entry of a block begins
-JPEG_LIMIT = 65_502  # bytes of XMP, or of IPTC, that a segment holds
+MAX_SEGMENT_BYTES = 65_502  # bytes of XMP, or of IPTC, that a segment holds
 _FALSE = (
     *("tiff:XResolution", "tiff:YResolution", "tiff:ResolutionUnit", "xmp:Thumbnails", "xap:Thumbnails"),
     *("xmpNote:HasExtendedXMP", "Container:Directory", "GContainer:Directory"),
@@ -21,7 +21,7 @@ _FALSE = (
 _FALSE_KINDS = r"hdrgm:\w+|GCamera:(?:MotionPhoto|MicroVideo)\w*|GPano:\w+"  # of appended files, of panoramas
 
 
-def renew_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
+def update_xmp_size(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
     """An XMP packet with a picture's present (height, width) and upright; what is no longer true is left out.
 
     That is its resolution, thumbnails, gain maps and videos appended to the old file, and its place in a panorama.
@@ -83,8 +83,10 @@ def jpeg_segments(xmp: bytes | None, iptc: bytes | None) -> dict[str, bytes]:
     """What Pillow's JPEG encoder is to be told of both; without what is too long, with a warning."""
     options = {}
     for name, data in (("XMP", xmp), ("IPTC", iptc)):
-        if data and len(data) > JPEG_LIMIT:
-            logger.warning("%s left out: expected at most %d bytes for JPEG, got %d", name, JPEG_LIMIT, len(data))
+        if data and len(data) > MAX_SEGMENT_BYTES:
+            logger.warning(
+                "%s left out: expected at most %d bytes for JPEG, got %d", name, MAX_SEGMENT_BYTES, len(data)
+            )
         elif data and name == "XMP":
             options["xmp"] = data
         elif data:

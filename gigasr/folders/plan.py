@@ -10,12 +10,12 @@ from pathlib import Path
 
 from gigasr.files.formats import OUTPUT_FORMATS, is_image_file, suffix_of
 from gigasr.files.image_writer import check_format
-from gigasr.files.images import own_suffix
-from gigasr.folders.report import absolute, read_reports, report_name
+from gigasr.files.images import default_suffix
+from gigasr.folders.report import normalised_path, read_reports, report_name
 
 
 @dataclass(frozen=True)
-class Source:
+class InputImage:
     """An input image."""
 
     path: Path
@@ -32,7 +32,7 @@ class Source:
 class Job:
     """One file to upscale."""
 
-    source: Source
+    source: InputImage
     target: Path
     report: Path | None = None  # None = none is kept
     prompt: str = ""
@@ -49,16 +49,18 @@ class Outputs:
     shard: tuple[int, int] = field(default=(1, 1))  # the first of one: all
 
 
-def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output: Path | None = None) -> list[Source]:
+def find_images(
+    inputs: Sequence[str | Path], is_recursive: bool = False, output: Path | None = None
+) -> list[InputImage]:
     """Files as given; the images of a folder, or of all folders below it; what a pattern like `*.png` stands for.
 
     Hidden files, links to folders and an output folder that lies in it are left out of a folder, as of a pattern's.
     """
-    found: list[Source] = []
+    found: list[InputImage] = []
     for given in inputs:
         path, is_pattern = Path(given), not Path(given).exists()
         if path.is_file():
-            found.append(Source(path, path.parent, is_named=True))
+            found.append(InputImage(path, path.parent, is_named=True))
             continue
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) if is_pattern else path
         images: list[Path] = []
@@ -74,7 +76,7 @@ def find_images(inputs: Sequence[str | Path], is_recursive: bool = False, output
             raise FileNotFoundError(f"{given}: does not exist; check the name")
         if not images:
             raise ValueError(f"{path}: expected a folder with images, got none; name the files, or add --recursive")
-        found += [Source(image, root) for image in images]
+        found += [InputImage(image, root) for image in images]
     return found
 
 
@@ -88,27 +90,27 @@ def _walk(folder: Path, is_recursive: bool) -> Iterator[Path]:
         folders[:] = [name for name in sorted(folders) if is_recursive and not name.startswith(".")]
 
 
-def plan_jobs(sources: list[Source], outputs: Outputs) -> list[Job]:
+def plan_jobs(sources: list[InputImage], outputs: Outputs) -> list[Job]:
     """Give every input its output, whatever its shard; clashing and unwritable outputs are errors before anything runs.
 
     Of several inputs, those that were made, or would now be made, from another of them are left out.
     """
     is_single = len(sources) == 1 and sources[0].is_named
     jobs = [_plan_job(source, outputs, is_single) for source in sources]
-    for made in () if is_single else (_earlier_outputs(sources), {absolute(job.target) for job in jobs}):
-        jobs = [job for job in jobs if absolute(job.source.path) not in made]
+    for made in () if is_single else (_earlier_outputs(sources), {normalised_path(job.target) for job in jobs}):
+        jobs = [job for job in jobs if normalised_path(job.source.path) not in made]
     planned: dict[Path, Job] = {}
     for job in jobs:
-        other = planned.setdefault(absolute(job.target), job).source.path
-        if absolute(other) != absolute(job.source.path):
+        other = planned.setdefault(normalised_path(job.target), job).source.path
+        if normalised_path(other) != normalised_path(job.source.path):
             raise ValueError(f"{job.target}: expected one output per input, got {other} and {job.source.path}; rename")
         check_format(job.target, outputs.bit_depth)
     for folder in {job.target.absolute().parent for job in planned.values()}:
-        check_folder(folder)
+        check_writable(folder)
     return list(planned.values())
 
 
-def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
+def _plan_job(source: InputImage, outputs: Outputs, is_single: bool) -> Job:
     output = outputs.folder
     if output is not None and not output.is_dir() and (output.suffix.lower() in OUTPUT_FORMATS or is_single):
         if not is_single:
@@ -121,20 +123,20 @@ def _plan_job(source: Source, outputs: Outputs, is_single: bool) -> Job:
             report = output.with_name(report_name())
             return Job(source, output, report if report.exists() else None)
     root = output or source.root
-    suffix = outputs.suffix or own_suffix(source.path)
+    suffix = outputs.suffix or default_suffix(source.path)
     report = root / report_name(outputs.shard)
     target = root / source.name.with_name(f"{source.path.stem}_{outputs.label}{suffix}")
     return Job(source, target, None if is_single and not report.exists() else report)
 
 
-def check_folder(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raise ValueError unless a folder, or the nearest one above it that exists, can be written to."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"{folder}: expected a writable folder, got {existing}; choose another -o")
 
 
-def is_in_shard(source: Source, shard: tuple[int, int]) -> bool:
+def is_in_shard(source: InputImage, shard: tuple[int, int]) -> bool:
     """Tell whether a file belongs to the i-th of n parts, (i, n).
 
     That follows from its name alone, so that no file is lost when the shards see different folders.
@@ -143,9 +145,9 @@ def is_in_shard(source: Source, shard: tuple[int, int]) -> bool:
     return int.from_bytes(digest[:8], "big") % shard[1] == shard[0] - 1
 
 
-def _earlier_outputs(sources: list[Source]) -> set[Path]:
+def _earlier_outputs(sources: list[InputImage]) -> set[Path]:
     """What the reports in the inputs' folders say was made from one of the inputs."""
-    inputs = {absolute(source.path) for source in sources}
+    inputs = {normalised_path(source.path) for source in sources}
     folders = {source.root / parent for source in sources for parent in source.name.parents}
     records = [item for folder in folders for item in read_reports(folder).items()]
     return {output for output, record in records if record["input"] in inputs and record["input"] != output}

@@ -17,7 +17,7 @@ def report_name(shard: tuple[int, int] = (1, 1)) -> str:
     return REPORT if shard[1] == 1 else f"{stem}-{shard[0]}-of-{shard[1]}.{suffix}"
 
 
-def absolute(path: Path) -> Path:
+def normalised_path(path: Path) -> Path:
     """A name by which two paths to one file are told to be the same; links are left as they are."""
     return Path(os.path.normcase(os.path.abspath(path)))
 
@@ -35,9 +35,10 @@ def read_reports(folder: Path) -> dict[Path, dict[str, Any]]:
         for line in report.read_bytes().splitlines() if report.is_file() else []:
             with suppress(ValueError, LookupError, TypeError):
                 record = json.loads(line)
-                output, known = absolute(folder / record["output"]), found.get(absolute(folder / record["output"]))
+                output = normalised_path(folder / record["output"])
+                known = found.get(output)
                 if record["status"] == "done" and (known is None or known["time"] <= record["time"]):
-                    found[output] = record | {"input": absolute(folder / record["input"])}
+                    found[output] = record | {"input": normalised_path(folder / record["input"])}
     return found
 
 

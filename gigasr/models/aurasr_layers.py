@@ -12,14 +12,14 @@ from gigasr.inference.tiling import Tile, blend_strips
 from gigasr.networks.ops import modulate, select_kernel
 
 UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
-LR_MUL = 0.1  # of the style network
-SLOPE = 0.2  # its leaky ReLU's
-EPS = 1e-8  # least squared norm of a kernel
+AURA_RATE_MULTIPLIER = 0.1  # of the style network
+AURA_SLOPE = 0.2  # its leaky ReLU's
+AURA_EPS = 1e-8  # least squared norm of a kernel
 
 
 def normalize(kernel: Tensor) -> Tensor:
     """Give every output channel's kernel the norm 1. kernel: [B, O, I, K, K] -> the same shape"""
-    return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=EPS).rsqrt()
+    return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=AURA_EPS).rsqrt()
 
 
 class FoldedDoubling(nn.Module):
@@ -65,7 +65,7 @@ class Block(nn.Module):
         return y
 
 
-class ChannelNorm(nn.Module):
+class AuraChannelNorm(nn.Module):
     """RMS normalisation over the channels of each pixel."""
 
     def __init__(self, gain: Tensor) -> None:
@@ -81,7 +81,7 @@ class TransformerLayer(nn.Module):
     """Dot-product self-attention over the pixels of windows, then a feed-forward, each added."""
 
     def __init__(
-        self, norm: ChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int, window: int
+        self, norm: AuraChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int, window: int
     ) -> None:
         """window: side of what was seen at a time in training, px; larger maps are cross-faded from such windows"""
         super().__init__()
@@ -152,8 +152,10 @@ class Layers:
         """The styles and the logits of all adaptive convolutions, one after the other: [1, S]"""
         x = F.normalize(self.z, dim=1)
         for i in takewhile(lambda i: f"style_network.net.{i}.weight" in self.tensors, count(step=2)):
-            weight, bias = (self.read(f"style_network.net.{i}.{part}") * LR_MUL for part in ("weight", "bias"))
-            x = F.leaky_relu(F.linear(x, weight, bias), SLOPE)
+            weight, bias = (
+                self.read(f"style_network.net.{i}.{part}") * AURA_RATE_MULTIPLIER for part in ("weight", "bias")
+            )
+            x = F.leaky_relu(F.linear(x, weight, bias), AURA_SLOPE)
         weight, bias = (self.read(f"style_to_conv_modulations.{part}") for part in ("weight", "bias"))
         return F.linear(x, weight, bias)
 
@@ -208,6 +210,6 @@ class Layers:
         feed = nn.Sequential(self.norm(f"{name}.1.0"), self.conv(f"{name}.1.1"), nn.GELU(), self.conv(f"{name}.1.3"))
         return TransformerLayer(norm, to_qkv, to_out, feed, self.heads, window)
 
-    def norm(self, name: str) -> ChannelNorm:
+    def norm(self, name: str) -> AuraChannelNorm:
         """An RMS normalisation."""
-        return ChannelNorm(self.read(f"{name}.g").to(self.dtype))
+        return AuraChannelNorm(self.read(f"{name}.g").to(self.dtype))

@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gigasr.errors import DAMAGED_WEIGHTS, join_lines
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 
 M = TypeVar("M", bound=nn.Module)
 FORMAT = "1"  # of the header
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 ONNX = ".onnx"
 WRAPPERS = ("G_ema", "G", "model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
-HEADER = "gigasr"  # the header's key in what torch.save writes
+HEADER_KEY = "gigasr"  # the header's key in what torch.save writes
 CONFIG, MODEL, README = "config.json", "model.safetensors", "README.md"  # of a folder for the Hub
 
 
@@ -30,9 +30,9 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """`replacing`, with an OSError that names the file for what torch and safetensors raise on a full disk."""
-    with replacing(path) as temporary:
+def atomic_write_weights(path: Path) -> Iterator[Path]:
+    """`atomic_write`, with an OSError that names the file for what torch and safetensors raise on a full disk."""
+    with atomic_write(path) as temporary:
         try:
             yield temporary
         except (RuntimeError, SafetensorError) as error:
@@ -54,7 +54,7 @@ def save_weights(
     tensors = {
         k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in state.items()
     }
-    with writing(path) as temporary:
+    with atomic_write_weights(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 
@@ -118,13 +118,13 @@ def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     is_zip = zipfile.is_zipfile(path)
     if is_zip or path.suffix.lower() in PICKLED:
         state = load_plain(path, is_zip)
-        return unwrap(state, path), state.get(HEADER, {}) if isinstance(state, dict) else {}
+        return unwrap(state, path), state.get(HEADER_KEY, {}) if isinstance(state, dict) else {}
     with open_safetensors(path) as file:
         header = file.metadata() or {}
-    return LazyTensors(path), header if "kind" in header else header | read_config(path.with_name(CONFIG))
+    return LazyTensors(path), header if "kind" in header else header | read_header_config(path.with_name(CONFIG))
 
 
-def fill(network: M, state: Mapping[str, Tensor], path: Path) -> M:
+def load_for_inference(network: M, state: Mapping[str, Tensor], path: Path) -> M:
     """Fill a network with the weights of a file, for inference; CheckpointError where they don't fit."""
     try:
         network.load_state_dict(state)
@@ -157,7 +157,7 @@ def unwrap(state: object, path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module.").removeprefix("netG."): tensor for name, tensor in tensors.items()}
 
 
-def read_config(path: Path) -> dict[str, str]:
+def read_header_config(path: Path) -> dict[str, str]:
     """gigasr's header from a config.json, empty where there is none in it."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -172,13 +172,13 @@ def save_folder(
     """Save a model in the layout of the Hugging Face Hub: config.json, model.safetensors and README.md in a folder."""
     path.mkdir(parents=True, exist_ok=True)
     save_weights(path / MODEL, state, kind, config, dtype, **notes)
-    with replacing(path / CONFIG) as temporary:
+    with atomic_write(path / CONFIG) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "kind": kind, "config": config}, indent=1), encoding="utf-8")
     licence = notes.get("licence", "").partition(";")[0].lower()
     task = "text-to-image" if kind == "base" else "image-to-image"
     front = {"library_name": "gigasr", "license": licence, "pipeline_tag": task}
     lines = ["---", *(f"{key}: {value}" for key, value in front.items() if value), "---", "", f"A gigasr {kind}."]
-    with replacing(path / README) as temporary:
+    with atomic_write(path / README) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -188,13 +188,13 @@ def save_pickled(
     """Save a model as {"params_ema": tensors} with torch.save, for tools that want that; the header is beside it."""
     header = {"format": FORMAT, "kind": kind, "config": json.dumps(config), **notes}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    with writing(path) as temporary:
-        torch.save({"params_ema": tensors, HEADER: header}, temporary)
+    with atomic_write_weights(path) as temporary:
+        torch.save({"params_ema": tensors, HEADER_KEY: header}, temporary)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save a training state (tensors, numbers, strings in dicts and lists)."""
-    with writing(path) as temporary:
+    with atomic_write_weights(path) as temporary:
         torch.save(state, temporary)
 
 

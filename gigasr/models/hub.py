@@ -12,7 +12,7 @@ from gigasr.models.checkpoint import CONFIG, ONNX, PICKLED
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".safetensors", *PICKLED, ONNX)  # of weights, the preferred first
+WEIGHT_SUFFIXES = (".safetensors", *PICKLED, ONNX)  # of weights, the preferred first
 SHAPE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -25,7 +25,11 @@ class HubName(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "HubName | None":
         """None where it is none, but the path of a file or a bundled name."""
-        if SHAPE.fullmatch(name) is None or name.startswith(".") or PurePosixPath(name).suffix.lower() in SUFFIXES:
+        if (
+            SHAPE.fullmatch(name) is None
+            or name.startswith(".")
+            or PurePosixPath(name).suffix.lower() in WEIGHT_SUFFIXES
+        ):
             return None
         repository, _, revision = name.partition("@")
         return cls(repository, revision or None)
@@ -33,20 +37,22 @@ class HubName(NamedTuple):
 
 def weights_among(names: Iterable[str]) -> list[str]:
     """The files of weights of a folder, not of those below it."""
-    return [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in SUFFIXES and "/" not in name]
+    return [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in WEIGHT_SUFFIXES and "/" not in name]
 
 
 def choose_weights(names: Iterable[str], source: str) -> str:
     """The one file of weights among those of a folder: safetensors before others, model.* before others."""
     found = weights_among(names)
-    for suffix in SUFFIXES:
+    for suffix in WEIGHT_SUFFIXES:
         of_kind = [name for name in found if name.lower().endswith(suffix)]
         named = [name for name in of_kind if PurePosixPath(name).stem == "model"]
         if len(named or of_kind) == 1:
             return (named or of_kind)[0]
         if of_kind:
             raise ValueError(f"{source}: expected one file of weights, got {', '.join(of_kind)}; give one as a file")
-    raise ValueError(f"{source}: expected a file of weights ({', '.join(SUFFIXES)}), got none; choose another model")
+    raise ValueError(
+        f"{source}: expected a file of weights ({', '.join(WEIGHT_SUFFIXES)}), got none; choose another model"
+    )
 
 
 def local_weights(name: str) -> Path | None:
@@ -72,7 +78,7 @@ def cached(name: HubName) -> Path | None:
     return folder / choose_weights(found, str(folder)) if found else None
 
 
-def fetch(name: HubName) -> Path:
+def download_model(name: HubName) -> Path:
     """Download the weights and their config.json, and nothing else, into the cache; source and size are said first.
 
     returns: the weights; the config lies beside them
@@ -82,7 +88,7 @@ def fetch(name: HubName) -> Path:
 
     shown = "@".join(part for part in name if part)
     wanted = "it in the cache or the Hugging Face Hub within reach"
-    with one_line(shown, wanted, "fetch it on a connected machine (gigasr models fetch), or give a file"):
+    with one_line_hub_errors(shown, wanted, "fetch it on a connected machine (gigasr models fetch), or give a file"):
         api = HfApi()
         try:
             info = api.model_info(name.repository, revision=name.revision, files_metadata=True)
@@ -99,7 +105,7 @@ def fetch(name: HubName) -> Path:
 
 
 @contextmanager
-def one_line(shown: str, wanted: str, advice: str) -> Iterator[None]:
+def one_line_hub_errors(shown: str, wanted: str, advice: str) -> Iterator[None]:
     """Turn what the Hub's client raises, of several packages, into a ConnectionError of one line."""
     try:
         yield

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gigasr import __version__
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 from gigasr.inference.engine import BodyTail, Model
 from gigasr.inference.folding import FoldedUpsampler
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraNetwork
 from gigasr.models.native import folded_network
-from gigasr.models.onnx_model import FEATURES, IMAGE, RESIDUAL, RESULT, ROOT, Header, import_onnx
+from gigasr.models.onnx_model import FEATURES, IMAGE, RESIDUAL, RESULT, ROOT, OnnxHeader, import_onnx
 from gigasr.networks.upsampler import remove_low_frequencies
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Tail(nn.Module):
         return self.network.tail(features, root * 2 - 1, Margin()) / 2 + 0.5
 
 
-def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0) -> None:
+def export_onnx(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0) -> None:
     """Save a model as ONNX, folded for one prompt and the z of one seed.
 
     name: of the model, for the file's metadata
@@ -87,10 +87,10 @@ def export(model: Model, name: str, target: Path, prompt: str = "", seed: int = 
     if isinstance(network, AuraNetwork):
         network.fix_steps()
     made = join(trace(network))
-    header = Header.of(network, name, prompt if model.takes_text else "", seed)
+    header = OnnxHeader.of(network, name, prompt if model.takes_text else "", seed)
     onnx.helper.set_model_props(made, header.texts())
     made.producer_name, made.producer_version = "gigasr", __version__
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         onnx.save_model(made, temporary)
 
 

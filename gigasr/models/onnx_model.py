@@ -31,7 +31,7 @@ MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess t
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
 
-class Header(BaseModel):
+class OnnxHeader(BaseModel):
     """What a file of gigasr's says of itself in its metadata."""
 
     gigasr: Literal["1"] = "1"  # format
@@ -53,7 +53,7 @@ class Header(BaseModel):
     result_bytes: int
 
     @classmethod
-    def of(cls, network: BodyTail, model: str, prompt: str, seed: int) -> "Header":
+    def of(cls, network: BodyTail, model: str, prompt: str, seed: int) -> "OnnxHeader":
         """The header of a network's file."""
         names = ("scale", "input_noise", "halo", "tail_bytes")
         known = {name: getattr(network, name) for name in names} | vars(network.tiling)
@@ -114,7 +114,7 @@ def provider(device: torch.device) -> Any:  # a name, or a name and its options
 class OnnxNetwork:
     """Body and tail of a file of gigasr's, as engines want them."""
 
-    def __init__(self, graph: "ModelProto", header: Header, device: torch.device) -> None:
+    def __init__(self, graph: "ModelProto", header: OnnxHeader, device: torch.device) -> None:
         parts = import_onnx()[0].utils.Extractor(graph)
         self.run_body = Session(parts.extract_model([IMAGE], [FEATURES]), device)
         self.root_residual = Session(parts.extract_model([FEATURES], [RESIDUAL]), device) if header.restores else None
@@ -139,7 +139,7 @@ class OnnxModel:
 
     takes_text = False
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path, header: OnnxHeader) -> None:
         self.path, self.header, self.scale = path, header, header.scale
         self.scales = [self.scale]
 
@@ -151,7 +151,7 @@ class OnnxModel:
         )
 
 
-class ForeignOnnxModel:
+class ExternalOnnxModel:
     """Another file, from images [1, 3, H, W] in [0, 1], square of one size or any, to ones larger by an integer."""
 
     takes_text = False
@@ -201,13 +201,13 @@ def takes_batches(session: Session, image: Tensor) -> bool:
         return False
 
 
-def load_onnx(path: Path) -> OnnxModel | ForeignOnnxModel:
+def load_onnx(path: Path) -> OnnxModel | ExternalOnnxModel:
     """The model in an ONNX file."""
     notes = {each.key: each.value for each in read(path).metadata_props}
     if "gigasr" not in notes:
-        return ForeignOnnxModel(path)
+        return ExternalOnnxModel(path)
     try:
-        return OnnxModel(path, Header.model_validate(notes))
+        return OnnxModel(path, OnnxHeader.model_validate(notes))
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {first['loc'][0]}: {first['msg']}; update gigasr, or export it again") from None

@@ -14,7 +14,7 @@ from spandrel.util import KeyCondition
 from torch import Tensor, nn
 
 from gigasr.config.networks import UpsamplerConfig
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 from gigasr.inference.engine import Model
 from gigasr.inference.folding import FoldedUpsampler, fold
 from gigasr.models.native import folded_network
@@ -22,10 +22,10 @@ from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Upsampler
 
 ID = "gigasr"
-HEADER = "gigasr_header"  # key of the header: JSON as bytes, as spandrel hands over nothing but tensors
+PLUGIN_HEADER_KEY = "gigasr_header"  # key of the header: JSON as bytes, as spandrel hands over nothing but tensors
 
 
-class Header(BaseModel):
+class PluginHeader(BaseModel):
     """What a file says of its network."""
 
     config: UpsamplerConfig
@@ -41,7 +41,7 @@ class ImageNetwork(nn.Module):
     def __init__(self, folded: FoldedUpsampler, header: Tensor) -> None:
         super().__init__()
         self.folded = folded
-        self.register_buffer(HEADER, header)
+        self.register_buffer(PLUGIN_HEADER_KEY, header)
 
     def forward(self, image: Tensor) -> Tensor:
         """image: [B, 3, H, W] -> [B, 3, scale H, scale W]"""
@@ -52,14 +52,14 @@ class FoldedArchitecture(Architecture[ImageNetwork]):
     """How spandrel knows and builds such a file."""
 
     def __init__(self) -> None:
-        super().__init__(id=ID, name=ID, detect=KeyCondition.has_all(HEADER))
+        super().__init__(id=ID, name=ID, detect=KeyCondition.has_all(PLUGIN_HEADER_KEY))
 
     def load(self, state_dict: Mapping[str, Tensor]) -> "ImageModelDescriptor[ImageNetwork]":
         """Build the network of a file; spandrel fills in the weights."""
-        header = Header.model_validate_json(bytes(state_dict[HEADER].tolist()))
+        header = PluginHeader.model_validate_json(bytes(state_dict[PLUGIN_HEADER_KEY].tolist()))
         folded = empty_network(header.config, header.num_tokens)
         return ImageModelDescriptor(
-            ImageNetwork(folded, torch.empty_like(state_dict[HEADER])),
+            ImageNetwork(folded, torch.empty_like(state_dict[PLUGIN_HEADER_KEY])),
             state_dict,
             architecture=self,
             purpose="SR",
@@ -89,10 +89,10 @@ def save(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0)
         raise ValueError(f"{name}: expected weights of gigasr, got others; spandrel reads them as they are")
     state = folded.state_dict()
     num_tokens = next((tensor.shape[1] for key, tensor in state.items() if key.endswith(".mask")), 1)
-    header = Header(config=folded.network.config, num_tokens=num_tokens, model=name, prompt=prompt, seed=seed)
+    header = PluginHeader(config=folded.network.config, num_tokens=num_tokens, model=name, prompt=prompt, seed=seed)
     text = torch.tensor(list(header.model_dump_json().encode()), dtype=torch.uint8)
     tensors = {key: tensor.contiguous() for key, tensor in ImageNetwork(folded, text).state_dict().items()}
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         torch.save({"params_ema": tensors}, temporary)
 
 

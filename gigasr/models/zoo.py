@@ -12,49 +12,49 @@ from gigasr.models.aurasr import SIGNATURE, AuraConfig, AuraModel, AuraWeights
 from gigasr.models.checkpoint import (
     CONFIG,
     CheckpointError,
-    fill,
     is_onnx,
+    load_for_inference,
     load_weights,
     open_weights,
     save_folder,
     save_pickled,
     save_weights,
 )
-from gigasr.models.hub import HubName, cached, fetch, local_weights
+from gigasr.models.hub import HubName, cached, download_model, local_weights
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.onnx_model import describe_onnx, load_onnx
 from gigasr.models.spandrel_backend import SpandrelModel, load_spandrel
 from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
 
-DEFAULT = "upsampler_lite"
+DEFAULT_MODEL = "upsampler_lite"
 
 
-def bundled() -> list[str]:
+def bundled_models() -> list[str]:
     """Names of the upsamplers that ship in the package."""
     return sorted(path.stem for path in WEIGHTS.glob("upsampler_*.safetensors"))
 
 
-def find(name: str) -> Path:
+def find_model(name: str) -> Path:
     """The file of a model: a bundled name, a file, a folder, or owner/name[@revision] of the Hugging Face Hub.
 
     What is not in the Hub's cache yet is downloaded; where from and how large is said first.
     """
     if path := local_weights(name):
         return path
-    if name in bundled():
+    if name in bundled_models():
         return WEIGHTS / f"{name}.safetensors"
     if on_hub := HubName.parse(name):
-        return cached(on_hub) or fetch(on_hub)
+        return cached(on_hub) or download_model(on_hub)
     raise ValueError(
-        f"model: expected a file, a folder, a Hugging Face id or one of {', '.join(bundled())}, got '{name}'; "
+        f"model: expected a file, a folder, a Hugging Face id or one of {', '.join(bundled_models())}, got '{name}'; "
         "check the spelling"
     )
 
 
-def load_model(name: str = DEFAULT) -> Model:
+def load_model(name: str = DEFAULT_MODEL) -> Model:
     """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows."""
-    path = find(name)
+    path = find_model(name)
     if is_onnx(path):
         return load_onnx(path)
     tensors, header = open_weights(path)
@@ -70,7 +70,7 @@ def load_model(name: str = DEFAULT) -> Model:
 
 def model_scale(name: str) -> int:
     """By how much a model upscales; gigasr's own tell it without being built, others are built once."""
-    path = find(name)
+    path = find_model(name)
     return _scale(path, path.stat().st_mtime_ns)
 
 
@@ -82,7 +82,7 @@ def _scale(path: Path, changed: int) -> int:
     return load_model(str(path)).scale
 
 
-def describe(path: Path) -> dict[str, str]:
+def describe_weights(path: Path) -> dict[str, str]:
     """What a file of weights is, in words: kind, scale, parameters, size, and what its header notes."""
     if is_onnx(path):
         return describe_onnx(path)
@@ -104,7 +104,7 @@ def describe(path: Path) -> dict[str, str]:
     }
 
 
-def convert(source: Path, target: Path) -> None:
+def convert_weights(source: Path, target: Path) -> None:
     """Save gigasr's weights as another kind of file: .safetensors, .pth with params_ema, or a folder for the Hub."""
     tensors, header = open_weights(source)
     if "kind" not in header:
@@ -130,8 +130,8 @@ def read_aura_config(path: Path) -> AuraConfig:
         raise CheckpointError(f"{config}: expected AuraSR's config, got something else; fetch it again") from None
 
 
-def load_upsampler(name: str = DEFAULT) -> Upsampler:
+def load_upsampler(name: str = DEFAULT_MODEL) -> Upsampler:
     """Build an upsampler from its weights, in fp32, on the CPU, ready for inference."""
-    path = find(name)
+    path = find_model(name)
     state, config, _ = load_weights(path, "upsampler")
-    return fill(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)
+    return load_for_inference(Upsampler(parse(UpsamplerConfig, config, str(path))), state, path)

@@ -23,7 +23,7 @@ from gigasr.networks.text import TextFeatureCache, TokenFeatures, load_tower
 from gigasr.networks.upsampler import Level, Upsampler
 from gigasr.networks.vision import ImageTower, VisionDiscriminator
 from gigasr.training import losses
-from gigasr.training.distributed import gather, num_processes, shard
+from gigasr.training.distributed import gather, num_processes, shard_fsdp
 from gigasr.training.ema import update_ema
 from gigasr.training.trained_network import TrainedNetwork, channels_last, frozen
 
@@ -83,7 +83,7 @@ class AdversarialTask:
         self.discriminator = channels_last(Discriminator(self.config.discriminator).to(device))
         if fsdp:
             for network in (self.generator, self.generator_ema):
-                shard(network, [module for module in network.modules() if isinstance(module, Level)], device)
+                shard_fsdp(network, [module for module in network.modules() if isinstance(module, Level)], device)
         self.trained_networks = {
             "g": TrainedNetwork("g", self.generator, train, device, fsdp, self.trains_in_part),
             "d": TrainedNetwork("d", self.discriminator, train, device),  # R1 needs second derivatives: no shards

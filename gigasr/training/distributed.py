@@ -21,7 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gigasr.inference.devices import choose_device
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # states are whole, whatever the number of processes
+FULL_STATE = StateDictOptions(
+    full_state_dict=True, cpu_offload=True
+)  # states are whole, whatever the number of processes
 
 
 def join_processes(name: str) -> torch.device:
@@ -68,7 +70,7 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def replicate(module: nn.Module, device: torch.device, in_part: bool = False) -> nn.Module:
+def wrap_ddp(module: nn.Module, device: torch.device, in_part: bool = False) -> nn.Module:
     """The callable whose backward pass averages gradients over processes; the module itself in a single one.
 
     in_part: some passes use only a part of the module; the search for what they left out costs time
@@ -81,7 +83,7 @@ def replicate(module: nn.Module, device: torch.device, in_part: bool = False) ->
     )
 
 
-def shard(module: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
+def shard_fsdp(module: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
     """Spread parameters, gradients and optimiser states over the processes, in place, block by block (FSDP)."""
     mesh = dist.device_mesh.init_device_mesh(device.type, (num_processes(),))
     for block in blocks:
@@ -118,12 +120,12 @@ def whole(x: Tensor) -> Tensor:
 
 def module_state(module: nn.Module) -> dict[str, Any]:
     """The whole state on the CPU, on the first process; every process must call."""
-    return get_model_state_dict(module, options=WHOLE)
+    return get_model_state_dict(module, options=FULL_STATE)
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The whole state by parameter names; empty before the first step; every process must call."""
-    return get_optimizer_state_dict(module, optimizer, options=WHOLE) if optimizer.state else {}
+    return get_optimizer_state_dict(module, optimizer, options=FULL_STATE) if optimizer.state else {}
 
 
 def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:

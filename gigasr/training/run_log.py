@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gigasr.files.atomic import replacing
+from gigasr.files.atomic import atomic_write
 from gigasr.pixels import signed_to_uint8
 from gigasr.training.distributed import process_index
 
@@ -53,7 +53,7 @@ class RunLog:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             if kept != lines:
-                with replacing(path) as temporary:
+                with atomic_write(path) as temporary:
                     temporary.write_text("".join(kept), encoding="utf-8")
 
     def add(self, values: dict[str, float]) -> None:

@@ -14,9 +14,9 @@ from gigasr.training.distributed import (
     load_optimizer_state,
     module_state,
     optimizer_state,
-    replicate,
     syncing,
     whole,
+    wrap_ddp,
 )
 from gigasr.training.losses import weighted_sum
 from gigasr.training.optim import parameter_groups
@@ -42,7 +42,7 @@ class TrainedNetwork:
         in_part: some steps use only a part of the module
         """
         self.name, self.module, self.train = name, module, train
-        self.network = module if fsdp else replicate(module, device, in_part)
+        self.network = module if fsdp else wrap_ddp(module, device, in_part)
         self.optimizer = torch.optim.AdamW(parameter_groups(module, train))
 
     def update(

@@ -29,10 +29,10 @@ from gigasr.training.run_log import RunLog, stop_requests
 
 VALIDATION_IMAGES = 32
 SAMPLES = 4  # rows of a grid
-Progress = Callable[[int, dict[str, float]], None]  # images of a step, its log
+TrainingProgress = Callable[[int, dict[str, float]], None]  # images of a step, its log
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Where crops come from: gigasr.data.folder or gigasr.data.shards."""
 
     def batches(
@@ -45,7 +45,9 @@ class Source(Protocol):
 class Trainer:
     """Train on a source of crops; all files of the run go into one folder."""
 
-    def __init__(self, task: AdversarialTask, source: Source, folder: Path, validation: Source | None = None) -> None:
+    def __init__(
+        self, task: AdversarialTask, source: DataSource, folder: Path, validation: DataSource | None = None
+    ) -> None:
         self.task, self.train = task, task.train
         self.source, self.validation = source, validation
         self.folder, self.is_main = folder, process_index() == 0
@@ -60,7 +62,7 @@ class Trainer:
         """Images of all phases together."""
         return sum(phase.images for phase in self.train.phases)
 
-    def fit(self, progress: Progress) -> bool:
+    def fit(self, progress: TrainingProgress) -> bool:
         """Run what is left of the phases; progress is told of each step's images and log.
 
         returns: False where a signal ended it early; the state is saved either way
@@ -128,7 +130,7 @@ class Trainer:
 
     def batches(
         self,
-        source: Source,
+        source: DataSource,
         schedule: CropSchedule,
         size: int,
         end: int,
@@ -145,7 +147,7 @@ class Trainer:
             yield self.task.make_batch(loaded, scale, degradation)
 
     @torch.no_grad()
-    def validate(self, source: Source, phase: PhaseConfig) -> dict[str, float]:
+    def validate(self, source: DataSource, phase: PhaseConfig) -> dict[str, float]:
         """Metrics of the averaged generator on crops of the validation images, reduced by bicubic alone."""
         rows = []
         size = self.micro_batch_size(phase)

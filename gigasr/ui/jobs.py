@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-Notify = Callable[[float, str], None]  # share done in 0..1, what is being done; must be called every now and then
+ReportProgress = Callable[
+    [float, str], None
+]  # share done in 0..1, what is being done; must be called every now and then
 
 
 class StoppedError(BaseException):
@@ -21,7 +23,7 @@ class Jobs:
         self.turn = threading.Lock()
         self.stops: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
-    async def run(self, session: str, work: Callable[[Notify], T], notify: Notify) -> T:
+    async def run(self, session: str, work: Callable[[ReportProgress], T], notify: ReportProgress) -> T:
         """Give what work(notify) returns; what it raises is raised, RuntimeError where it was stopped."""
         stop = threading.Event()
         self.stops[session].add(stop)

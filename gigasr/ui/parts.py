@@ -37,7 +37,7 @@ def add_buttons(label: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def report_errors_on_page() -> Iterator[None]:
     """Show what a user can cause in one line on the page, without the server's paths."""
     gr = import_gradio()
     try:

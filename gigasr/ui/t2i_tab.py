@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from gigasr.sizes import SIZES
-from gigasr.ui.jobs import Jobs, Notify
+from gigasr.ui.jobs import Jobs, ReportProgress
 from gigasr.ui.parts import (
     ONE_AT_A_TIME,
     PRIVATE,
     add_buttons,
     import_gradio,
     new_folder,
-    one_line_errors,
     preview_large,
+    report_errors_on_page,
 )
 
 IDEAS = ("a red apple, 3d style", "a cat face, flat style", "a rocket, noto style", "a pizza, flat twemoji style")
-Generate = Callable[[dict[str, Any], Path, Notify], list[Path]]  # options as of t2i, folder -> the pictures in it
+Generate = Callable[
+    [dict[str, Any], Path, ReportProgress], list[Path]
+]  # options as of t2i, folder -> the pictures in it
 
 
 def add_t2i_tab(generate: Generate, jobs: Jobs) -> tuple[Any, Any]:
@@ -86,7 +88,7 @@ def make_endpoint(generate: Generate, jobs: Jobs) -> Callable[..., Any]:
 
         Gives previews, and the pictures' files in full quality.
         """
-        with one_line_errors():
+        with report_errors_on_page():
             if not (prompt or "").strip():
                 raise ValueError("prompt: expected what to generate, got nothing; describe the picture")
             options: dict[str, Any] = {"count": int(count), "seed": int(seed or 0), "truncation": truncation}
@@ -97,7 +99,7 @@ def make_endpoint(generate: Generate, jobs: Jobs) -> Callable[..., Any]:
                     "to: expected one prompt to lead to, got a style prompt or several pictures; leave one out"
                 )
 
-            def work(notify: Notify) -> tuple[list[str], list[str]]:
+            def work(notify: ReportProgress) -> tuple[list[str], list[str]]:
                 with new_folder() as folder:
                     paths = generate(options, folder, notify)
                     return [preview_large(path, folder) for path in paths], [str(path) for path in paths]

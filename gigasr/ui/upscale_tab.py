@@ -7,9 +7,9 @@ from typing import Any
 
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_image
-from gigasr.folders.worker import Settings
+from gigasr.folders.job_runner import Settings
 from gigasr.sizes import fit_size, target_size
-from gigasr.ui.jobs import Jobs, Notify
+from gigasr.ui.jobs import Jobs, ReportProgress
 from gigasr.ui.parts import (
     ONE_AT_A_TIME,
     PREVIEW,
@@ -17,13 +17,13 @@ from gigasr.ui.parts import (
     add_buttons,
     import_gradio,
     new_folder,
-    one_line_errors,
     preview,
     preview_large,
+    report_errors_on_page,
 )
 from gigasr.ui.upscaler import Upscaler
 
-THUMBNAIL = 480  # px; longest side of the input's picture
+INPUT_THUMBNAIL = 480  # px; longest side of the input's picture
 FORMATS = ("png", "tif", "webp", "jpg", "avif", "gif")
 PRESETS = {"2×": (2, ""), "4×": (4, ""), "8×": (8, ""), "16×": (16, ""), "4k": (8, "4k"), "8k": (8, "8k")}
 Answer = tuple[tuple[str, str], str, str]  # files of before and after, facts in words, the file in full quality
@@ -93,7 +93,7 @@ def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
 
         Gives previews of before and after, a line about the result, and the result's file in full quality.
         """
-        with one_line_errors():
+        with report_errors_on_page():
             if image is None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
             size = (size or "").strip()
@@ -101,7 +101,7 @@ def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
             given = Settings(model, factor, size or None, int(seed or 0), float(fidelity), float(detail))
             source = Path(image)
 
-            def work(notify: Notify) -> Answer:
+            def work(notify: ReportProgress) -> Answer:
                 return answer(upscaler, source, given, prompt or "", suffix, notify)
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))
@@ -114,9 +114,9 @@ def show_thumbnail(image: str | None) -> tuple[Any, tuple[int, int] | None]:
     component = import_gradio().Image
     if image is None:
         return component(None, visible=False), None
-    with one_line_errors(), new_folder() as folder:
+    with report_errors_on_page(), new_folder() as folder:
         picture = read_image(Path(image))
-        return component(preview(picture, THUMBNAIL, folder / "preview.webp"), visible=True), picture.size
+        return component(preview(picture, INPUT_THUMBNAIL, folder / "preview.webp"), visible=True), picture.size
 
 
 def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str:
@@ -131,7 +131,9 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
     return ""
 
 
-def answer(upscaler: Upscaler, source: Path, settings: Settings, prompt: str, suffix: str, notify: Notify) -> Answer:
+def answer(
+    upscaler: Upscaler, source: Path, settings: Settings, prompt: str, suffix: str, notify: ReportProgress
+) -> Answer:
     """What /upscale gives."""
     began = time.monotonic()
     with new_folder() as folder:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gigasr.files.images import Frames, read_frames
-from gigasr.folders.batch import Run
-from gigasr.folders.plan import Job, Source
+from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.local_runner import LocalRunner
+from gigasr.folders.plan import InputImage, Job
 from gigasr.folders.prompts import check_prompts
-from gigasr.folders.worker import Settings, Work
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size, target_size
-from gigasr.ui.jobs import Notify
+from gigasr.ui.jobs import ReportProgress
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Upscaler:
         """A model, ready to upscale."""
         return SuperResolver.from_pretrained(model, self.device, self.precision)
 
-    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: Notify) -> Work:
+    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: ReportProgress) -> JobState:
         """Write the result of one picture."""
         check_prompts([prompt])
         self.check_size(read_frames(source), settings)
         resolver, began = self.resolver(settings.model), time.monotonic()
-        done: list[Work] = []
+        done: list[JobState] = []
 
-        def advance(work: Work) -> None:
-            if work.status == "running":
-                left = (time.monotonic() - began) * (1 / work.fraction - 1)
-                notify(work.fraction, f"{left:.0f} s left" if work.fraction < 1 else "writing the file")
+        def advance(state: JobState) -> None:
+            if state.status == "running":
+                left = (time.monotonic() - began) * (1 / state.fraction - 1)
+                notify(state.fraction, f"{left:.0f} s left" if state.fraction < 1 else "writing the file")
             else:
-                done.append(work)
+                done.append(state)
 
-        job = Job(Source(source, source.parent, is_named=True), target, prompt=prompt)
-        run = Run([job], replace(settings, device=self.device, precision=self.precision), advance)
-        run.worker.resolver = resolver
+        job = Job(InputImage(source, source.parent, is_named=True), target, prompt=prompt)
+        run = LocalRunner([job], replace(settings, device=self.device, precision=self.precision), advance)
+        run.runner.resolver = resolver
         run.start()
         if done[0].error is not None:
             raise done[0].error

@@ -14,7 +14,7 @@ from PIL import TiffImagePlugin as Tiff
 from zlib_ng import zlib_ng
 
 from gigasr.files.exif import exif_bytes
-from gigasr.files.picture import Timing
+from gigasr.files.picture import AnimationTiming
 from gigasr.files.xmp import IPTC_TAG, PNG_KEY, XMP_TAG
 
 _BLOCK_BYTES = 1 << 18  # of samples deflated at a time
@@ -24,7 +24,7 @@ _TIFF_DIRECTORY_BYTES = 1 << 25  # room left for the last directory, its profile
 
 
 @dataclass
-class Raster:
+class PixelRows:
     """Samples that come in blocks of rows, and what a file says about them."""
 
     size: tuple[int, int]  # (H, W), px
@@ -68,68 +68,72 @@ class Raster:
         return samples
 
 
-def write_png(file: BinaryIO, rasters: Iterator[Raster], texts: dict[str, str], timing: Timing | None = None) -> None:
+def write_png(
+    file: BinaryIO, images: Iterator[PixelRows], texts: dict[str, str], timing: AnimationTiming | None = None
+) -> None:
     """Write a PNG: Pillow has no 16-bit colour and no strips; pyvips writes texts in the wrong encoding, EXIF its own.
 
-    rasters: one, or the frames of an animation, alike in all but their samples
+    images: one, or the frames of an animation, equal in all but their samples
     texts:   beside, or for, those of the first raster; as tEXt chunks, or as iTXt for what Latin-1 doesn't have
     timing:  of an animation
     """
-    first = next(rasters)
+    first = next(images)
     file.write(b"\x89PNG\r\n\x1a\n")
     _put_png_head(file, first, texts)
     if timing is None:
         for data in _png_data(first):
             PngImagePlugin.putchunk(file, b"IDAT", data)
     else:
-        _put_png_frames(file, itertools.chain([first], rasters), timing)
+        _put_png_frames(file, itertools.chain([first], images), timing)
     PngImagePlugin.putchunk(file, b"IEND")
 
 
-def _put_png_head(file: BinaryIO, raster: Raster, texts: dict[str, str]) -> None:
-    (height, width), depth = raster.size, 8 * raster.dtype.itemsize
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[raster.channels]
+def _put_png_head(file: BinaryIO, pixel_rows: PixelRows, texts: dict[str, str]) -> None:
+    (height, width), depth = pixel_rows.size, 8 * pixel_rows.dtype.itemsize
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[pixel_rows.channels]
     PngImagePlugin.putchunk(file, b"IHDR", struct.pack(">2I5B", width, height, depth, colour_type, 0, 0, 0))
-    if raster.icc_profile:
-        PngImagePlugin.putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib_ng.compress(raster.icc_profile))
-    if raster.dpi:
-        per_metre = [round(dpi / 0.0254) for dpi in raster.dpi]
+    if pixel_rows.icc_profile:
+        PngImagePlugin.putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib_ng.compress(pixel_rows.icc_profile))
+    if pixel_rows.dpi:
+        per_metre = [round(dpi / 0.0254) for dpi in pixel_rows.dpi]
         PngImagePlugin.putchunk(file, b"pHYs", struct.pack(">2IB", *per_metre, 1))
-    if exif := exif_bytes(raster.tags):
+    if exif := exif_bytes(pixel_rows.tags):
         PngImagePlugin.putchunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    if raster.xmp:
-        PngImagePlugin.putchunk(file, b"iTXt", PNG_KEY.encode() + bytes(5), raster.xmp)  # not compressed, no language
+    if pixel_rows.xmp:
+        PngImagePlugin.putchunk(
+            file, b"iTXt", PNG_KEY.encode() + bytes(5), pixel_rows.xmp
+        )  # not compressed, no language
     info = PngImagePlugin.PngInfo()
-    for key, text in {**raster.texts, **texts}.items():
+    for key, text in {**pixel_rows.texts, **texts}.items():
         info.add_text(key, text)
     for name, data, *_ in info.chunks:
         PngImagePlugin.putchunk(file, name, data)
 
 
-def _put_png_frames(file: BinaryIO, rasters: Iterator[Raster], timing: Timing) -> None:
+def _put_png_frames(file: BinaryIO, images: Iterator[PixelRows], timing: AnimationTiming) -> None:
     """The chunks of an animated PNG; programs that know no animation show the first frame."""
-    PngImagePlugin.putchunk(file, b"acTL", struct.pack(">2I", len(timing.durations), timing.plays))
+    PngImagePlugin.putchunk(file, b"acTL", struct.pack(">2I", len(timing.durations), timing.loop_count))
     numbers = itertools.count()
-    for frame, (raster, duration) in enumerate(zip(rasters, timing.durations, strict=True)):
-        height, width = raster.size
+    for frame, (pixel_rows, duration) in enumerate(zip(images, timing.durations, strict=True)):
+        height, width = pixel_rows.size
         # two 16-bit numbers: the bound keeps the numerator below 65,536 too
         seconds = Fraction(duration / 1000).limit_denominator(65_535 // (1 + int(duration / 1000)))
         control = (next(numbers), width, height, 0, 0, seconds.numerator, seconds.denominator, 0, 0)
         PngImagePlugin.putchunk(file, b"fcTL", struct.pack(">5I2H2B", *control))
-        for data in _png_data(raster):
+        for data in _png_data(pixel_rows):
             if frame == 0:
                 PngImagePlugin.putchunk(file, b"IDAT", data)
             else:
                 PngImagePlugin.putchunk(file, b"fdAT", struct.pack(">I", next(numbers)), data)
 
 
-def _png_data(raster: Raster) -> Iterator[bytes]:
+def _png_data(pixel_rows: PixelRows) -> Iterator[bytes]:
     """The samples, filtered and deflated: one zlib stream (RFC 1950) of blocks of rows, each deflated for itself."""
-    pixel_bytes = raster.channels * raster.dtype.itemsize
-    above = np.zeros((1, raster.size[1] * pixel_bytes), np.uint8)
+    pixel_bytes = pixel_rows.channels * pixel_rows.dtype.itemsize
+    above = np.zeros((1, pixel_rows.size[1] * pixel_bytes), np.uint8)
     head, checksum = b"\x78\x01", 1
-    for block in raster.rows(max(_BLOCK_BYTES // (raster.size[1] * pixel_bytes), 1)):
-        samples = block.astype(raster.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(len(block), -1)
+    for block in pixel_rows.rows(max(_BLOCK_BYTES // (pixel_rows.size[1] * pixel_bytes), 1)):
+        samples = block.astype(pixel_rows.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(len(block), -1)
         filtered = _filter_average(samples, above, pixel_bytes)
         compressor = _compressor(filtered, -zlib_ng.MAX_WBITS)
         yield head + compressor.compress(filtered.data) + compressor.flush(zlib_ng.Z_SYNC_FLUSH)
@@ -162,30 +166,30 @@ def _compressor(data: np.ndarray, window_bits: int = zlib_ng.MAX_WBITS) -> "zlib
     return zlib_ng.compressobj(1, wbits=window_bits, strategy=zlib_ng.Z_RLE if is_flat else zlib_ng.Z_HUFFMAN_ONLY)
 
 
-def write_tiff(file: BinaryIO, rasters: Iterator[Raster]) -> None:
+def write_tiff(file: BinaryIO, images: Iterator[PixelRows]) -> None:
     """Write a deflated TIFF, BigTIFF where its first page may need more than 4 GiB; directories follow the samples.
 
     Pillow has no 16-bit colour, loses EXIF when it compresses and has no strips; pyvips has no EXIF. tifffile
     cannot write the directories of EXIF and GPS.
 
-    rasters: a picture, or pages
+    images: a picture, or pages
     """
-    first = next(rasters)
+    first = next(images)
     is_big = first.num_bytes > _CLASSIC_TIFF_BYTES
     file.write(b"II" + (struct.pack("<3HQ", 43, 8, 0, 0) if is_big else struct.pack("<HI", 42, 0)))
     link = 8 if is_big else 4  # where the place of the next directory is to be written
-    for raster in itertools.chain([first], rasters):
-        link = _put_tiff_page(file, raster, is_big, link)
+    for pixel_rows in itertools.chain([first], images):
+        link = _put_tiff_page(file, pixel_rows, is_big, link)
 
 
-def _put_tiff_page(file: BinaryIO, raster: Raster, is_big: bool, link: int) -> int:
+def _put_tiff_page(file: BinaryIO, pixel_rows: PixelRows, is_big: bool, link: int) -> int:
     """Append a page, write its place at a link, and return where the link to the next one lies."""
-    width, channels, depth = raster.size[1], raster.channels, raster.dtype.itemsize
+    width, channels, depth = pixel_rows.size[1], pixel_rows.channels, pixel_rows.dtype.itemsize
     rows = max(_BLOCK_BYTES // (width * channels * depth), 1)
-    little_endian = raster.dtype.newbyteorder("<")
+    little_endian = pixel_rows.dtype.newbyteorder("<")
     offsets, sizes = [], []
-    for block in raster.rows(rows):
-        differences = np.diff(block, axis=1, prepend=raster.dtype.type(0))
+    for block in pixel_rows.rows(rows):
+        differences = np.diff(block, axis=1, prepend=pixel_rows.dtype.type(0))
         differences = differences.astype(little_endian, copy=False)
         compressor = _compressor(differences)
         data = compressor.compress(differences.data) + compressor.flush()
@@ -198,7 +202,7 @@ def _put_tiff_page(file: BinaryIO, raster: Raster, is_big: bool, link: int) -> i
         raise ValueError(f"picture: expected pages of less than 4 GiB in all, got {position} bytes; write one per file")
     place = struct.pack("<Q" if is_big else "<I", position)
     header = b"II" + (struct.pack("<3H", 43, 8, 0) if is_big else struct.pack("<H", 42)) + place
-    directory, num_entries = _tiff_directory(header, position, raster, rows, offsets, sizes)
+    directory, num_entries = _tiff_directory(header, position, pixel_rows, rows, offsets, sizes)
     file.write(directory)
     file.write(bytes(file.tell() % 2))
     file.seek(link)
@@ -208,14 +212,14 @@ def _put_tiff_page(file: BinaryIO, raster: Raster, is_big: bool, link: int) -> i
 
 
 def _tiff_directory(
-    header: bytes, position: int, raster: Raster, rows: int, offsets: list[int], sizes: list[int]
+    header: bytes, position: int, pixel_rows: PixelRows, rows: int, offsets: list[int], sizes: list[int]
 ) -> tuple[bytes, int]:
     """The bytes of the directory that is to lie at a position, and the number of its entries."""
-    (height, width), channels = raster.size, raster.channels
+    (height, width), channels = pixel_rows.size, pixel_rows.channels
     is_big = len(header) == 16
     directory = Tiff.ImageFileDirectory_v2(header)
     directory[Tiff.IMAGEWIDTH], directory[Tiff.IMAGELENGTH] = width, height
-    directory[Tiff.BITSPERSAMPLE] = (8 * raster.dtype.itemsize,) * channels
+    directory[Tiff.BITSPERSAMPLE] = (8 * pixel_rows.dtype.itemsize,) * channels
     directory[Tiff.COMPRESSION], directory[Tiff.PREDICTOR] = 8, 2  # deflate, differences to the pixel on the left
     directory[Tiff.PHOTOMETRIC_INTERPRETATION] = 1 if channels < 3 else 2  # 0 = black, or RGB
     directory[Tiff.SAMPLESPERPIXEL], directory[Tiff.ROWSPERSTRIP] = channels, rows
@@ -226,13 +230,13 @@ def _tiff_directory(
     directory.tagtype[Tiff.STRIPBYTECOUNTS] = TiffTags.LONG
     directory[Tiff.STRIPOFFSETS] = (0,) * len(offsets)
     directory[Tiff.STRIPBYTECOUNTS] = tuple(sizes)
-    if raster.dpi:
-        directory[Tiff.X_RESOLUTION], directory[Tiff.Y_RESOLUTION] = raster.dpi
+    if pixel_rows.dpi:
+        directory[Tiff.X_RESOLUTION], directory[Tiff.Y_RESOLUTION] = pixel_rows.dpi
         directory[Tiff.RESOLUTION_UNIT] = 2  # inch
-    if raster.icc_profile:
-        directory[Tiff.ICCPROFILE] = raster.icc_profile
-    named = {XMP_TAG: raster.xmp, IPTC_TAG: raster.iptc}
-    for tag, value in (raster.tags | {tag: value for tag, value in named.items() if value}).items():
+    if pixel_rows.icc_profile:
+        directory[Tiff.ICCPROFILE] = pixel_rows.icc_profile
+    named = {XMP_TAG: pixel_rows.xmp, IPTC_TAG: pixel_rows.iptc}
+    for tag, value in (pixel_rows.tags | {tag: value for tag, value in named.items() if value}).items():
         directory[tag] = value
     written = bytearray(directory.tobytes(position))
     count_bytes, entry_bytes, letter = (8, 20, "Q") if is_big else (2, 12, "I")

@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gigasr.folders.handoff import ClosedError, Handoff, background_thread
+from gigasr.folders.channel import BoundedChannel, ChannelClosedError, background_thread
 
 
 def test_items_arrive_in_order_and_no_more_wait_than_the_limit() -> None:
-    handoff = Handoff[int](limit=2)
+    channel = BoundedChannel[int](limit=2)
     max_waiting = 0
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(lambda: list(handoff))
-        for _ in handoff.feed(range(100), ()):
-            max_waiting = max(max_waiting, handoff.items.qsize())
-        handoff.finish()
+        reading = pool.submit(lambda: list(channel))
+        for _ in channel.produce(range(100), ()):
+            max_waiting = max(max_waiting, channel.items.qsize())
+        channel.finish()
         assert reading.result(20) == list(range(100))
     assert max_waiting <= 2
 
@@ -29,11 +29,11 @@ def test_the_reader_meets_the_error_of_making_an_item() -> None:
         yield 1
         raise ValueError("no second one")
 
-    handoff = Handoff[int]()
-    assert list(handoff.feed(items(), (ValueError,))) == [1]
-    handoff.finish()  # too late to hide it
+    channel = BoundedChannel[int]()
+    assert list(channel.produce(items(), (ValueError,))) == [1]
+    channel.finish()  # too late to hide it
     with pytest.raises(ValueError, match="no second one"):
-        list(handoff)
+        list(channel)
 
 
 def test_other_errors_stay_with_the_maker() -> None:
@@ -42,24 +42,24 @@ def test_other_errors_stay_with_the_maker() -> None:
         yield
 
     with pytest.raises(KeyError):
-        list(Handoff[int]().feed(items(), (ValueError,)))
+        list(BoundedChannel[int]().produce(items(), (ValueError,)))
 
 
 def test_a_maker_that_waits_for_a_reader_that_is_gone_goes_on() -> None:
-    handoff = Handoff[int](limit=1)
-    handoff.put(1)
-    threading.Timer(0.05, handoff.close).start()
-    with pytest.raises(ClosedError):
-        handoff.put(2)
-    assert list(handoff.feed(range(5), ())) == []
+    channel = BoundedChannel[int](limit=1)
+    channel.put(1)
+    threading.Timer(0.05, channel.close).start()
+    with pytest.raises(ChannelClosedError):
+        channel.put(2)
+    assert list(channel.produce(range(5), ())) == []
 
 
 def test_a_reader_meets_what_interrupts_the_maker() -> None:
-    handoff = Handoff[int]()
+    channel = BoundedChannel[int]()
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(lambda: list(handoff))
-        with pytest.raises(KeyboardInterrupt), handoff.ended():
-            handoff.put(1)
+        reading = pool.submit(lambda: list(channel))
+        with pytest.raises(KeyboardInterrupt), channel.closing():
+            channel.put(1)
             raise KeyboardInterrupt
         assert isinstance(reading.exception(20), KeyboardInterrupt)
 
@@ -67,7 +67,7 @@ def test_a_reader_meets_what_interrupts_the_maker() -> None:
 def test_threads_that_start_background_threads_at_once_keep_their_own_number() -> None:
     code = """
 import threading, torch
-from gigasr.folders.handoff import background_thread
+from gigasr.folders.channel import background_thread
 torch.set_num_threads(2)
 found = []
 def work():

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gigasr.errors import join_lines
-from gigasr.folders.batch import Ledger, Notify
+from gigasr.folders.job_runner import JobRunner, JobState, Settings
+from gigasr.folders.local_runner import NotifyJob, ReportStore
 from gigasr.folders.plan import Job
-from gigasr.folders.worker import Settings, Work, Worker
-from gigasr.models.zoo import find
+from gigasr.models.zoo import find_model
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ ATTEMPTS = 3  # at a file whose worker dies
 AT_A_TIME = 2  # files per worker: one is read while another is upscaled
 
 
-class RemoteWorker:
+class RemoteRunner:
     """A worker in a process of its own."""
 
     def __init__(self, settings: Settings, num_threads: int) -> None:
@@ -33,17 +33,17 @@ class RemoteWorker:
 
         if num_threads:
             torch.set_num_threads(num_threads)
-        self.worker = Worker(settings)
-        self.worker.load()
+        self.runner = JobRunner(settings)
+        self.runner.load()
 
     def is_ready(self) -> bool:
         """True, once the model is loaded."""
         return True
 
-    def process(self, job: Job, known: dict[str, Any]) -> Work:
+    def process(self, job: Job, known: dict[str, Any]) -> JobState:
         """Take a file from start to end."""
-        work = self.worker.process(job, known)
-        return replace(work, error=work.error and ValueError(str(work.error)))  # not every error can be sent
+        state = self.runner.process(job, known)
+        return replace(state, error=state.error and ValueError(str(state.error)))  # not every error can be sent
 
 
 class WorkerHandle:
@@ -54,30 +54,32 @@ class WorkerHandle:
         self.jobs: dict[Any, Job] = {}  # in work, by the reference to their result
         self.starting: Any = actor.is_ready.remote()  # None once the worker is there
 
-    def has_room(self, is_suspect: bool, suspects: set[Job]) -> bool:
+    def has_room(self, is_retried: bool, retried_jobs: set[Job]) -> bool:
         """A file by which a worker has died is worked on alone."""
         if self.starting is not None:
             return False
-        alone = is_suspect or any(job in suspects for job in self.jobs.values())
+        alone = is_retried or any(job in retried_jobs for job in self.jobs.values())
         return len(self.jobs) < (1 if alone else AT_A_TIME)
 
 
-def fraction(devices: int, count: int) -> float:
+def device_share(devices: int, count: int) -> float:
     """What each of several workers takes of a device: all, or such a part that all have room and none needs two."""
     return math.floor(10_000 / math.ceil(count / max(devices, 1))) / 10_000  # down, as Ray counts in these parts
 
 
-class ClusterRun:
+class RayRunner:
     """A run over files on Ray: a file whose worker dies goes to another, and the rest goes on."""
 
-    def __init__(self, jobs: list[Job], settings: Settings, notify: Notify, address: str, workers: int | None) -> None:
+    def __init__(
+        self, jobs: list[Job], settings: Settings, notify: NotifyJob, address: str, workers: int | None
+    ) -> None:
         """
         address: "local"; "auto", the cluster this machine is in; or a cluster's address
         workers: processes; None = one per GPU, or without GPUs one per four CPU cores
         """
         self.jobs, self.settings, self.notify, self.address, self.workers = jobs, settings, notify, address, workers
-        find(settings.model)
-        self.ledger = Ledger(jobs)
+        find_model(settings.model)
+        self.reports = ReportStore(jobs)
         self.waiting = deque(self.jobs)
         self.attempts: dict[Job, int] = {}  # at files whose worker died
 
@@ -100,7 +102,7 @@ class ClusterRun:
                 self.collect(ray, handles)
         finally:
             ray.shutdown()
-            self.ledger.remove_leftovers()
+            self.reports.remove_leftovers()
 
     def start_workers(self, ray: Any) -> list[WorkerHandle]:
         """Start the workers; what goes wrong with the first model they load ends the run."""
@@ -108,9 +110,9 @@ class ClusterRun:
         gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
         slots = gpus or sum(max(int(node.get("CPU", 0)) // CORES_PER_WORKER, 1) for node in alive)
         count = self.workers or slots
-        share = {"num_gpus": fraction(gpus, count)} if gpus else {"num_cpus": fraction(cores, count)}
+        share = {"num_gpus": device_share(gpus, count)} if gpus else {"num_cpus": device_share(cores, count)}
         actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(
-            RemoteWorker
+            RemoteRunner
         )
         num_threads = 0 if gpus else max(cores // count, 1)
         model = Path(self.settings.model)
@@ -127,11 +129,11 @@ class ClusterRun:
 
     def assign(self, handles: list[WorkerHandle]) -> None:
         """Give work to the workers that have room."""
-        suspects = set(self.attempts)
+        retried_jobs = set(self.attempts)
         for handle in handles:
-            while self.waiting and handle.has_room(self.waiting[0] in suspects, suspects):
+            while self.waiting and handle.has_room(self.waiting[0] in retried_jobs, retried_jobs):
                 job = self.waiting.popleft()
-                handle.jobs[handle.actor.process.remote(anywhere(job), self.ledger.find(job))] = job
+                handle.jobs[handle.actor.process.remote(with_absolute_paths(job), self.reports.find(job))] = job
 
     def collect(self, ray: Any, handles: list[WorkerHandle]) -> None:
         """Wait until a file is finished, a worker has died or is there again."""
@@ -155,7 +157,7 @@ class ClusterRun:
                 handle.starting = None
             else:
                 result = replace(result, job=job)
-                self.ledger.add(result)
+                self.reports.add(result)
                 self.notify(result)
 
     def retry(self, job: Job, error: Exception) -> None:
@@ -166,12 +168,12 @@ class ClusterRun:
             self.waiting.append(job)
             return
         reason = join_lines(f"{type(error).__name__}: {error}")[:300]
-        work = Work(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
-        self.ledger.add(work)
-        self.notify(work)
+        state = JobState(job, "failed", error=RuntimeError(f"its worker died {ATTEMPTS} times ({reason})"))
+        self.reports.add(state)
+        self.notify(state)
 
 
-def anywhere(job: Job) -> Job:
+def with_absolute_paths(job: Job) -> Job:
     """A job that means the same in the folder that another process works in."""
     source = replace(job.source, path=job.source.path.absolute(), root=job.source.root.absolute())
     return replace(job, source=source, target=job.target.absolute(), report=job.report and job.report.absolute())

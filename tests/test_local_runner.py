@@ -17,10 +17,10 @@ from PIL import Image
 
 from gigasr.files.image_writer import write_frames
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
-from gigasr.folders.batch import Run
+from gigasr.folders.job_runner import JobRunner, JobState, Settings
+from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, append_record
-from gigasr.folders.worker import Settings, Work, Worker
 from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine
 from gigasr.models.native import PromptedUpsampler
@@ -33,14 +33,14 @@ def plan(*inputs: Path | str, recursive: bool = False, output: Path | None = Non
 
 
 @pytest.fixture
-def upscale(tiny_weights: Path) -> Callable[..., list[Work]]:
+def upscale(tiny_weights: Path) -> Callable[..., list[JobState]]:
     """Run over inputs, and give what was told of each file."""
 
-    def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[Work]:
-        told: list[Work] = []
+    def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[JobState]:
+        results: list[JobState] = []
         jobs = plan(*inputs, output=output, recursive=recursive)
-        Run(jobs, Settings(model=str(tiny_weights), **settings), told.append).start()
-        return by_file(told)
+        LocalRunner(jobs, Settings(model=str(tiny_weights), **settings), results.append).start()
+        return by_file(results)
 
     return run
 
@@ -72,11 +72,11 @@ def test_the_results_of_one_run_can_be_the_inputs_of_the_next(upscale, tmp_path:
 
 def test_a_file_of_a_run_equals_the_pipeline_and_says_what_made_it(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     (photo,) = make_images(tmp_path, "a.png")
-    (work,) = upscale(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
+    (state,) = upscale(tmp_path, output=tmp_path / "out", size="48x40", seed=3)
     expected = SuperResolver(load_model(str(tiny_weights))).upscale(read_image(photo), size=(40, 48), seed=3)
-    assert work.size == (40, 48)
-    assert (read_image(work.job.target).rgb - expected.rgb).abs().max() <= 0.5 / 255 + 1e-6
-    texts = read_metadata(work.job.target)
+    assert state.size == (40, 48)
+    assert (read_image(state.job.target).rgb - expected.rgb).abs().max() <= 0.5 / 255 + 1e-6
+    texts = read_metadata(state.job.target)
     assert (texts["Prompt"], texts["Seed"], texts["Model"]) == ("", "3", "tiny.safetensors")
 
 
@@ -98,12 +98,12 @@ def test_what_has_no_say_in_a_result_makes_no_file_anew(upscale, tmp_path: Path)
 
 
 def test_files_made_before_detail_could_be_chosen_stay_known(tiny_weights: Path) -> None:
-    options = [Worker(Settings(model=str(tiny_weights), detail=detail)).options for detail in (1.0, 1.5)]
+    options = [JobRunner(Settings(model=str(tiny_weights), detail=detail)).options for detail in (1.0, 1.5)]
     assert ["detail" in each for each in options] == [False, True]
 
 
 def test_a_fingerprint_is_made_of_what_it_was_in_version_0_1(tiny_weights: Path) -> None:
-    old = Worker(Settings(model=str(tiny_weights), seed=3, tile=64, batch=2, device="cpu", overwrite=True)).options
+    old = JobRunner(Settings(model=str(tiny_weights), seed=3, tile=64, batch=2, device="cpu", overwrite=True)).options
     assert json.dumps(old | {"model": ""}) == (
         '{"model": "", "scale": null, "size": null, "seed": 3, "fidelity": 1.0, "tile": 64, "aurasr": "gigasr", '
         '"precision": "auto", "quality": null, "bit_depth": null, "device": "", "overwrite": false}'
@@ -127,12 +127,12 @@ def test_a_moved_pair_of_folders_is_still_done(upscale, tmp_path: Path) -> None:
 def test_an_output_that_no_record_explains_is_kept(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     changed, _, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     out = tmp_path / "out"
-    targets = [work.job.target for work in upscale(tmp_path / "in", output=out)]
+    targets = [state.job.target for state in upscale(tmp_path / "in", output=out)]
     make_images(tmp_path, "other.png", "in/a.png")  # another input under the first name
     targets[1].write_bytes(b"mine")
-    told = upscale(tmp_path / "in", output=out)
-    assert statuses(told) == ["kept", "kept", "skipped"]
-    assert "exists already" in str(told[1].error)
+    results = upscale(tmp_path / "in", output=out)
+    assert statuses(results) == ["kept", "kept", "skipped"]
+    assert "exists already" in str(results[1].error)
     assert targets[1].read_bytes() == b"mine"
     assert statuses(upscale(tmp_path / "in", output=out, seed=1)) == ["kept"] * 3
 
@@ -172,8 +172,8 @@ def test_one_bad_file_does_not_stop_the_rest(upscale, tmp_path: Path) -> None:  
     make_images(tmp_path, "in/a.png", "in/z.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"")
     (tmp_path / "out" / "z_8x.png").mkdir(parents=True)  # a folder where a file is to be
-    told = upscale(tmp_path / "in", output=tmp_path / "out", overwrite=True)
-    assert statuses(told) == ["done", "failed", "failed"]
+    results = upscale(tmp_path / "in", output=tmp_path / "out", overwrite=True)
+    assert statuses(results) == ["done", "failed", "failed"]
 
 
 def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: ANN001
@@ -189,7 +189,7 @@ def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_
     monkeypatch.setattr(PromptedUpsampler, "engine", counted)
     jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")
     jobs = [replace(job, prompt=prompt) for job, prompt in zip(jobs, ("a dog", "a dog", "a cat"), strict=True)]
-    Run(jobs, Settings(model=str(tiny_weights)), lambda work: None).start()
+    LocalRunner(jobs, Settings(model=str(tiny_weights)), lambda state: None).start()
     assert folded == ["a dog", "a cat"]
     assert [read_metadata(job.target)["Prompt"] for job in jobs] == ["a dog", "a dog", "a cat"]
 
@@ -200,8 +200,8 @@ class Stations:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held, self.max_held, self.waits = 0, 0, []
         self.events = {name: threading.Event() for name in ("b is read", "b is upscaled")}
-        monkeypatch.setattr("gigasr.folders.worker.read_frames", self.read)
-        monkeypatch.setattr("gigasr.folders.worker.write_frames", self.write)
+        monkeypatch.setattr("gigasr.folders.job_runner.read_frames", self.read)
+        monkeypatch.setattr("gigasr.folders.job_runner.write_frames", self.write)
 
     def read(self, path: Path) -> Frames:
         self.held += 1
@@ -216,10 +216,10 @@ class Stations:
         write_frames(path, *rest)
         self.held -= 1
 
-    def notify(self, work: Work) -> None:
-        if (work.status, work.job.source.path.stem) == ("running", "a"):
+    def notify(self, state: JobState) -> None:
+        if (state.status, state.job.source.path.stem) == ("running", "a"):
             self.waits.append(self.events["b is read"].wait(20))
-        if (work.status, work.job.source.path.stem) == ("running", "b"):
+        if (state.status, state.job.source.path.stem) == ("running", "b"):
             self.events["b is upscaled"].set()
 
 
@@ -229,7 +229,7 @@ def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_
     stations = Stations(monkeypatch)
     names = [f"{letter}.png" for letter in "abcdef"]
     jobs = plan(*make_images(tmp_path, *names), output=tmp_path / "out")
-    Run(jobs, Settings(model=str(tiny_weights)), stations.notify).start()
+    LocalRunner(jobs, Settings(model=str(tiny_weights)), stations.notify).start()
     assert stations.waits == [True, True]
     assert stations.max_held <= 3
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
@@ -238,13 +238,13 @@ def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_
 def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     make_images(tmp_path / "in", "a.png", "b.png", "c.png")
 
-    def notify(work: Work) -> None:
-        if (work.status, work.job.source.path.name) == ("running", "b.png"):
+    def notify(state: JobState) -> None:
+        if (state.status, state.job.source.path.name) == ("running", "b.png"):
             raise KeyboardInterrupt
 
     jobs = plan(tmp_path / "in", output=tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        Run(jobs, Settings(model=str(tiny_weights)), notify).start()
+        LocalRunner(jobs, Settings(model=str(tiny_weights)), notify).start()
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT]
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "done", "done"]
 
@@ -275,14 +275,14 @@ def test_a_full_disk_costs_the_files_that_do_not_fit(upscale, tmp_path: Path) ->
     make_images(tmp_path / "in", "a.png", "c.png")
     (tmp_path / "in" / "b.png").write_bytes(png_bytes(np.tile(random_samples(3, 8), (9, 9, 1))))
     with full_disk(100_000):
-        told = upscale(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(told) == ["done", "failed", "done"]
-    assert "File too large" in str(told[1].error)
+        results = upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(results) == ["done", "failed", "done"]
+    assert "File too large" in str(results[1].error)
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", "c_8x.png", REPORT]
 
 
 def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
-    upscale: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscale: Callable[..., list[JobState]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, record: dict[str, Any]) -> None:
         if record["output"] == "a_8x.png":
@@ -290,10 +290,10 @@ def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
         append_record(path, record)
 
     make_images(tmp_path / "in", "a.png", "b.png")
-    monkeypatch.setattr("gigasr.folders.batch.append_record", full)
-    told = upscale(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(told) == ["failed", "done"]
-    assert "No space left" in str(told[0].error)
+    monkeypatch.setattr("gigasr.folders.local_runner.append_record", full)
+    results = upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(results) == ["failed", "done"]
+    assert "No space left" in str(results[0].error)
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["failed", "skipped"]
     monkeypatch.undo()
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "skipped"]
@@ -301,23 +301,23 @@ def test_a_line_that_does_not_fit_on_the_disk_is_told_and_the_rest_goes_on(
 
 def test_a_folder_that_cannot_be_made_costs_only_its_files(tiny_weights: Path, tmp_path: Path) -> None:
     make_images(tmp_path / "in", "a.png", "sub/b.png", "z.png")
-    jobs, told = plan(tmp_path / "in", output=tmp_path / "out", recursive=True), list[Work]()
+    jobs, results = plan(tmp_path / "in", output=tmp_path / "out", recursive=True), list[JobState]()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").write_bytes(b"in the way")
-    Run(jobs, Settings(model=str(tiny_weights)), told.append).start()
-    assert statuses(told) == ["done", "failed", "done"]
-    assert "out/sub" in str(by_file(told)[1].error)
+    LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append).start()
+    assert statuses(results) == ["done", "failed", "done"]
+    assert "out/sub" in str(by_file(results)[1].error)
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT, "sub", "z_8x.png"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no permissions of this kind there")
 def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder, told = Path(name), list[Work]()
+        folder, results = Path(name), list[JobState]()
         make_images(folder / "in", "a.png", "closed/b.png", "z.png")
         jobs = plan(folder / "in", output=folder / "out", recursive=True)
-        run = Run(jobs, Settings(model=str(tiny_weights)), told.append)
-        run.worker.load()
+        run = LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append)
+        run.runner.load()
         (folder / "out" / "closed").mkdir()
         for path, mode in {"": 0o755, "out": 0o777, f"out/{REPORT}": 0o666, "out/closed": 0o555}.items():
             (folder / path).chmod(mode)
@@ -327,47 +327,47 @@ def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path
             run.start()
         finally:
             os.seteuid(user)
-        assert statuses(told) == ["done", "failed", "done"]
-        assert "Permission denied" in str(by_file(told)[1].error)
+        assert statuses(results) == ["done", "failed", "done"]
+        assert "Permission denied" in str(by_file(results)[1].error)
         assert not os.listdir(folder / "out" / "closed")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit of a file's size there")
 def test_a_temporary_file_that_does_not_fit_costs_only_its_picture(
-    upscale: Callable[..., list[Work]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscale: Callable[..., list[JobState]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gigasr.pipeline.MAX_ROW_WIDTH", 100)
     make_images(tmp_path / "in", "a.png", "c.png")
     Image.new("RGB", (200, 9)).save(tmp_path / "in" / "b.png")  # black: 345,600 bytes that shrink to a few
     with full_disk(100_000):
-        told = upscale(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(told) == ["done", "failed", "done"]
-    assert "File too large" in str(told[1].error)
+        results = upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(results) == ["done", "failed", "done"]
+    assert "File too large" in str(results[1].error)
 
 
 def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(upscale, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: ANN001
     _, gone, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
-    jobs, told = plan(tmp_path / "in", output=tmp_path / "out"), list[Work]()
+    jobs, results = plan(tmp_path / "in", output=tmp_path / "out"), list[JobState]()
     gone.unlink()
-    Run(jobs, Settings(model=str(tiny_weights)), told.append).start()
-    assert statuses(told) == ["done", "failed", "done"]
-    assert any("No such file" in str(work.error) for work in told)
+    LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append).start()
+    assert statuses(results) == ["done", "failed", "done"]
+    assert any("No such file" in str(state.error) for state in results)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
 def test_names_in_any_script_and_in_none_are_kept(upscale, tmp_path: Path) -> None:  # noqa: ANN001
     names = ["絵 – Ñandú.png", "שלום.png", "a\nb.png", "e\u0301.png", "🙂.png", os.fsdecode(b"\xff\xfe.png")]
     make_images(tmp_path / "in", *names)
-    told = upscale(tmp_path / "in", output=tmp_path / "out")
-    assert statuses(told) == ["done"] * len(names)
-    assert {work.job.target.name for work in told} == {name.replace(".png", "_8x.png") for name in names}
+    results = upscale(tmp_path / "in", output=tmp_path / "out")
+    assert statuses(results) == ["done"] * len(names)
+    assert {state.job.target.name for state in results} == {name.replace(".png", "_8x.png") for name in names}
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped"] * len(names)
 
 
 def test_a_result_too_large_for_its_format_fails_before_the_network_runs(tiny_weights: Path, tmp_path: Path) -> None:
     Image.new("RGB", (2048, 1)).save(tmp_path / "a.png")
-    told: list[Work] = []
-    Run(plan(tmp_path, suffix=".webp"), Settings(model=str(tiny_weights)), told.append).start()
-    assert statuses(told) == ["failed"]
-    assert told[0].fraction == 0
-    assert "expected at most 16383 px a side in WEBP, got 16384x8 px" in str(told[0].error)
+    results: list[JobState] = []
+    LocalRunner(plan(tmp_path, suffix=".webp"), Settings(model=str(tiny_weights)), results.append).start()
+    assert statuses(results) == ["failed"]
+    assert results[0].fraction == 0
+    assert "expected at most 16383 px a side in WEBP, got 16384x8 px" in str(results[0].error)

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 from gigasr import __version__
 from gigasr.files.atomic import hash_file
-from gigasr.files.image_writer import check_frames, check_size, write_frames
+from gigasr.files.image_writer import check_frames, check_image_size, write_frames
 from gigasr.files.images import read_frames, read_metadata
-from gigasr.files.picture import Picture, PictureStrips, Timing
-from gigasr.folders.handoff import Handoff, background_thread
+from gigasr.files.picture import AnimationTiming, Picture, PictureStrips
+from gigasr.folders.channel import BoundedChannel, background_thread
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import DEFAULT, find, load_model, model_scale
+from gigasr.models.zoo import DEFAULT_MODEL, find_model, load_model, model_scale
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size
 
-ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
+JOB_ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
 # A fingerprint's parts, in its order: files that earlier versions made keep theirs. Hence there is no detail where it
 # is 1, and some parts no longer vary.
 _FINGERPRINTED = (
@@ -37,7 +37,7 @@ _CONSTANTS = {"aurasr": "gigasr", "device": "", "overwrite": False}
 class Settings:
     """What a run is made with; all but the last three affect the results."""
 
-    model: str = DEFAULT  # bundled name, file, folder or Hugging Face id
+    model: str = DEFAULT_MODEL  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
     size: str | None = None  # in words, instead of a scale
     seed: int = 0
@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass
-class Work:
+class JobState:
     """A file on its way: read, upscaled, written."""
 
     job: Job
@@ -61,7 +61,7 @@ class Work:
     fraction: float = 0.0  # of the rows of all its pictures
     pictures: Iterator[Picture] | None = None  # None where nothing is left to do; several of an animation or a TIFF
     count: int = 1  # pictures
-    timing: Timing | None = None  # of an animation
+    timing: AnimationTiming | None = None  # of an animation
     size: tuple[int, int] = (0, 0)  # (height, width) of a result, px
     pixels: int = 0  # of all results
     error: Exception | None = None  # of a file kept or failed
@@ -69,15 +69,15 @@ class Work:
     is_known: bool = False  # a report has the line already
 
     @contextmanager
-    def noting_errors(self) -> Iterator[None]:
+    def record_failure(self) -> Iterator[None]:
         """What goes wrong is the file's, and ends no more than that."""
         try:
             yield
-        except ERRORS as error:
+        except JOB_ERRORS as error:
             self.status, self.error, self.pictures = "failed", error, None
 
 
-class Strip(NamedTuple):
+class ResultStrip(NamedTuple):
     """A part of the result of one of a file's pictures."""
 
     number: int  # of the picture
@@ -85,7 +85,7 @@ class Strip(NamedTuple):
     picture: Picture
 
 
-class Worker:
+class JobRunner:
     """What takes files from start to end; the model is loaded when the first of them needs it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -93,75 +93,75 @@ class Worker:
         scale = settings.scale and float(settings.scale)  # 8 and 8.0 are one option
         if scale and scale == model_scale(settings.model):
             scale = None  # as where none is given
-        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find(settings.model)), "scale": scale}
+        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find_model(settings.model)), "scale": scale}
         self.options = {name: known[name] for name in _FINGERPRINTED if name != "detail" or settings.detail != 1}
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
-    def process(self, job: Job, known: Mapping[str, Any]) -> Work:
+    def process(self, job: Job, known: Mapping[str, Any]) -> JobState:
         """Take a file from start to end; several threads may, of which one upscales while others read and write.
 
         known: the file's record in a report, or {}
         """
         with background_thread() as writer:  # first, as it settles how many threads this one computes with
-            work = self.read(job, known)
-            if work.pictures is not None:
-                passed = Handoff[Strip]()
-                with passed.ended():
-                    writer.submit(self.write, work, passed).add_done_callback(passed.close)
+            state = self.read(job, known)
+            if state.pictures is not None:
+                channel = BoundedChannel[ResultStrip]()
+                with channel.closing():
+                    writer.submit(self.write, state, channel).add_done_callback(channel.close)
                     with self.lock:
-                        for _ in self.hand_over(work, passed):
+                        for _ in self.upscale_into(state, channel):
                             pass
-        return replace(work, pictures=None)
+        return replace(state, pictures=None)
 
-    def read(self, job: Job, known: Mapping[str, Any]) -> Work:
+    def read(self, job: Job, known: Mapping[str, Any]) -> JobState:
         """Look whether a file is done, and read the first of its pictures where it isn't; the others come later."""
-        work = Work(job)
-        with work.noting_errors():
+        state = JobState(job)
+        with state.record_failure():
             key = json.dumps([self.options, job.prompt, job.target.suffix]).encode()
-            work.record["input_hash"] = hash_file(job.source.path)
-            work.record["options_hash"] = hashlib.sha256(key).hexdigest()[:16]
+            state.record["input_hash"] = hash_file(job.source.path)
+            state.record["options_hash"] = hashlib.sha256(key).hexdigest()[:16]
             if self.settings.overwrite or not job.target.exists():
                 frames = read_frames(job.source.path)
-                work.count, work.timing = len(frames), frames.timing
-                check_frames(job.target, work.count, is_animation=frames.timing is not None)
+                state.count, state.timing = len(frames), frames.timing
+                check_frames(job.target, state.count, is_animation=frames.timing is not None)
                 pictures = iter(frames)
-                work.pictures = itertools.chain([next(pictures)], pictures)
-            elif self.is_done(work, known):
-                work.status = "skipped"
+                state.pictures = itertools.chain([next(pictures)], pictures)
+            elif self.is_done(state, known):
+                state.status = "skipped"
             else:
-                work.status = "kept"
-                work.error = ValueError(f"{job.target}: exists already; choose another -o, or add --overwrite")
-        return work
+                state.status = "kept"
+                state.error = ValueError(f"{job.target}: exists already; choose another -o, or add --overwrite")
+        return state
 
-    def is_done(self, work: Work, known: Mapping[str, Any]) -> bool:
+    def is_done(self, state: JobState, known: Mapping[str, Any]) -> bool:
         """Tell whether the output that exists is what would be made, by its record or, without one, by its own words.
 
         A run that is killed between the two leaves an output without a record.
         """
-        target, made_from = work.job.target, dict(work.record)
-        work.record["bytes"] = target.stat().st_size
-        work.is_known = made_from.items() <= known.items()
-        if work.is_known:
-            return bool(known.get("bytes") == work.record["bytes"])
+        target, made_from = state.job.target, dict(state.record)
+        state.record["bytes"] = target.stat().st_size
+        state.is_known = made_from.items() <= known.items()
+        if state.is_known:
+            return bool(known.get("bytes") == state.record["bytes"])
         with suppress(ValueError):  # it is no image
-            return read_metadata(target).get("Fingerprint") == fingerprint(work)
+            return read_metadata(target).get("Fingerprint") == job_fingerprint(state)
         return False
 
-    def hand_over(self, work: Work, passed: Handoff[Strip]) -> Iterator[None]:
+    def upscale_into(self, state: JobState, channel: BoundedChannel[ResultStrip]) -> Iterator[None]:
         """Upscale, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
-        if work.pictures is not None:
+        if state.pictures is not None:
             self.load()  # what goes wrong here ends the run
         began = time.perf_counter()
-        for strip in passed.feed(self.upscale(work), ERRORS):
+        for strip in channel.produce(self.upscale(state), JOB_ERRORS):
             if strip.number == 0:
-                work.size = strip.size
-            work.fraction += strip.picture.size[0] / strip.size[0] / work.count
-            work.pixels += strip.picture.size[0] * strip.picture.size[1]
+                state.size = strip.size
+            state.fraction += strip.picture.size[0] / strip.size[0] / state.count
+            state.pixels += strip.picture.size[0] * strip.picture.size[1]
             del strip  # or it lives while the next one is made
             yield
-        if work.pictures is not None:
-            work.record["seconds"] = round(time.perf_counter() - began, 3)
+        if state.pictures is not None:
+            state.record["seconds"] = round(time.perf_counter() - began, 3)
 
     def load(self) -> SuperResolver:
         """The model, loaded once."""
@@ -173,42 +173,42 @@ class Worker:
             )
         return self.resolver
 
-    def upscale(self, work: Work) -> Iterator[Strip]:
+    def upscale(self, state: JobState) -> Iterator[ResultStrip]:
         """The results of a file's pictures, strip by strip."""
-        if work.pictures is None:
+        if state.pictures is None:
             return
         settings, resolver = self.settings, self.load()
-        for number, picture in enumerate(work.pictures):
+        for number, picture in enumerate(state.pictures):
             picture = replace(picture, bit_depth=settings.bit_depth or picture.bit_depth)
             size = None if settings.size is None else fit_size(settings.size, picture.size)
             made = resolver.strips(
-                picture, work.job.prompt, settings.scale, size, settings.seed, settings.fidelity, settings.detail
+                picture, state.job.prompt, settings.scale, size, settings.seed, settings.fidelity, settings.detail
             )
-            check_size(work.job.target, made.size)
-            yield from map(partial(Strip, number, made.size), made.strips)
+            check_image_size(state.job.target, made.size)
+            yield from map(partial(ResultStrip, number, made.size), made.strips)
 
-    def write(self, work: Work, strips: Iterable[Strip]) -> None:
+    def write(self, state: JobState, strips: Iterable[ResultStrip]) -> None:
         """Write the results."""
-        job, settings = work.job, self.settings
-        with work.noting_errors():
+        job, settings = state.job, self.settings
+        with state.record_failure():
             results = _join(strips)
             first = next(results)  # an error of the first is met before a folder is made
             prompt = job.prompt if self.load().model.takes_text else ""
             texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(settings.seed)}
-            texts |= {"Model": Path(settings.model).name, "Fingerprint": fingerprint(work)}
+            texts |= {"Model": Path(settings.model).name, "Fingerprint": job_fingerprint(state)}
             texts |= {"Detail": str(settings.detail)} if settings.detail != 1 else {}
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_frames(job.target, itertools.chain([first], results), work.timing, texts, settings.quality)
-            work.record["bytes"] = job.target.stat().st_size
-            work.status = "done"
+            write_frames(job.target, itertools.chain([first], results), state.timing, texts, settings.quality)
+            state.record["bytes"] = job.target.stat().st_size
+            state.status = "done"
 
 
-def fingerprint(work: Work) -> str:
+def job_fingerprint(state: JobState) -> str:
     """What an output was made from and with."""
-    return f"{work.record['input_hash']}-{work.record['options_hash']}"
+    return f"{state.record['input_hash']}-{state.record['options_hash']}"
 
 
-def _join(strips: Iterable[Strip]) -> Iterator[PictureStrips]:
+def _join(strips: Iterable[ResultStrip]) -> Iterator[PictureStrips]:
     """Each picture's strips, one picture after the other."""
     for _, group in itertools.groupby(strips, key=lambda strip: strip.number):
         first = next(group)

@@ -33,7 +33,7 @@ def _compute_alone() -> None:
     torch.get_num_threads()  # settles it: the first to ask takes what was set last, whichever thread set it
 
 
-class ClosedError(Exception):
+class ChannelClosedError(Exception):
     """The reader is gone; nobody wants more items."""
 
 
@@ -43,7 +43,7 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
-class Handoff(Generic[T]):
+class BoundedChannel(Generic[T]):
     """Hand items from one thread to another, which iterates over them."""
 
     def __init__(self, limit: int = 1) -> None:
@@ -57,10 +57,10 @@ class Handoff(Generic[T]):
         self.room.acquire()
         if self.is_closed:
             self.room.release()
-            raise ClosedError
+            raise ChannelClosedError
         self.items.put(item)
 
-    def feed(self, items: Iterable[T], errors: tuple[type[Exception], ...]) -> Iterator[T]:
+    def produce(self, items: Iterable[T], errors: tuple[type[Exception], ...]) -> Iterator[T]:
         """Put items as they are made and give each back, until the reader is gone.
 
         errors: of making an item; they end the items and are the reader's to handle
@@ -70,7 +70,7 @@ class Handoff(Generic[T]):
                 self.put(item)
                 yield item
                 del item
-        except ClosedError:
+        except ChannelClosedError:
             return
         except errors as error:
             self.finish(error)
@@ -80,7 +80,7 @@ class Handoff(Generic[T]):
         self.items.put(_End(error))
 
     @contextmanager
-    def ended(self) -> Iterator[None]:
+    def closing(self) -> Iterator[None]:
         """Finish with the block, and with the error that ends it: the reader never waits for ever."""
         try:
             yield
