@@ -67,7 +67,7 @@ def restored(model: PromptedUpsampler, lr: Tensor, restore: float = 1.0, **place
     engine = model.engine("noisy", 3, ExecutionPlan(**place))
     assert isinstance(engine, BodyTailEngine)
     root, strips = engine.restored(RowStream.from_tensor(lr), 3, restore)
-    reader = root.fork()
+    reader = root.tee()
     result = torch.cat(list(strips), dim=2)
     return torch.cat(list(reader), dim=2), result
 

@@ -31,13 +31,13 @@ def row_colours(rows: Iterable[str]) -> dict[str, str]:
 def draw_svg(plot: Plot, colours: Mapping[str, str]) -> bytes:
     """Draw a plot with a point per row, in the row's colour; the page has the legend."""
     import matplotlib
-    from matplotlib.metric import Figure
+    from matplotlib.figure import Figure
 
     file = io.BytesIO()
     # text as text, without an outline of each letter; the salt makes the same plot the same bytes
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gigasr", "font.size": 8}):
-        metric = Figure(figsize=(3, 2.2), layout="constrained")
-        axes = metric.subplots()
+        drawing = Figure(figsize=(3, 2.2), layout="constrained")
+        axes = drawing.subplots()
         axes.set(xlabel=plot.x, ylabel=plot.y, xscale="log" if plot.is_log else "linear")
         axes.grid(axis="y", alpha=0.3)
         axes.margins(0.1)
@@ -45,5 +45,5 @@ def draw_svg(plot: Plot, colours: Mapping[str, str]) -> bytes:
             axes.plot(*zip(*plot.points.values(), strict=True), color="0.6", linewidth=1, gid="curve")
         for row, (x, y) in plot.points.items():
             axes.plot(x, y, "o", color=colours[row], gid=f"point {row}")
-        metric.savefig(file, format="svg", metadata={"Date": None})
+        drawing.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
