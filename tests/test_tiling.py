@@ -49,7 +49,7 @@ def test_an_image_that_fits_is_one_tile() -> None:
     assert plan_tiles(61, 64, max_side=64, overlap=16, multiple=8) == [Tile(0, 0, 61, 64)]
 
 
-def test_tiles_come_in_raster_order() -> None:
+def test_tiles_come_in_row_major_order() -> None:
     tiles = plan_tiles(100, 150, max_side=64, overlap=8, multiple=8)
     assert tiles == sorted(tiles)
     assert len(tiles) == 2 * 3
