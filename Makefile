@@ -1,6 +1,7 @@
-# make demo   upscale an example photo 8x, from a fresh clone
-# make test   run the tests
-# make lint   check style and types
+# make demo       upscale an example photo 8x, from a fresh clone
+# make test       run the tests
+# make lint       check style and types
+# make numerics   run the tests that the instruction set could change, within a minute
 #
 # Each installs what it needs into .venv on the first run, and again when pyproject.toml changes. With
 # PIP_CONSTRAINT=constraints.txt it installs the versions that CI does.
@@ -13,14 +14,17 @@ PIP := $(BIN)/python -m pip
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint
+.PHONY: demo test numerics lint
 
 demo: .venv/.installed
 	$(BIN)/gigasr upscale $(PHOTO).png --prompt "$$(cat $(PHOTO).txt)" --scale 8 -o demo.png --overwrite
 	@echo "$(PHOTO).png, 8 times larger: $(CURDIR)/demo.png"
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
+
+numerics: .venv/.installed-dev
+	$(BIN)/python -m pytest -q -n auto -m numerics
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -1,8 +1,14 @@
 """What several test modules share: the tiny config, its untrained weights as a file, small photos with captions."""
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
+
+# before torch is imported: all workers of pytest-xdist together have as many threads as the machine has cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 1))
+)
 
 import numpy as np
 import open_clip

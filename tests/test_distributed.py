@@ -1,12 +1,17 @@
 """Several processes train as one would: replicas, shards, and states that fit any number of them."""
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from train_two import train
 
 from gigasr.models.checkpoint import load_state, load_weights
 
@@ -25,27 +30,49 @@ STAGE = (  # of a base generator: all but its last level
     "train.phases.0.loss={l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0, r1=0.0}",
     "train.validate_every=0",
 )
+SHARDED = (*UPSAMPLER, "train.fsdp=true")
+SAMPLED = (*SHARDED, "train.sample_every=1", "train.save_every=100")  # samples, and no save after them
+Plan = Callable[..., dict[str, Any]]
 
 
-def train(
-    processes: int,
-    data: Path,
-    folder: Path,
-    lpips: Path,
-    steps: int,
-    *overrides: str,
-    resume: str = "-",
-    config: str = "upsampler_tiny",
-) -> None:
-    """Start a tiny config's training in some processes and wait for its end."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    path = ROOT / "configs" / f"{config}.toml"
-    overrides = (UPSAMPLER if config == "upsampler_tiny" else ()) + overrides
-    arguments = [ROOT / "tests" / "train_two.py", path, data, folder, lpips, steps, resume, *overrides]
-    command = [sys.executable, *launch, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
+@pytest.fixture(scope="module")
+def plan(photo_folder: Path, lpips_features: Path) -> Plan:
+    """The arguments of one run."""
+
+    def arguments(
+        folder: Path,
+        steps: int,
+        overrides: tuple[str, ...] = UPSAMPLER,
+        resume: bool = False,
+        config: str = "upsampler",
+    ) -> dict[str, Any]:
+        paths = {"config": ROOT / "configs" / f"{config}_tiny.toml", "data": photo_folder, "lpips": lpips_features}
+        texts = {name: str(path) for name, path in (paths | {"folder": folder}).items()}
+        return texts | {"steps": steps, "overrides": overrides, "resume": resume}
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def of_two(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of the runs of two processes: one group runs them all, as to start it takes longer than they do."""
+    folder = tmp_path_factory.mktemp("of_two")
+    runs = [
+        plan(folder / "replicas", 3),
+        plan(folder / "shards", 1, SHARDED),
+        plan(folder / "resumed", 1, SHARDED),
+        plan(folder / "resumed", 3, SAMPLED, resume=True),
+        plan(folder / "half", 2),
+        plan(folder / "base", 2, STAGE, config="base"),
+    ]
+    (folder / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launch, str(ROOT / "tests" / "train_two.py"), str(folder / "runs.json")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         pytest.fail(done.stderr[-3000:])
+    return folder
 
 
 LAUNCHERS = {
@@ -58,9 +85,15 @@ LAUNCHERS = {
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process with the whole batch."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(**plan(folder, 3))
+    return folder
 
 
 def weights(folder: Path, kind: str = "upsampler") -> dict[str, Tensor]:
@@ -72,49 +105,30 @@ def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
-@pytest.fixture(scope="module")
-def alone(photo_folder: Path, lpips_features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process with the whole batch."""
-    folder = tmp_path_factory.mktemp("alone")
-    train(1, photo_folder, folder, lpips_features, 3)
-    return folder
-
-
-def test_two_replicas_give_the_weights_of_one_process_with_the_whole_batch(
-    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
-) -> None:
-    train(2, photo_folder, tmp_path, lpips_features, 3)
-    assert difference(weights(tmp_path), weights(alone)) < 1e-5
-    a, b = (load_state(folder / "state.pt")["players"] for folder in (tmp_path, alone))
+def test_two_replicas_give_the_weights_of_one_process_with_the_whole_batch(alone: Path, of_two: Path) -> None:
+    assert difference(weights(of_two / "replicas"), weights(alone)) < 1e-5
+    a, b = (load_state(folder / "state.pt")["players"] for folder in (of_two / "replicas", alone))
     assert all(difference(a[name]["module"], b[name]["module"]) < 1e-5 for name in ("g", "d"))
 
 
-def test_shards_train_save_and_resume_and_give_the_same_weights(
-    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
-) -> None:
-    train(2, photo_folder, tmp_path, lpips_features, 1, "train.fsdp=true")
-    assert difference(weights(tmp_path), weights(alone)) > 1e-4  # two steps apart
-    between = ("train.fsdp=true", "train.sample_every=1", "train.save_every=100")  # samples, and no save after them
-    train(2, photo_folder, tmp_path, lpips_features, 3, *between, resume="resume")
-    assert load_state(tmp_path / "state.pt")["step"] == 3
-    assert difference(weights(tmp_path), weights(alone)) < 1e-5
+def test_shards_train_save_and_resume_and_give_the_same_weights(alone: Path, of_two: Path) -> None:
+    assert difference(weights(of_two / "shards"), weights(alone)) > 1e-4  # two steps apart
+    assert load_state(of_two / "resumed" / "state.pt")["step"] == 3
+    assert difference(weights(of_two / "resumed"), weights(alone)) < 1e-5
 
 
-def test_one_process_goes_on_from_a_state_of_two(
-    alone: Path, photo_folder: Path, lpips_features: Path, tmp_path: Path
-) -> None:
-    train(2, photo_folder, tmp_path, lpips_features, 2)
-    train(1, photo_folder, tmp_path, lpips_features, 3, resume="resume")
-    assert difference(weights(tmp_path), weights(alone)) < 1e-5
-    assert torch.isfinite(torch.cat([w.flatten() for w in weights(tmp_path).values()])).all()
+def test_one_process_goes_on_from_a_state_of_two(alone: Path, of_two: Path, plan: Plan) -> None:
+    assert load_state(of_two / "half" / "state.pt")["step"] == 2
+    train(**plan(of_two / "half", 3, resume=True))
+    assert difference(weights(of_two / "half"), weights(alone)) < 1e-5
+    assert torch.isfinite(torch.cat([w.flatten() for w in weights(of_two / "half").values()])).all()
 
 
 def test_replicas_train_a_base_generator_in_stages_as_one_process_does(
-    photo_folder: Path, lpips_features: Path, tmp_path: Path
+    of_two: Path, plan: Plan, tmp_path: Path
 ) -> None:
-    for count in (1, 2):
-        train(count, photo_folder, tmp_path / str(count), lpips_features, 2, *STAGE, config="base_tiny")
-    assert difference(weights(tmp_path / "1", "base"), weights(tmp_path / "2", "base")) < 1e-5
+    train(**plan(tmp_path, 2, STAGE, config="base"))
+    assert difference(weights(tmp_path, "base"), weights(of_two / "base", "base")) < 1e-5
 
 
 def test_torchrun_and_accelerate_start_the_same_training(

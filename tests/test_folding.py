@@ -132,7 +132,7 @@ def test_the_folded_network_knows_how_it_may_be_cut() -> None:
     lite, paper = (fold(*build(name)) for name in ("lite", "paper"))
     assert (lite.scale, lite.halo, lite.receptive_radius, lite.tiling.align, lite.tiling.multiple) == (8, 6, 48, 32, 4)
     assert paper.receptive_radius == 0
-    assert (paper.tiling.side, paper.tiling.minimum, paper.tiling.overlap) == (8, 8, 2)
+    assert (paper.tiling.side, paper.tiling.minimum, paper.tiling.overlap) == (8, 32, 2)
 
 
 @pytest.mark.parametrize("upsample", ["shuffle", "filter"])

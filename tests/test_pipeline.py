@@ -2,6 +2,9 @@
 
 import dataclasses
 import gc
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -294,6 +297,27 @@ def test_fp16_is_never_chosen_for_a_cpu() -> None:
     assert choose_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
     with pytest.raises(ValueError, match="precision: expected auto, fp32 or bf16, got 'fp16'"):
         choose_dtype("fp16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("limit", ["SSE41", "avx2", "AVX512_CORE"])
+def test_where_onednn_may_not_use_bf16_auto_is_fp32(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+    assert choose_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_where_torch_may_not_use_bf16_auto_is_fp32() -> None:
+    code = "import torch; from gigasr.inference.devices import choose_dtype as c; print(c('auto', torch.device('cpu')))"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "torch.float32\n"
+
+
+def test_where_nothing_limits_it_auto_is_bf16_on_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    known, is_limited = torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability() != "AVX512"
+    has_bf16 = (known.get("avx512_bf16") or known.get("amx_bf16")) and not is_limited
+    assert choose_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if has_bf16 else torch.float32)
 
 
 def test_an_absent_device_and_an_unknown_precision_are_named() -> None:

@@ -12,6 +12,7 @@ from gigasr.inference.tiling import (
     axis_ramps,
     blend_strips,
     pad_to_multiple,
+    padded_side,
     plan_intervals,
     plan_tiles,
     tile_weights,
@@ -86,6 +87,18 @@ def test_no_smaller_number_of_tiles_would_do(arguments: tuple[int, int, int, int
     step = (size - overlap) // multiple * multiple
     count = len(axis_plan(*arguments))
     assert count == 1 or (count - 2) * step + size < length <= (count - 1) * step + size
+
+
+@settings(deadline=None)
+@given(axis_arguments, st.integers(1, 60))
+def test_of_a_longer_image_no_tile_is_extended_beyond_what_the_whole_is(
+    arguments: tuple[int, int, int, int], least: int
+) -> None:
+    length, tile, overlap, multiple = arguments
+    tile = max(tile, -(-least // multiple) * multiple)
+    tiles = plan_tiles(1, length, tile, overlap, multiple, min_side=least)
+    ends = [each.left + padded_side(each.width, multiple, least) for each in tiles]
+    assert max(ends) == padded_side(length, multiple, least)
 
 
 def test_an_overlap_as_large_as_the_tile_is_an_error() -> None:

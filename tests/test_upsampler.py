@@ -85,9 +85,12 @@ def test_the_levels_above_and_below_the_input_follow_from_the_scale(
     assert 2 ** len(pyramid) == scale
 
 
-def test_windows_allow_small_inputs_and_global_attention_asks_for_the_trained_size(config: UpsamplerConfig) -> None:
-    assert Upsampler(config).min_side == 4
-    assert Upsampler(config.model_copy(update={"window": 0})).min_side == config.lr_size == 8
+def test_bodies_get_four_px_at_the_coarsest_level_and_with_global_attention_the_trained_size(
+    config: UpsamplerConfig,
+) -> None:
+    assert Upsampler(config).min_side == Upsampler(config.model_copy(update={"window": 0})).min_side == 16
+    assert Upsampler(config.model_copy(update={"lr_size": 64})).min_side == 16
+    assert Upsampler(config.model_copy(update={"window": 0, "lr_size": 64})).min_side == 64
 
 
 # conditions

@@ -1,6 +1,7 @@
 """Where and how networks run: devices, precision, free memory, work spread over devices, running out of memory."""
 
 import copy
+import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ OOM_MESSAGES = (  # in the texts of RuntimeErrors
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+
+WITHOUT_BF16 = ("sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni")  # oneDNN's names
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        fast = device.type == "cpu" and cpu_multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Tell whether the processor has bf16 and the environment lets torch and its oneDNN use it.
+
+    ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA or, as it was called, DNNL_MAX_CPU_ISA oneDNN's.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return has_bf16 and torch.backends.cpu.get_cpu_capability() == "AVX512" and allowed.lower() not in WITHOUT_BF16
 
 
 def free_memory(device: torch.device) -> int:

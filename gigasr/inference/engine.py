@@ -96,15 +96,15 @@ class BlendedTileEngine:
         rule, side, max_height = self.tiling, self.execution.tile or self.tiling.side, None
         if not side:
             side = math.isqrt(memory_limit(self.execution, MAX_TILE_BYTES) // rule.pixel_bytes)
-            if height * width <= side * side:
+            if rule.padded_pixels(height, width) <= side * side:
                 side = max(height, width)
             elif rule.result_bytes:
                 max_height = max(band_rows(rule, width), rule.min_side)
-        return plan_tiles(height, width, max(side, rule.min_side), rule.overlap, rule.align, max_height)
+        return plan_tiles(height, width, max(side, rule.min_side), rule.overlap, rule.align, max_height, rule.minimum)
 
     def count(self, tile: Tile) -> int:
         """Tiles of a size that may run at a time: as many as the user wants, else as memory allows."""
-        tile_bytes = tile.height * tile.width * self.tiling.pixel_bytes
+        tile_bytes = self.tiling.padded_pixels(tile.height, tile.width) * self.tiling.pixel_bytes
         return self.execution.batch or max(memory_limit(self.execution, MAX_TILE_BYTES) // tile_bytes, 1)
 
     def batches(self, row: list[Tensor], max_count: int) -> Iterator[list[Tensor]]:
@@ -152,7 +152,8 @@ class BlendedTileEngine:
                 yield from self.run([x[:, :, top : top + rows, left : left + columns]], device)
 
         height, width = x.shape[2:]
-        parts = plan_tiles(height, width, int(self.max_side), self.tiling.overlap, self.tiling.align)
+        rule = self.tiling
+        parts = plan_tiles(height, width, int(self.max_side), rule.overlap, rule.align, min_side=rule.minimum)
         return torch.cat(list(blend_strips(process, parts, self.scale)), dim=2)
 
     def halve_batch(self, count: int) -> None:
@@ -259,7 +260,7 @@ def body_engine(
 
     def cut(size: tuple[int, int], pixels: int) -> tuple[int, int]:
         """(rows, columns) of a tile: the whole image, or about a square, in strips of nearly equal height."""
-        if not execution.tile and math.prod(size) <= pixels:
+        if not execution.tile and rule.padded_pixels(*size) <= pixels:
             return size
         side = execution.tile or math.isqrt(pixels)
         max_height = max(min(side, band_rows(rule, size[1])) // rule.align, 1)
@@ -268,7 +269,12 @@ def body_engine(
 
     pixels = memory_limit(execution, MAX_TILE_BYTES) // rule.pixel_bytes
     return ExactTileEngine(
-        bodies, 1, ReceptiveField(network.receptive_radius, rule.align, rule.multiple), pixels, cut, execution
+        bodies,
+        1,
+        ReceptiveField(network.receptive_radius, rule.align, rule.multiple, rule.minimum),
+        pixels,
+        cut,
+        execution,
     )
 
 

@@ -51,6 +51,7 @@ class ReceptiveField(NamedTuple):
     halo: int  # px around a part of the image on which its result depends
     align: int = 1  # px; tiles begin at multiples of it
     multiple: int = 1  # px; the network takes sides that are multiples of it
+    minimum: int = 1  # px; and at least this, no more than halo + 1: only tiles as long as the image are shorter
 
 
 class ExactTileEngine:
@@ -94,7 +95,7 @@ class ExactTileEngine:
     def tiles(self, *images: RowStream) -> Iterator[ExactTile]:
         """Cut the images into strips, and these into tiles from left to right."""
         height, width = images[0].size
-        halo, align, _ = self.receptive_field
+        halo, align = self.receptive_field.halo, self.receptive_field.align
         top = 0
         while top < height:
             rows, columns = self.cut((height, width), self.pixels)
@@ -126,7 +127,10 @@ class ExactTileEngine:
     def run_whole(self, tile: ExactTile, device: torch.device) -> Tensor:
         """One tile at once, padded to what the network takes."""
         height, width = (side * self.scale for side in tile.size)
-        images = [pad_to_multiple(x.to(device), self.receptive_field.multiple) for x in tile.inputs]
+        images = [
+            pad_to_multiple(x.to(device), self.receptive_field.multiple, self.receptive_field.minimum)
+            for x in tile.inputs
+        ]
         below, beside = (a - b for a, b in zip(images[0].shape[2:], tile.inputs[0].shape[2:], strict=True))
         top, bottom, left, right = tile.margin
         margin = Margin(top, bottom + below if bottom else 0, left, right + beside if right else 0)

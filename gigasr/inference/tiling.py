@@ -43,7 +43,11 @@ class TilingRules:
     @property
     def min_side(self) -> int:
         """The shortest side that tiles can have, px."""
-        return max(self.minimum, math.ceil(max(2 * self.overlap, self.overlap + self.align) / self.align) * self.align)
+        return math.ceil(max(self.minimum, 2 * self.overlap, self.overlap + self.align) / self.align) * self.align
+
+    def padded_pixels(self, height: int, width: int) -> int:
+        """The pixels of an image or tile when extended to what the network takes."""
+        return math.prod(padded_side(side, self.multiple, self.minimum) for side in (height, width))
 
 
 class HaloInterval(NamedTuple):
@@ -56,7 +60,13 @@ class HaloInterval(NamedTuple):
 
 
 def plan_tiles(
-    height: int, width: int, max_side: int, overlap: int, multiple: int, max_height: int | None = None
+    height: int,
+    width: int,
+    max_side: int,
+    overlap: int,
+    multiple: int,
+    max_height: int | None = None,
+    min_side: int = 1,
 ) -> list[Tile]:
     """Cover an image with as few overlapping tiles as possible, in raster order.
 
@@ -65,14 +75,17 @@ def plan_tiles(
     overlap:  least overlap of neighbours, px
     multiple: every origin, and every size but the last of a row or column, is a multiple of it
     max_height: greatest height of a tile, px, where it is to be less than the longest side
+    min_side: shortest side of a tile of an image that is longer, px: what a network would have extended is read
     returns:  a full grid of tiles; on each axis all have one size, and the last one ends at the image border
     """
-    rows = _plan_axis(height, max_side if max_height is None else min(max_side, max_height), overlap, multiple)
-    columns = _plan_axis(width, max_side, overlap, multiple)
+    rows = _plan_axis(
+        height, max_side if max_height is None else min(max_side, max_height), overlap, multiple, min_side
+    )
+    columns = _plan_axis(width, max_side, overlap, multiple, min_side)
     return [Tile(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
 
 
-def _plan_axis(length: int, max_side: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, least: int) -> list[tuple[int, int]]:
     """Return the intervals [start, stop) of one axis, the same rules as plan_tiles."""
     _check_positive("image side", length)
     _check_positive("multiple", multiple)
@@ -92,7 +105,7 @@ def _plan_axis(length: int, max_side: int, overlap: int, multiple: int) -> list[
     def last_start(size: int) -> int:  # in units of `multiple`
         return math.ceil((length - size) / multiple)
 
-    sizes = range(multiple, max_aligned + 1, multiple)
+    sizes = range(min(math.ceil(least / multiple) * multiple, max_aligned), max_aligned + 1, multiple)
     size = next(s for s in sizes if math.ceil(last_start(s) / num_steps) * multiple <= s - overlap)
     starts = [i * last_start(size) // num_steps * multiple for i in range(num_steps + 1)]
     return [(start, min(start + size, length)) for start in starts]

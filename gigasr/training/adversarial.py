@@ -212,7 +212,7 @@ class AdversarialTask:
         if weights.lpips:
             with self.autocast():
                 pair = (losses.shift_images(images, batch.shift) for images in (fake, batch.hr))
-                terms["lpips"] = self.lpips(*pair).float().mean()
+                terms["lpips"] = self.lpips(*pair).mean(dtype=batch.hr.dtype)
         if weights.adversarial or weights.generator_matching:
             terms |= self.adversarial_terms(batch, phase, pyramid)
         if weights.clip:
@@ -269,9 +269,9 @@ class AdversarialTask:
         return downsampled_pyramid(hr, self.config.discriminator.num_levels)
 
     def fake_pyramid(self, batch: Batch) -> list[Tensor]:
-        """The trained generator's pyramid, in fp32."""
+        """The trained generator's pyramid, in the precision of the real images."""
         with self.autocast():
-            return [image.float() for image in self.synthesize(self.trained_networks["g"].network, batch)]
+            return [image.to(batch.hr.dtype) for image in self.synthesize(self.trained_networks["g"].network, batch)]
 
     @torch.no_grad()
     def detached_pyramid(self, batch: Batch, pyramid: list[Tensor] | None) -> list[Tensor]:
