@@ -12,13 +12,15 @@ from gigasr.config.model import Config
 from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.training import losses
-from gigasr.training.adversarial import AdversarialTask, Batch
-from gigasr.training.losses import MAX_SHIFT, discriminator_loss_terms, shift_images
+from gigasr.training.adversarial import AdversarialTask
+from gigasr.training.batches import Batch
+from gigasr.training.losses import MAX_SHIFT, shift_images
+from gigasr.training.terms import real_or_fake_terms
 
 
 @pytest.fixture
 def task(tiny_config: Config, lpips_features: Path) -> AdversarialTask:
-    return AdversarialTask(tiny_config, torch.device("cpu"), lpips_features)
+    return AdversarialTask.from_config(tiny_config, torch.device("cpu"), lpips_features)
 
 
 def make_batch(task: AdversarialTask, captions: list[str], first: int = 0) -> Batch:
@@ -57,7 +59,7 @@ def test_swapping_two_captions_changes_the_matching_loss(task: AdversarialTask) 
         parameter.data += 0.2 * torch.randn_like(parameter)
     values = []
     for captions in (["a dog", "a cat", "snow", "a house"], ["a cat", "a dog", "snow", "a house"]):
-        terms = task.discriminator_terms(make_batch(task, captions), phase, None, penalised=False)
+        terms = task.discriminator_terms(make_batch(task, captions), phase, None, is_penalised=False)
         values.append(terms["matching"].item())
     assert values[0] != values[1]
 
@@ -66,7 +68,7 @@ def test_gradients_reach_every_parameter_of_both_networks(task: AdversarialTask)
     phase = task.train.phases[1]
     batch = make_batch(task, ["a dog", "a cat"])
     sum(task.generator_terms(batch, phase, None).values()).backward()
-    sum(task.discriminator_terms(batch, phase, None, penalised=False).values()).backward()
+    sum(task.discriminator_terms(batch, phase, None, is_penalised=False).values()).backward()
     for network in (task.generator, task.discriminator):
         missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert not missing
@@ -86,7 +88,7 @@ def test_lpips_sees_every_picture_at_an_offset_of_its_own(task: AdversarialTask)
     assert torch.equal(real[0, :, 3 : 3 + 64, 6 : 6 + 64], batch.hr[0])
     assert torch.equal(real[1, :, :64, 7:], batch.hr[1])
     terms = task.generator_terms(batch, task.train.phases[0], pyramid)
-    assert torch.isclose(terms["lpips"], task.lpips(fake, real).mean())
+    assert torch.isclose(terms["lpips"], task.networks.lpips(fake, real).mean())
 
 
 def test_repeated_steps_on_one_batch_bring_the_picture_closer(task: AdversarialTask) -> None:
@@ -107,13 +109,13 @@ def test_the_averaged_generator_follows_with_its_half_life(task: AdversarialTask
 
 def test_the_real_pyramid_is_the_truth_reduced(task: AdversarialTask) -> None:
     hr = torch.rand(2, 3, 64, 64) * 2 - 1
-    pyramid = task.real_pyramid(hr)
+    pyramid = task.terms.real_pyramid(hr)
     assert [image.shape[-1] for image in pyramid] == [16, 32, 64]
     assert torch.equal(pyramid[-1], hr)
 
 
 def test_attention_has_a_weight_decay_of_its_own(task: AdversarialTask) -> None:
-    plain, attention = task.trained_networks["g"].optimizer.param_groups
+    plain, attention = task.networks.generator.optimizer.param_groups
     assert (plain["weight_decay"], attention["weight_decay"]) == (1e-5, 0.01)
     names = {id(p): n for n, p in task.generator.named_parameters()}
     assert {".attention." in names[id(p)] for p in attention["params"]} == {True}
@@ -128,12 +130,12 @@ def maps(*values: float) -> list[torch.Tensor]:
 def test_a_discriminator_is_to_call_real_images_real_and_everything_else_fake() -> None:
     matched, mismatched = maps(3.0, 3.0), maps(-3.0, -3.0)
     both = torch.tensor([True, True])
-    good = discriminator_loss_terms([matched, mismatched], [mismatched, mismatched], [1.0], both)
+    good = real_or_fake_terms([matched, mismatched], [mismatched, mismatched], [1.0], both)
     assert good["adversarial"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
     assert good["matching"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
-    assert discriminator_loss_terms([matched, mismatched], [matched, mismatched], [1.0], both)["adversarial"] > 3
-    assert discriminator_loss_terms([matched, matched], [mismatched, mismatched], [1.0], both)["matching"] > 3
-    assert discriminator_loss_terms([matched, mismatched], [mismatched, matched], [1.0], both)["matching"] > 3
+    assert real_or_fake_terms([matched, mismatched], [matched, mismatched], [1.0], both)["adversarial"] > 3
+    assert real_or_fake_terms([matched, matched], [mismatched, mismatched], [1.0], both)["matching"] > 3
+    assert real_or_fake_terms([matched, mismatched], [mismatched, matched], [1.0], both)["matching"] > 3
 
 
 def test_a_generator_is_to_raise_all_logits_of_its_pictures(
@@ -148,7 +150,7 @@ def test_a_generator_is_to_raise_all_logits_of_its_pictures(
         monkeypatch.setattr(
             task.discriminator, "forward", lambda *a, s=shift: [[m + s for m in exits] for exits in forward(*a)]
         )
-        values.append(task.adversarial_terms(batch, phase, pyramid))
+        values.append(task.terms.adversarial(batch, phase.loss, pyramid))
     assert set(values[0]) == {"adversarial", "generator_matching"}
     assert all(values[1][name] < values[0][name] for name in values[0])
 
@@ -164,18 +166,18 @@ def test_the_discriminator_learns_in_every_adversarial_phase(task: AdversarialTa
 
 def test_the_lazy_penalty_counts_for_the_steps_without_it(task: AdversarialTask) -> None:
     phase, batch = task.train.phases[1], make_batch(task, ["a dog", "a cat"])
-    reals = [image.requires_grad_() for image in task.real_pyramid(batch.hr)]
+    reals = [image.requires_grad_() for image in task.terms.real_pyramid(batch.hr)]
     logits = task.discriminator(reals, [batch.tokens], batch.lr)[0]
     penalty = losses.r1(logits, reals, task.discriminator.head_weights())
-    terms = task.discriminator_terms(batch, phase, None, penalised=True)
+    terms = task.discriminator_terms(batch, phase, None, is_penalised=True)
     torch.testing.assert_close(terms["r1"], task.train.r1_every * penalty)
-    assert "r1" not in task.discriminator_terms(batch, phase, None, penalised=False)
+    assert "r1" not in task.discriminator_terms(batch, phase, None, is_penalised=False)
 
 
 def test_the_weight_of_the_adversarial_term_is_the_generators_alone(tiny_config: Config, lpips_features: Path) -> None:
     states = []
     for weight in (1.0, 0.01):
-        task = AdversarialTask(tiny_config, torch.device("cpu"), lpips_features)
+        task = AdversarialTask.from_config(tiny_config, torch.device("cpu"), lpips_features)
         loss = task.train.phases[1].loss.model_copy(update={"adversarial": weight})
         phase = task.train.phases[1].model_copy(update={"loss": loss})
         task.step([make_batch(task, ["a dog", "a cat"])], phase, number=1)

@@ -9,7 +9,7 @@ import torch
 from gigasr.config.training import DegradationConfig, LossConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.networks.text import TextFeatureCache
-from gigasr.training.adversarial import Batch
+from gigasr.training.batches import Batch
 from gigasr_base.adversarial import BaseAdversarialTask
 from gigasr_base.config import load_base_config
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def task() -> BaseAdversarialTask:
-    return BaseAdversarialTask(load_base_config(ROOT / "configs" / "base_tiny.toml"), torch.device("cpu"))
+    return BaseAdversarialTask.from_config(load_base_config(ROOT / "configs" / "base_tiny.toml"), torch.device("cpu"))
 
 
 def make_batch(task: BaseAdversarialTask, count: int = 4, size: int = 16) -> Batch:
@@ -34,14 +34,14 @@ def test_there_is_no_low_res_image(task: BaseAdversarialTask) -> None:
 
 def test_the_generator_gives_the_pyramid_the_discriminator_reads(task: BaseAdversarialTask) -> None:
     batch = make_batch(task)
-    fake, real = task.synthesize(task.generator_ema, batch), task.real_pyramid(batch.hr)
+    fake, real = task.synthesize(task.generator_ema, batch), task.terms.real_pyramid(batch.hr)
     assert [x.shape for x in fake] == [x.shape for x in real]
 
 
 def test_gradients_reach_every_parameter_of_both_networks(task: BaseAdversarialTask) -> None:
     batch, phase = make_batch(task), task.train.phases[0]
     sum(task.generator_terms(batch, phase, None).values()).backward()
-    sum(task.discriminator_terms(batch, phase, None, penalised=True).values()).backward()
+    sum(task.discriminator_terms(batch, phase, None, is_penalised=True).values()).backward()
     for network in (task.generator, task.discriminator):
         missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert not missing
@@ -60,7 +60,7 @@ def test_a_step_moves_both_networks_the_average_and_the_mean_of_w(task: BaseAdve
 
 def test_scores_are_the_weighted_sums_over_heads_of_means_over_levels(task: BaseAdversarialTask) -> None:
     batch = make_batch(task)
-    (maps,) = task.discriminator(task.real_pyramid(batch.hr), [batch.tokens])
+    (maps,) = task.discriminator(task.terms.real_pyramid(batch.hr), [batch.tokens])
     expected = torch.zeros(4)
     for logits, weight in zip(maps, task.discriminator.head_weights(), strict=True):
         for row, logit in enumerate(logits):
@@ -89,15 +89,15 @@ def test_a_crop_below_the_size_trains_the_levels_up_to_it_alone(task: BaseAdvers
 def test_l1_is_the_mean_over_the_levels(task: BaseAdversarialTask) -> None:
     phase = task.train.phases[0].model_copy(update={"loss": LossConfig(l1=1.0, lpips=0.0, adversarial=0.0)})
     batch = make_batch(task)
-    pyramid = [torch.zeros_like(image) for image in task.real_pyramid(batch.hr)]
-    expected = sum(image.abs().mean() for image in task.real_pyramid(batch.hr)) / 3
+    pyramid = [torch.zeros_like(image) for image in task.terms.real_pyramid(batch.hr)]
+    expected = sum(image.abs().mean() for image in task.terms.real_pyramid(batch.hr)) / 3
     torch.testing.assert_close(task.generator_terms(batch, phase, pyramid)["l1"], expected)
 
 
 def test_kept_texts_are_what_the_tower_says(task: BaseAdversarialTask) -> None:
-    memory, captions = TextFeatureCache(task.tower), ["a dog", "a small green pear on a table", "a dog"]
+    memory, captions = TextFeatureCache(task.networks.text_tower), ["a dog", "a small green pear on a table", "a dog"]
     for texts in (captions, captions[::-1]):
-        kept, said = memory.encode(texts), task.tower.encode(texts)
+        kept, said = memory.encode(texts), task.networks.text_tower.encode(texts)
         assert torch.equal(kept.eot, said.eot) and torch.equal(kept.mask, said.mask)
         torch.testing.assert_close(kept.features[kept.mask], said.features[said.mask], atol=1e-5, rtol=1e-5)
 
@@ -107,8 +107,8 @@ def test_levels_that_no_step_has_moved_resume_exactly(task: BaseAdversarialTask)
         update={"loss": LossConfig(l1=1.0, lpips=0.0, adversarial=0.0, matching=0.0)}
     )
     task.step([make_batch(task, size=8)], phase, number=0)
-    other = BaseAdversarialTask(task.config, torch.device("cpu"))
-    other.trained_networks["g"].load(copy.deepcopy(task.trained_networks["g"].state()))
+    other = BaseAdversarialTask.from_config(task.config, torch.device("cpu"))
+    other.networks.generator.load(copy.deepcopy(task.networks.generator.state()))
     for each in (task, other):
         each.step([make_batch(each)], phase, number=1)
     pairs = zip(task.generator.parameters(), other.generator.parameters(), strict=True)

@@ -139,7 +139,7 @@ def test_a_tiny_form_of_it_trains_with_every_term_its_phases_switch_on(
     path: Path, clip_name: str, lpips_features: Path
 ) -> None:
     config = shrink(load_any_config(path, ()), clip_name)
-    task = task_class(config)(config, torch.device("cpu"), lpips_features)
+    task = task_class(config).from_config(config, torch.device("cpu"), lpips_features)
     before = [p.clone() for p in task.generator.parameters()]
     for number, phase in enumerate(config.train.phases):
         log = two_steps(task, number)

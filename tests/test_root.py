@@ -233,7 +233,7 @@ def train(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_pat
             phase["early"] = [{"scale": 4, "crop": 64}, {"scale": 2, "crop": 32}]
             phase["loss"]["root"] = 2.0
         config = Config.model_validate(table)
-        task = AdversarialTask(config, torch.device("cpu"), lpips_features)
+        task = AdversarialTask.from_config(config, torch.device("cpu"), lpips_features)
         source = FolderSource(tuple(read_folder(photo_folder, config.train.data, "train")), config.train.data)
         return Trainer(task, source, tmp_path / folder)
 

@@ -29,7 +29,7 @@ def make(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_path
     """Build a trainer of the tiny config in a folder of its own."""
 
     def build(folder: str = "run", config: Config = tiny_config, shards: Path | None = None) -> Trainer:
-        task = AdversarialTask(config, torch.device("cpu"), lpips_features)
+        task = AdversarialTask.from_config(config, torch.device("cpu"), lpips_features)
         data, split = config.train.data, config.train.data.validation_split
         source, validation = (open_source(str(shards or photo_folder), data, s) for s in (data.split, split))
         return Trainer(task, source, tmp_path / folder, validation)
@@ -304,7 +304,7 @@ def test_a_resumed_run_has_the_weight_decay_of_its_config(make: Make, tiny_confi
     train = tiny_config.train.model_copy(update={"weight_decay": 0.5, "attention_weight_decay": 0.25})
     again = make("first", tiny_config.model_copy(update={"train": train}))
     again.resume()
-    for trained in again.task.trained_networks.values():
+    for trained in again.task.networks.trained.values():
         assert [group["weight_decay"] for group in trained.optimizer.param_groups] == [0.5, 0.25]
 
 

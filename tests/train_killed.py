@@ -18,7 +18,7 @@ from gigasr.training.trainer import Trainer
 
 config_path, data, folder, lpips = sys.argv[1:]
 config = load_config(Path(config_path))
-task = AdversarialTask(config, torch.device("cpu"), Path(lpips))
+task = AdversarialTask.from_config(config, torch.device("cpu"), Path(lpips))
 trainer = Trainer(task, open_source(data, config.train.data, "train"), Path(folder))
 save = torch.save
 

@@ -38,8 +38,8 @@ def train(
     """Train a config with overrides to some step, and save."""
     is_base = Path(config).name.startswith("base")
     parsed = (load_base_config if is_base else load_config)(Path(config), tuple(overrides))
-    task = (BaseAdversarialTask if is_base else AdversarialTask)(parsed, device, Path(lpips))
-    for trained in task.trained_networks.values():
+    task = (BaseAdversarialTask if is_base else AdversarialTask).from_config(parsed, device, Path(lpips))
+    for trained in task.networks.trained.values():
         for group in trained.optimizer.param_groups:
             group["eps"] = 1e-2  # Adam's own would turn the rounding of a vanishing gradient into a full step
     trainer = Trainer(task, open_source(data, parsed.train.data, "train"), Path(folder))

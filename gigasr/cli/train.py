@@ -215,7 +215,7 @@ def run_training(settings: Any, data: str, folder: Path, options: dict[str, Any]
     device = join_processes(options["device"])
     allow_tf32 = settings.train.precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    task = task_class(settings)(settings, device, options["lpips_features"])
+    task = task_class(settings).from_config(settings, device, options["lpips_features"])
     trainer = Trainer(task, source, folder, open_validation(data, options["validation"], settings))
     if options["resume"]:
         trainer.resume()

@@ -29,8 +29,10 @@ from gigasr.config.training import PhaseConfig
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level
-from gigasr.training.adversarial import AdversarialTask, Batch
+from gigasr.training.adversarial import AdversarialTask
+from gigasr.training.batches import Batch
 from gigasr.training.flop_counter import FlopMemoryCounter, per_module
+from gigasr.training.networks import TaskNetworks
 from gigasr.training.trained_network import TrainedNetwork
 
 FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
@@ -39,17 +41,17 @@ SMALL_BATCH, LARGE_BATCH = 2, 3  # images of the measured batches; cost grows li
 
 def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
     """Build a task of generator and discriminator alone; an L1 term, which costs nothing, replaces frozen networks."""
-    task = kind.__new__(kind)
     alone = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
     phases = tuple(p.model_copy(update={"loss": p.loss.model_copy(update=alone)}) for p in config.train.phases)
-    task.config, task.train = config, config.train.model_copy(update={"phases": phases})
-    task.device = torch.device("cpu")
-    task.generator, task.discriminator = kind.build_generator(config), Discriminator(config.discriminator)
-    networks = {"g": task.generator, "d": task.discriminator}
-    task.trained_networks = {
-        name: TrainedNetwork(name, n, task.train, task.device, fsdp=False) for name, n in networks.items()
-    }
-    return task
+    train = config.train.model_copy(update={"phases": phases})
+    device = torch.device("cpu")
+    generator, average = kind.build_generator(config), kind.build_generator(config)
+    networks = TaskNetworks(
+        TrainedNetwork("g", generator, train, device),
+        average,
+        TrainedNetwork("d", Discriminator(config.discriminator), train, device),
+    )
+    return kind(config.model_copy(update={"train": train}), device, networks)
 
 
 def make_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
@@ -93,9 +95,9 @@ def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCo
         with torch.no_grad(), FlopMemoryCounter() as counter, per_module(task.discriminator, counter) as noted:
             task.discriminator(pyramid, [batch.tokens], batch.lr)
         parts |= sum_parts("discriminator", counter, noted)
-        counters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=False))
+        counters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=False))
         if phase.loss.r1:
-            counters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, penalised=True))
+            counters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=True))
     counters["g"] = update(task, lambda: task.generator_terms(batch, phase, pyramid))
     saved_bytes = {name: counter.saved_bytes for name, counter in counters.items()}
     saved_bytes["level"] = max(bytes_ for _, bytes_ in notes["levels"])

@@ -149,17 +149,3 @@ def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[flo
     total = batch * weighted_sum([m.mean() for m in logits], weights)  # the sum over samples, the mean over levels
     gradients = torch.autograd.grad(total, list(inputs), create_graph=True)
     return 0.5 * torch.stack([g.square().sum() for g in gradients]).sum() / batch
-
-
-def discriminator_loss_terms(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
-) -> dict[str, Tensor]:
-    """What a discriminator is to learn from its own logits.
-
-    real, fake: the logit maps with the images' own captions and, for the matching loss, those with mismatched ones
-    weights:    one per map
-    is_mismatched:   [B] bool  False where the other caption is the same
-    """
-    matched = adversarial(real[0], True, weights) + adversarial(fake[0], False, weights)
-    mismatched = [matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]
-    return {"adversarial": matched} | ({"matching": torch.stack(mismatched).sum()} if mismatched else {})

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,13 @@ B = TypeVar("B")
 N = TypeVar("N", bound=nn.Module)
 
 
-class TrainedNetwork:
+class TrainedNetwork(Generic[N]):
     """A module in training with its optimiser. Its name prefixes its terms in the log: g, d or v."""
 
     def __init__(
         self,
         name: str,
-        module: nn.Module,
+        module: N,
         train: TrainConfig,
         device: torch.device,
         fsdp: bool = False,

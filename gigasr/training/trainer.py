@@ -15,7 +15,8 @@ from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSchedule
 from gigasr.files.atomic import remove_leftovers
 from gigasr.models.checkpoint import CheckpointError, load_state, load_weights, save_state, save_weights
-from gigasr.training.adversarial import AdversarialTask, Batch
+from gigasr.training.adversarial import AdversarialTask
+from gigasr.training.batches import Batch
 from gigasr.training.distributed import (
     any_process,
     load_module_state,
@@ -172,7 +173,7 @@ class Trainer:
         average = module_state(task.generator_ema)
         state = {
             "generator_ema": average,
-            "players": {name: trained.state() for name, trained in task.trained_networks.items()},
+            "players": {name: trained.state() for name, trained in task.networks.trained.items()},
             "images_seen": self.images_seen,
             "step": self.step,
         }
@@ -202,8 +203,9 @@ class Trainer:
         state = load_state(path)
         try:
             load_module_state(self.task.generator_ema, state["generator_ema"])
-            for name in self.task.trained_networks.keys() & state["players"].keys():
-                self.task.trained_networks[name].load(state["players"][name])
+            for name, trained in self.task.networks.trained.items():
+                if name in state["players"]:
+                    trained.load(state["players"][name])
             self.images_seen, self.step = state["images_seen"], state["step"]
         except (RuntimeError, LookupError, TypeError) as error:
             reason = str(error).splitlines()[-1].strip()

@@ -1,0 +1,155 @@
+"""The loss terms of each network in one step. Log, config and the functions of `losses` share their names."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gigasr.config.training import LossConfig, TrainConfig
+from gigasr.networks.ops import downsample_bicubic
+from gigasr.networks.text import TokenFeatures
+from gigasr.training import losses
+from gigasr.training.batches import Batch
+from gigasr.training.distributed import gather
+from gigasr.training.networks import TaskNetworks, mixed_precision, required
+from gigasr.training.trained_network import frozen
+
+
+class LossTerms:
+    """The loss terms of generator, discriminator and vision-aided discriminator, by name."""
+
+    def __init__(self, train: TrainConfig, networks: TaskNetworks, device: torch.device) -> None:
+        self.train, self.networks, self.device = train, networks, device
+
+    def generator(self, batch: Batch, weights: LossConfig, pyramid: list[Tensor]) -> dict[str, Tensor]:
+        """Compute the generator's terms that have a weight. pyramid: generated images, smallest first"""
+        terms = self.reconstruction(batch, weights, pyramid)
+        if weights.lpips:
+            terms["lpips"] = self.perceptual(batch, pyramid[-1])
+        if weights.adversarial or weights.generator_matching:
+            terms |= self.adversarial(batch, weights, pyramid)
+        if weights.clip:
+            terms["clip"] = self.contrastive(batch, pyramid[-1])
+        if weights.vision:
+            terms["vision"] = self.vision_aided(batch, pyramid[-1])
+        return terms
+
+    def reconstruction(self, batch: Batch, weights: LossConfig, pyramid: list[Tensor]) -> dict[str, Tensor]:
+        """Compare the generated images with the real ones, without a network."""
+        terms: dict[str, Tensor] = {}
+        for name in ("l1", "charbonnier"):
+            if getattr(weights, name):
+                values = [getattr(losses, name)(fake, real) for fake, real in self.compared(batch, pyramid)]
+                terms[name] = torch.stack(values).mean()
+        for name in ("ssim", "spectrum"):
+            if getattr(weights, name):
+                terms[name] = getattr(losses, name)(pyramid[-1], batch.hr)
+        if weights.root and batch.root is not None:
+            terms["root"] = losses.charbonnier(pyramid[0], batch.root)
+        return terms
+
+    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Pair generated with real images; L1 and Charbonnier are means over the pairs."""
+        return [(pyramid[-1], batch.hr)]
+
+    def perceptual(self, batch: Batch, fake: Tensor) -> Tensor:
+        """fake: [B, 3, H, W] -> mean LPIPS distance of the shifted images"""
+        lpips = required(self.networks.lpips, "lpips")
+        with self.autocast():
+            shifted_fake, shifted_real = (losses.shift_images(images, batch.shift) for images in (fake, batch.hr))
+            return lpips(shifted_fake, shifted_real).mean(dtype=batch.hr.dtype)
+
+    def adversarial(self, batch: Batch, weights: LossConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Compute the generator's terms from the discriminator's logits."""
+        discriminator = self.networks.discriminator.module
+        head_weights = discriminator.head_weights()
+        with frozen(discriminator), self.autocast():
+            logits = discriminator(pyramid, texts_of(batch, bool(weights.generator_matching)), batch.lr)
+        terms: dict[str, Tensor] = {}
+        if weights.adversarial:
+            terms["adversarial"] = losses.adversarial(logits[0], True, head_weights)
+        for maps in logits[1:]:
+            terms["generator_matching"] = losses.matching(maps, head_weights, batch.is_mismatched, is_real=True)
+        return terms
+
+    def contrastive(self, batch: Batch, fake: Tensor) -> Tensor:
+        """fake: [B, 3, H, W] -> CLIP's contrastive loss, among the captions of all processes"""
+        clip = required(self.networks.clip, "clip")
+        texts, offset = gather(clip.embed_texts(batch.captions))
+        own_has_caption = texts.new_tensor([[caption != ""] for caption in batch.captions])
+        has_caption, _ = gather(own_has_caption)
+        return losses.clip_contrastive(clip.embed_images(fake), texts, clip.scale, offset, has_caption[:, 0] > 0)
+
+    def vision_aided(self, batch: Batch, fake: Tensor) -> Tensor:
+        """fake: [B, 3, H, W] -> the generator's adversarial loss from the vision-aided discriminator"""
+        vision = required(self.networks.vision, "vision").module
+        with frozen(vision):
+            logits = vision(fake, [batch.tokens])[0]
+        return losses.adversarial(logits, True, vision.head_weights())
+
+    def discriminator(
+        self, batch: Batch, weights: LossConfig, fakes: list[Tensor], is_penalised: bool
+    ) -> dict[str, Tensor]:
+        """Compute the discriminator's terms; real images keep their own captions.
+
+        fakes:        the generated pyramid, without gradients
+        is_penalised: whether the gradient penalty R1 is due in this step
+        """
+        trained = self.networks.discriminator
+        head_weights = trained.module.head_weights()
+        texts = texts_of(batch, bool(weights.matching))
+        reals = [image.requires_grad_(is_penalised) for image in self.real_pyramid(batch.hr)]
+        # fused attention lacks second derivatives
+        attention = sdpa_kernel(SDPBackend.MATH) if is_penalised else nullcontext()
+        with self.autocast(not is_penalised), attention:
+            real = trained.network(reals, texts, batch.lr)
+        with self.autocast():
+            fake = trained.network(fakes, texts, batch.lr)
+        terms = real_or_fake_terms(real, fake, head_weights, batch.is_mismatched)
+        if is_penalised:
+            terms["r1"] = losses.r1(real[0], reals, head_weights) * self.train.r1_every
+        return terms
+
+    def vision(self, batch: Batch, weights: LossConfig, fakes: list[Tensor]) -> dict[str, Tensor]:
+        """Compute the terms of the vision-aided discriminator. fakes: the generated pyramid, without gradients"""
+        trained = required(self.networks.vision, "vision")
+        texts = texts_of(batch, bool(weights.matching))
+        real, fake = trained.network(batch.hr, texts), trained.network(fakes[-1], texts)
+        return real_or_fake_terms(real, fake, trained.module.head_weights(), batch.is_mismatched)
+
+    def real_pyramid(self, hr: Tensor) -> list[Tensor]:
+        """hr: [B, 3, H, W] -> antialiased reductions as the generator's pyramid has them, smallest first"""
+        return downsampled_pyramid(hr, self.networks.discriminator.module.config.num_levels)
+
+    def autocast(self, enabled: bool = True) -> torch.autocast:
+        """Compute in the precision of the config."""
+        return mixed_precision(self.train, self.device, enabled)
+
+
+def texts_of(batch: Batch, with_mismatched: bool) -> list[TokenFeatures]:
+    """List the captions for which a discriminator predicts: the images' own, and mismatched ones for matching."""
+    return [batch.tokens, batch.mismatched] if with_mismatched else [batch.tokens]
+
+
+def downsampled_pyramid(hr: Tensor, count: int) -> list[Tensor]:
+    """hr: [B, 3, H, W] -> antialiased reductions [B, 3, H / 2^(count - 1), ...], ..., a copy of hr"""
+    return [hr.clone() if i == 0 else downsample_bicubic(hr, 2**i) for i in reversed(range(count))]
+
+
+def real_or_fake_terms(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
+) -> dict[str, Tensor]:
+    """Compute a discriminator's own terms from its logits.
+
+    real, fake:    the logit maps with the images' own captions and, for the matching loss, with mismatched ones
+    weights:       one per map
+    is_mismatched: [B] bool  False where the other caption is the same
+    """
+    adversarial = losses.adversarial(real[0], True, weights) + losses.adversarial(fake[0], False, weights)
+    terms = {"adversarial": adversarial}
+    mismatched = [losses.matching(maps, weights, is_mismatched) for maps in (*real[1:], *fake[1:])]
+    if mismatched:
+        terms["matching"] = torch.stack(mismatched).sum()
+    return terms
