@@ -92,10 +92,10 @@ def measure_mixing(base_model: TextToImage, mix_at: int, truncation: float) -> s
 def measure_smoothness(base_model: TextToImage, truncation: float) -> str:
     """The largest jump of interpolations between neighbouring concepts."""
     pairs = zip(CONCEPTS[::2], CONCEPTS[1::2], strict=True)
-    films = [
+    frame_sets = [
         base_model.interpolate(f"a {a}, 3d style", f"a {b}, 3d style", FRAMES, 0, None, truncation) for a, b in pairs
     ]
-    jumps = torch.tensor([largest_jump(film) for film in films])
+    jumps = torch.tensor([largest_jump(frames) for frames in frame_sets])
     return f"largest step / median: mean {jumps.mean():.2f}, worst {jumps.max():.2f}"
 
 

@@ -72,8 +72,8 @@ def draw(colour: str, shape: str, rng: random.Random, centred: bool) -> Image.Im
     """
     side = rng.uniform(14 if centred else 12, 20)
     middle = (SIZE - side) / 2
-    reach = min(middle - 2, 3) if centred else middle - 2
-    left, top = (rng.uniform(middle - reach, middle + reach) for _ in range(2))
+    spread = min(middle - 2, 3) if centred else middle - 2
+    left, top = (rng.uniform(middle - spread, middle + spread) for _ in range(2))
     grey = rng.randint(225, 255)
     return draw_shape(shape, side, left, top, COLOURS[colour], (grey, grey, grey), SIZE)
 

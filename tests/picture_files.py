@@ -95,11 +95,11 @@ def make_images(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def by_file(told: list[JobState]) -> list[JobState]:
+def by_file(reported: list[JobState]) -> list[JobState]:
     """What a run told of each file, once per file, in the files' order."""
-    return sorted({id(work): work for work in told}.values(), key=lambda work: work.job.source.path)
+    return sorted({id(state): state for state in reported}.values(), key=lambda state: state.job.source.path)
 
 
-def statuses(told: list[JobState]) -> list[str]:
+def statuses(reported: list[JobState]) -> list[str]:
     """What became of each file, in the files' order."""
-    return [work.status for work in by_file(told)]
+    return [state.status for state in by_file(reported)]

@@ -136,9 +136,11 @@ def test_styles_of_one_prompt_are_mixed_by_seeds(base_model: TextToImage) -> Non
 
 @pytest.mark.parametrize("truncation", [1.0, 0.4])
 def test_an_interpolation_starts_and_ends_with_the_two_prompts(base_model: TextToImage, truncation: float) -> None:
-    told: list[tuple[int, int]] = []
-    frames = base_model.interpolate(A, B, 5, 1, 2, truncation, progress=lambda done, total: told.append((done, total)))
-    assert told == [(i, 10) for i in range(1, 11)]
+    reported: list[tuple[int, int]] = []
+    frames = base_model.interpolate(
+        A, B, 5, 1, 2, truncation, progress=lambda done, total: reported.append((done, total))
+    )
+    assert reported == [(i, 10) for i in range(1, 11)]
     ends = base_model.generate([A, B], [1, 2], truncation)
     torch.testing.assert_close(frames[[0, -1]], ends, atol=1e-5, rtol=0)
     assert all(differ(a, b) for a, b in zip(frames[:-1], frames[1:], strict=True))

@@ -318,8 +318,8 @@ def test_a_shard_finds_its_prompts_among_those_of_all_files(upscale, tmp_path: P
         given = origin if origin == "sidecar" else tmp_path / origin
         assert upscale(tmp_path / "in", "-o", tmp_path / "out", "--prompts", given, "--shard", shard).exit_code == 0
     prompts = {path.name: read_metadata(path).get("Prompt", "") for path in (tmp_path / "out").glob("*.png")}
-    told = range(4) if origin == "list.csv" else range(1)
-    assert prompts == {f"{number}_8x.png": f"photo {number}" if number in told else "" for number in range(4)}
+    listed = range(4) if origin == "list.csv" else range(1)
+    assert prompts == {f"{number}_8x.png": f"photo {number}" if number in listed else "" for number in range(4)}
 
 
 def test_an_empty_folder_is_one_clear_line(upscale, tmp_path: Path) -> None:  # noqa: ANN001

@@ -69,11 +69,11 @@ def test_a_resolution_counts_by_its_unit(tmp_path: Path, bits: int, unit: int, d
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_gamma_that_is_not_srgbs_is_told(tmp_path: Path, bits: int, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.png"
-    for gamma, is_told in ((45_455, False), (100_000, True)):
+    for gamma, is_reported in ((45_455, False), (100_000, True)):
         path.write_bytes(with_chunk(b"gAMA", gamma.to_bytes(4, "big"), bits, is_late=False))
         with caplog.at_level(logging.WARNING):
             read_image(path)
-        assert ("gamma 1 left out" in caplog.text) == is_told
+        assert ("gamma 1 left out" in caplog.text) == is_reported
     caplog.clear()
     Image.open(path).convert("RGB").save(tmp_path / "b.png", icc_profile=SRGB)
     read_image(tmp_path / "b.png")

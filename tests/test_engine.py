@@ -203,7 +203,7 @@ def test_tiles_of_a_row_run_together_where_they_are_of_one_size_when_padded() ->
 
 
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "reductions"),
     [
         ({1}, ["batches of 2"]),
         ({2, 3}, ["batches of 2", "batches of 1"]),
@@ -211,16 +211,16 @@ def test_tiles_of_a_row_run_together_where_they_are_of_one_size_when_padded() ->
     ],
 )
 def test_where_memory_falls_short_fewer_tiles_run_at_a_time_then_smaller_ones(
-    calls: set[int], told: list[str], caplog: pytest.LogCaptureFixture
+    calls: set[int], reductions: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     rules, lr = TilingRules(overlap=8, multiple=4, minimum=8, side=24), smooth(60, 130)
     whole = run(BlendedTileEngine({CPU: double}, 2, rules, ExecutionPlan()), lr)
     engine = BlendedTileEngine({CPU: failing(double, calls, MemoryError())}, 2, rules, ExecutionPlan(batch=4))
-    assert (run(engine, lr) - whole).abs().max() < (0.1 if "tiles" in told[-1] else 1e-6)
+    assert (run(engine, lr) - whole).abs().max() < (0.1 if "tiles" in reductions[-1] else 1e-6)
     assert [record.getMessage() for record in caplog.records] == [
-        f"memory is short: going on with {each}" for each in told
+        f"memory is short: going on with {each}" for each in reductions
     ]
-    assert engine.batch == (2 if len(told) == 1 else 1)
+    assert engine.batch == (2 if len(reductions) == 1 else 1)
 
 
 def test_batches_on_two_devices_give_the_picture_of_one(global_model: PromptedUpsampler) -> None:

@@ -52,10 +52,10 @@ def upscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Jo
     monkeypatch.setattr("gigasr.folders.job_runner.load_model", lambda *_: Nearest())
 
     def run(path: Path, suffix: str = "", **settings: object) -> JobState:
-        told: list[JobState] = []
+        reported: list[JobState] = []
         jobs = plan_jobs(find_images([path]), Outputs(tmp_path / "out", suffix=suffix))
-        LocalRunner(jobs, Settings(fidelity=0, **settings), told.append).start()
-        return told[-1]
+        LocalRunner(jobs, Settings(fidelity=0, **settings), reported.append).start()
+        return reported[-1]
 
     (tmp_path / "out").mkdir()
     return run

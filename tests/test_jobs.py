@@ -28,15 +28,15 @@ def ignore(share: float, what: str) -> None:
 
 
 def test_work_gives_its_result_and_tells_of_its_progress() -> None:
-    told: list[tuple[float, str]] = []
+    reported: list[tuple[float, str]] = []
     jobs = Jobs()
 
     def work(notify: ReportProgress) -> int:
         notify(1.0, "ready")
         return 7
 
-    assert asyncio.run(jobs.run("a", work, lambda *words: told.append(words))) == 7
-    assert told == [(0.0, "preparing"), (1.0, "ready")] and not jobs.stops
+    assert asyncio.run(jobs.run("a", work, lambda *words: reported.append(words))) == 7
+    assert reported == [(0.0, "preparing"), (1.0, "ready")] and not jobs.stops
 
 
 def test_a_session_stops_its_own_work_alone() -> None:

@@ -188,7 +188,7 @@ def cyclic_lengths(order: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("batch", range(2, 10))
 @pytest.mark.parametrize("kinds", [1, 2, 3, 99])
-def test_a_derangement_is_a_permutation_without_a_fixed_point(batch: int, kinds: int) -> None:
+def test_a_shuffle_is_a_permutation_without_a_fixed_point(batch: int, kinds: int) -> None:
     for seed in range(50):
         captions = [f"caption {i % kinds}" for i in range(batch)]
         order = shuffle_captions(captions, torch.Generator().manual_seed(seed)).tolist()
@@ -296,8 +296,8 @@ def test_empty_captions_are_right_and_wrong_of_no_image() -> None:
     image, text = torch.randn(4, 8).requires_grad_(), torch.randn(6, 8)
     has_caption = torch.tensor([True, False, True, True, False, True])
     loss = clip_contrastive(image, text, 10.0, 1, has_caption)  # the captions of the images are 1 to 4
-    own, told = torch.tensor([1, 2]), text[has_caption]
-    expected = clip_contrastive(image[own], told[[1, 2, 0, 3]], 10.0)
+    own, captioned = torch.tensor([1, 2]), text[has_caption]
+    expected = clip_contrastive(image[own], captioned[[1, 2, 0, 3]], 10.0)
     torch.testing.assert_close(loss, expected)
     silent = clip_contrastive(image, text, 10.0, 1, torch.zeros(6, dtype=torch.bool))
     silent.backward()

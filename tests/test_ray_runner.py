@@ -57,10 +57,10 @@ def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes
 
     RayRunner(plan(tmp_path / "in", tmp_path / "ray"), settings, notify, "local", 2).start()
     found = [("done", "failed")["bad" in state.job.target.name] for state in by_file(results)]
-    told_as = [
+    reported_as = [
         status.replace("skipped", "done") for status in statuses(results)
     ]  # if written just before the worker died
-    assert told_as == found, [str(state.error) for state in results]
+    assert reported_as == found, [str(state.error) for state in results]
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(read_reports(tmp_path / "ray")) == 10
 

@@ -191,16 +191,16 @@ def test_a_picture_is_upscaled_by_the_smallest_level_that_suffices(
 
 
 def test_only_the_first_pass_restores(model: PromptedUpsampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[float] = []
+    reported: list[float] = []
     plain = BodyTailEngine.restored
 
     def noting(self: BodyTailEngine, lr: RowStream, seed: int, restore: float = 1.0) -> object:
-        told.append(restore)
+        reported.append(restore)
         return plain(self, lr, seed, restore)
 
     monkeypatch.setattr(BodyTailEngine, "restored", noting)
     SuperResolver(model).upscale(Picture(torch.rand(3, 9, 8)), scale=16, restore=0.75)
-    assert told == [0.75, 0.0]
+    assert reported == [0.75, 0.0]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])

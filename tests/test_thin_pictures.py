@@ -153,7 +153,7 @@ def amx_is_in_force() -> bool:
 
 @pytest.mark.xfail(
     amx_is_in_force(),
-    reason="oneDNN with AMX reads memory that nobody wrote; gigasr.networks.ops.LEAST_SIDE keeps networks from it",
+    reason="oneDNN with AMX reads memory that nobody wrote; gigasr.networks.ops.MIN_MAP_SIDE keeps networks from it",
     strict=torch.__version__ >= (2, 14, 1),  # it passes with a later torch? Then LEAST_SIDE is no longer needed
 )
 @pytest.mark.parametrize(("width", "padding"), [(1, 1), (2, 1), (3, 0), (4, 0)])

@@ -50,7 +50,7 @@ def test_an_image_that_fits_is_one_tile() -> None:
     assert plan_tiles(61, 64, max_side=64, overlap=16, multiple=8) == [Tile(0, 0, 61, 64)]
 
 
-def test_tiles_come_in_raster_order() -> None:
+def test_tiles_come_in_row_major_order() -> None:
     tiles = plan_tiles(100, 150, max_side=64, overlap=8, multiple=8)
     assert tiles == sorted(tiles)
     assert len(tiles) == 2 * 3
@@ -92,13 +92,13 @@ def test_no_smaller_number_of_tiles_would_do(arguments: tuple[int, int, int, int
 @settings(deadline=None)
 @given(axis_arguments, st.integers(1, 60))
 def test_of_a_longer_image_no_tile_is_extended_beyond_what_the_whole_is(
-    arguments: tuple[int, int, int, int], least: int
+    arguments: tuple[int, int, int, int], min_side: int
 ) -> None:
     length, tile, overlap, multiple = arguments
-    tile = max(tile, -(-least // multiple) * multiple)
-    tiles = plan_tiles(1, length, tile, overlap, multiple, min_side=least)
-    ends = [each.left + padded_side(each.width, multiple, least) for each in tiles]
-    assert max(ends) == padded_side(length, multiple, least)
+    tile = max(tile, -(-min_side // multiple) * multiple)
+    tiles = plan_tiles(1, length, tile, overlap, multiple, min_side=min_side)
+    ends = [each.left + padded_side(each.width, multiple, min_side) for each in tiles]
+    assert max(ends) == padded_side(length, multiple, min_side)
 
 
 def test_an_overlap_as_large_as_the_tile_is_an_error() -> None:

@@ -71,7 +71,7 @@ def test_a_size_goes_before_the_factor(user: Client, deep_photo: Path) -> None:
     assert Path(result).name == "leaf_48x48.tif" and facts.startswith("48×40 px")
 
 
-def test_a_painting_is_the_command_lines_file(user: Client, base_weights: Path, tmp_path: Path) -> None:
+def test_a_generated_image_is_the_command_lines_file(user: Client, base_weights: Path, tmp_path: Path) -> None:
     previews, files = user.predict("an apple", size="16", count=2, seed=3, truncation=0.5, api_name="/paint")
     options = ["-n", str(base_weights), "--size", "16", "-c", "2", "--seed", "3", "--truncation", "0.5", "-g", "cpu"]
     arguments = ["t2i", "an apple", *options, "--precision", "fp32", "-o", str(tmp_path)]
@@ -82,7 +82,7 @@ def test_a_painting_is_the_command_lines_file(user: Client, base_weights: Path, 
     assert len(previews) == 2
 
 
-def test_a_painting_can_mix_and_lead_to_another_prompt(user: Client) -> None:
+def test_a_generated_image_can_mix_and_lead_to_another_prompt(user: Client) -> None:
     plain, mixed, led = (
         [Path(file).read_bytes() for file in user.predict("an apple", size="16", api_name="/paint", **more)[1]]
         for more in ({}, {"style_prompt": "a pear", "mix_at": 8}, {"to": "a pear", "frames": 3})
@@ -124,8 +124,8 @@ def test_an_animation_stays_one_and_its_frames_count_together(user: Client, tmp_
     frames = [Image.new("RGB", (16, 12), (80 * i, 0, 0)) for i in range(3)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=40)
     result = upscale(user, tmp_path / "film.gif", scale=2, suffix="webp")[2]
-    with Image.open(result) as film:
-        assert (film.n_frames, film.size) == (3, (32, 24))
+    with Image.open(result) as animation:
+        assert (animation.n_frames, animation.size) == (3, (32, 24))
     with pytest.raises(Exception, match="at most 1 megapixels on this page, got 3 pictures of 800x600 px"):
         upscale(user, tmp_path / "film.gif", scale=50)
 
@@ -135,8 +135,8 @@ def test_an_animation_of_a_kind_that_libvips_does_not_read_is_shown_too(user: Cl
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=40)
     (before, shown), _, result = upscale(user, tmp_path / "film.gif", scale=2, suffix="avif")
     assert Path(before).name != Path(shown).name
-    with Image.open(result) as film, Image.open(shown) as preview:
-        assert (film.n_frames, film.size) == (3, (32, 24))
+    with Image.open(result) as animation, Image.open(shown) as preview:
+        assert (animation.n_frames, animation.size) == (3, (32, 24))
         assert preview.size == (32, 24)
 
 

@@ -114,9 +114,9 @@ def draw_jpegs(limits: _Range, rng: Random) -> tuple[Jpeg, ...]:
     return tuple(draw_jpeg(limits, rng) for _ in range(rng.choices((1, 2, 3), (8, 2, 1))[0]))
 
 
-def draw_sharpening(most: int, rng: Random) -> Sharpening:
-    """most: percent; of noise even half of what a clean picture bears is too much"""
-    return Sharpening(rng.uniform(0.4, 1.5), rng.randint(40, most))
+def draw_sharpening(max_percent: int, rng: Random) -> Sharpening:
+    """max_percent: percent; of noise even half of what a clean picture bears is too much"""
+    return Sharpening(rng.uniform(0.4, 1.5), rng.randint(40, max_percent))
 
 
 def draw_single(rng: Random) -> Damage:

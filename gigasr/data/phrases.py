@@ -105,7 +105,7 @@ BLUR = {
         "handshake blur; smeared by motion",
     ),
     "shrunk": split(
-        "upscaled; upscaled; low resolution; resized; upscaled from a smaller picture; blown up; upscaled thumbnail; "
+        "upscaled; enlarged; low resolution; resized; enlarged from a smaller picture; blown up; enlarged thumbnail; "
         "interpolated; low res",
         "scaled up; few pixels, stretched",
     ),

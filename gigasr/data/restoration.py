@@ -68,7 +68,7 @@ def spoil_picture(picture: Image.Image, size: PilSize, damage: Damage, seed: int
     if damage.blur and damage.blur.kind != "gaussian":
         picture = blur_optically(picture, damage.blur)
     if damage.shrunk > 1:
-        picture = shrink_and_enlarge(picture, damage.shrunk)
+        picture = lose_resolution(picture, damage.shrunk)
     if damage.noise:
         picture = add_noise(picture, damage.noise, seed)
     if damage.sharpening:
@@ -81,7 +81,7 @@ def spoil_picture(picture: Image.Image, size: PilSize, damage: Damage, seed: int
     return picture
 
 
-def shrink_and_enlarge(picture: Image.Image, factor: float) -> Image.Image:
+def lose_resolution(picture: Image.Image, factor: float) -> Image.Image:
     """Lose what a picture smaller by the factor has no pixels for."""
     small = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
     return picture.resize(small, Image.Resampling.BICUBIC).resize(picture.size, Image.Resampling.BICUBIC)

@@ -7,10 +7,10 @@ from gigasr.data.phrases import PHRASES
 
 Causes = dict[str, tuple[str, ...]]  # what is wrong -> the meanings that say it, one as good as the other
 
-LEAST_STD = 1.0  # 8-bit levels; less noise is not worth a word
-LEAST_SIGMA = 0.25  # px; nor is less blur
-LEAST_SHRUNK = 1.1
-LEAST_HALVED = 60  # JPEG quality above which compression before a reduction is hardly seen
+MIN_STD = 1.0  # 8-bit levels; less noise is not worth a word
+MIN_SIGMA = 0.25  # px; nor is less blur
+MIN_SHRUNK = 1.1
+MAX_HALVED_QUALITY = 60  # JPEG quality above which compression before a reduction is hardly seen
 EVERY_COLOUR = 128  # of a palette; more colours are seldom missed
 PARTIAL = 0.3  # share of the captions of several causes that leave some unsaid
 WHOLESALE = 0.1  # share of captions that only call the picture bad
@@ -18,14 +18,14 @@ ORIGIN = 0.5  # share of captions that name a damage's origin, where it has one
 TWICE = 0.15  # share of causes said in two ways
 
 
-def degrees(value: float, least_medium: float, least_strong: float, margin: float) -> tuple[str, ...]:
+def degrees(value: float, min_medium: float, min_strong: float, margin: float) -> tuple[str, ...]:
     """The degrees by which a value may be called; near a border, of which nobody knows the place, two."""
     names = []
-    if value < least_medium + margin:
+    if value < min_medium + margin:
         names.append("light")
-    if least_medium - margin <= value < least_strong + margin:
+    if min_medium - margin <= value < min_strong + margin:
         names.append("medium")
-    if value >= least_strong - margin:
+    if value >= min_strong - margin:
         names.append("strong")
     return tuple(names)
 
@@ -59,20 +59,22 @@ def halved(damage: Damage) -> Damage:
         noise=Noise(noise.std / LARGER, noise.kind) if noise else None,
         blur=Blur(blur.sigma / LARGER, blur.kind) if blur else None,
         shrunk=damage.shrunk / LARGER,
-        jpegs=tuple(Jpeg(min(100, jpeg.quality + 20), 0) for jpeg in damage.jpegs if jpeg.quality <= LEAST_HALVED),
+        jpegs=tuple(
+            Jpeg(min(100, jpeg.quality + 20), 0) for jpeg in damage.jpegs if jpeg.quality <= MAX_HALVED_QUALITY
+        ),
     )
 
 
 def causes(damage: Damage) -> Causes:
     """What is wrong with the picture as far as it shows."""
     found: Causes = causes(halved(damage.before)) if damage.before else {}
-    if damage.noise and damage.noise.std >= LEAST_STD:
+    if damage.noise and damage.noise.std >= MIN_STD:
         found["noise"] = noise_meanings(damage.noise)
     if damage.jpegs:
         found["jpeg"] = jpeg_meanings(damage.jpegs)
-    if damage.blur and damage.blur.sigma >= LEAST_SIGMA:
+    if damage.blur and damage.blur.sigma >= MIN_SIGMA:
         found["blur"] = blur_meanings(damage.blur)
-    if damage.shrunk > LEAST_SHRUNK:
+    if damage.shrunk > MIN_SHRUNK:
         found["shrunk"] = ("shrunk", "shrunk", "blur")
     if damage.sharpening:
         found["sharpening"] = ("sharpening",)

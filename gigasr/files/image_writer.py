@@ -70,7 +70,7 @@ def write_frames(
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {quality}; 95 is a good value")
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        images = (_to_raster(path, picture, metadata or {}) for picture in pictures)
+        images = (_to_pixel_rows(path, picture, metadata or {}) for picture in pictures)
         if file_format == "TIFF":
             write_tiff(file, images)
         elif file_format == "PNG":
@@ -114,7 +114,7 @@ def _output_format(path: Path) -> str:
     return file_format
 
 
-def _to_raster(path: Path, picture: PictureStrips, texts: dict[str, str]) -> PixelRows:
+def _to_pixel_rows(path: Path, picture: PictureStrips, texts: dict[str, str]) -> PixelRows:
     """The samples and facts that a file of this name holds of a picture."""
     file_format, size = _output_format(path), picture.size
     check_image_size(path, size)

@@ -250,10 +250,10 @@ def tail_halos(config: UpsamplerConfig) -> list[int]:
 def plan_tiling(network: Upsampler, dtype: torch.dtype) -> TilingRules:
     """How the body may be cut: global attention wants tiles as in training, windowed any that fit the windows."""
     config, multiple = network.config, network.multiple
-    widest = max(
+    max_values = max(
         level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
     )
-    pixel_bytes = MAX_MAPS * dtype.itemsize * widest
+    pixel_bytes = MAX_MAPS * dtype.itemsize * max_values
     if config.window:
         window = config.window * multiple
         result_bytes = dtype.itemsize * config.levels[config.num_down].channels

@@ -85,7 +85,7 @@ def plan_tiles(
     return [Tile(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
 
 
-def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, least: int) -> list[tuple[int, int]]:
+def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, min_side: int) -> list[tuple[int, int]]:
     """Return the intervals [start, stop) of one axis, the same rules as plan_tiles."""
     _check_positive("image side", length)
     _check_positive("multiple", multiple)
@@ -105,7 +105,7 @@ def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, least: i
     def last_start(size: int) -> int:  # in units of `multiple`
         return math.ceil((length - size) / multiple)
 
-    sizes = range(min(math.ceil(least / multiple) * multiple, max_aligned), max_aligned + 1, multiple)
+    sizes = range(min(math.ceil(min_side / multiple) * multiple, max_aligned), max_aligned + 1, multiple)
     size = next(s for s in sizes if math.ceil(last_start(s) / num_steps) * multiple <= s - overlap)
     starts = [i * last_start(size) // num_steps * multiple for i in range(num_steps + 1)]
     return [(start, min(start + size, length)) for start in starts]

@@ -20,7 +20,7 @@ from gigasr.inference.noise import seeded
 from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.aurasr_layers import Block, Layers, TransformerLayer
 from gigasr.models.checkpoint import CheckpointError
-from gigasr.networks.ops import LEAST_SIDE
+from gigasr.networks.ops import MIN_MAP_SIDE
 
 SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
 MAX_BODY_TILE_BYTES = 256 << 20  # most that a tile of the body takes; what tiles overlap is computed twice
@@ -112,9 +112,9 @@ class AuraNetwork(nn.Module):
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
         trained, side = config.input_image_size, math.isqrt(MAX_BODY_TILE_BYTES // pixel_bytes)
-        least = max(trained, LEAST_SIDE * self.multiple)
+        min_side = max(trained, MIN_MAP_SIDE * self.multiple)
         self.tiling = TilingRules(
-            min(trained // 4, 16), self.multiple, self.multiple, least, max(side, least), pixel_bytes
+            min(trained // 4, 16), self.multiple, self.multiple, min_side, max(side, min_side), pixel_bytes
         )
 
     def fix_steps(self) -> None:

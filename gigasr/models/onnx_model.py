@@ -18,7 +18,7 @@ from gigasr.inference.engine import BlendedTileEngine, BodyTail, BodyTailEngine
 from gigasr.inference.folding import NO_MARGIN, crop_margin
 from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.models.checkpoint import CheckpointError
-from gigasr.models.spandrel_backend import LEAST, OVERLAP, pixel_bytes
+from gigasr.models.spandrel_backend import MIN_INPUT_SIDE, OVERLAP, pixel_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -183,7 +183,7 @@ class ExternalOnnxModel:
         multiple = self.side or MULTIPLE
         overlap = min(OVERLAP, self.side // 4) if self.side else OVERLAP
         sizes = pixel_bytes(self.scale, torch.float32), 12 * self.scale**2
-        tiling = TilingRules(overlap, 1, multiple, self.side or LEAST, self.side, *sizes)
+        tiling = TilingRules(overlap, 1, multiple, self.side or MIN_INPUT_SIDE, self.side, *sizes)
         calls = {device: self.unit_range(Session(self.path, device)) for device in execution.devices}
         tile, batch = 0 if self.side else execution.tile, execution.batch if self.takes_batches else 1
         return BlendedTileEngine(calls, self.scale, tiling, replace(execution, tile=tile, batch=batch))

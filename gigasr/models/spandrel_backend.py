@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
 OVERLAP = 32  # px; of the tiles of a network whose receptive field is not known
-LEAST = 64  # px; side of what such a network is given: 4 px at its coarsest level, if that is at 1/16
+MIN_INPUT_SIDE = 64  # px; side of what such a network is given: 4 px at its coarsest level, if that is at 1/16
 WHOLE_IMAGE = 1 << 20  # px; side of a tile for networks that want the whole image
 LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # held at a time per px of the input and of the result; a guess
 
@@ -51,7 +51,7 @@ class SpandrelModel:
         tiling = TilingRules(
             overlap,
             descriptor.size_requirements.multiple_of,
-            minimum=max(LEAST, descriptor.size_requirements.minimum),
+            minimum=max(MIN_INPUT_SIDE, descriptor.size_requirements.minimum),
             side=0 if is_divisible else WHOLE_IMAGE,
             pixel_bytes=pixel_bytes(self.scale, dtype),
             result_bytes=12 * self.scale**2,

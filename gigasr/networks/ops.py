@@ -12,7 +12,7 @@ from torch import Tensor
 
 FILTER_TAPS = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2's resampling filter
 EPS = 1e-8  # keeps norms above zero
-LEAST_SIDE = 4  # px; of a network's coarsest map: torch 2.14.1 errs with AMX where one is a px wide, see docs/api.md
+MIN_MAP_SIDE = 4  # px; of a network's coarsest map: torch 2.14.1 errs with AMX where one is a px wide, see docs/api.md
 
 
 def select_kernel(bank: Tensor, logits: Tensor) -> Tensor:

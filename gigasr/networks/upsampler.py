@@ -20,7 +20,7 @@ from gigasr.networks.blocks import (
     UpBlock,
     scale_styles,
 )
-from gigasr.networks.ops import LEAST_SIDE, filter_axes, gaussian_taps, upsample_bicubic
+from gigasr.networks.ops import MIN_MAP_SIDE, filter_axes, gaussian_taps, upsample_bicubic
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 
 RGB_GAIN = 0.1  # a shallow pyramid starts near the upsampled low-res image; the paper's deep one adds a std of about 1
@@ -139,7 +139,7 @@ class Upsampler(nn.Module):
     @property
     def min_side(self) -> int:
         """The least height and width the body is given, px; as in training where attention is global."""
-        return max(LEAST_SIDE * self.multiple, 0 if self.config.window else self.config.lr_size)
+        return max(MIN_MAP_SIDE * self.multiple, 0 if self.config.window else self.config.lr_size)
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> tuple[Tensor, TextFeatures]:
         """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
