@@ -20,12 +20,12 @@ _LAZY = {
 
 
 def __dir__() -> list[str]:
-    """List the public names, which tab completion offers."""
+    """List the public names for tab completion."""
     return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on its first use, so that `import gigasr` costs nothing."""
+    """Import a public name on first use: `import gigasr` alone stays fast."""
     if name not in _LAZY:
         raise AttributeError(f"module 'gigasr' has no attribute '{name}'")
     from importlib import import_module

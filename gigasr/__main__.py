@@ -1,4 +1,4 @@
-"""python -m gigasr = the command gigasr."""
+"""Entry point of `python -m gigasr`, the same as the command gigasr."""
 
 from gigasr.cli import main
 

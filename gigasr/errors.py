@@ -1,10 +1,10 @@
-"""Errors that a user can cause, and their texts."""
+"""Exception types that callers catch, and the one-line form of messages."""
 
 import pickle
 import struct
 
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
-DAMAGED_WEIGHTS = (  # what torch.load raises for files that are none of torch's, or torn
+DAMAGED_WEIGHTS = (  # raised by torch.load for truncated files and for files of other programs
     AttributeError,
     EOFError,
     LookupError,
@@ -17,5 +17,5 @@ DAMAGED_WEIGHTS = (  # what torch.load raises for files that are none of torch's
 
 
 def join_lines(text: str) -> str:
-    """A text whose line breaks and runs of blanks are single blanks."""
+    """Replace line breaks and runs of blanks by single blanks."""
     return " ".join(text.split())

@@ -53,8 +53,8 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     target.write_text("old")
     script = f"""
 import os, pathlib, signal
-from gigasr.files.atomic import remove_leftovers, replacing
-with replacing(pathlib.Path({str(target)!r})) as temporary:
+from gigasr.files.atomic import remove_leftovers, atomic_write
+with atomic_write(pathlib.Path({str(target)!r})) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -67,8 +67,8 @@ with replacing(pathlib.Path({str(target)!r})) as temporary:
 def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal
-from gigasr.files.atomic import remove_leftovers, replacing
-with replacing(pathlib.Path({str(tmp_path / "a.txt")!r})) as temporary:
+from gigasr.files.atomic import remove_leftovers, atomic_write
+with atomic_write(pathlib.Path({str(tmp_path / "a.txt")!r})) as temporary:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)

@@ -1,1 +1,1 @@
-"""Files to pictures and back: depth, alpha, profiles, metadata, frames."""
+"""Image files: reading and writing depth, alpha, profiles, metadata and frames."""

@@ -1,4 +1,4 @@
-"""Colour management: inks and pictures with a profile of their own to sRGB."""
+"""Colour management: conversion of CMYK and of embedded profiles to sRGB."""
 
 import io
 import logging
@@ -13,7 +13,10 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
 def cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert a CMYK image through its profile; through that of coated paper where it has none that is usable."""
+    """Convert a CMYK image to sRGB through its profile.
+
+    The profile of coated paper replaces a missing or unusable one. A warning names the image and the unusable profile.
+    """
     embedded = image.info.get("icc_profile")
     for profile in filter(None, (embedded, _coated_paper())):
         try:
@@ -24,7 +27,11 @@ def cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def srgb_converter(profile: bytes, is_gray: bool, name: object) -> Callable[[np.ndarray], np.ndarray]:
-    """What brings 8-bit colours, [H, W, 1 or 3], from a profile to sRGB; nothing, with a warning, if it is unusable."""
+    """Return a function from 8-bit colours of a profile to sRGB.
+
+    The function maps [H, W, C] to [H, W, C], with C = 1 for gray and 3 for RGB. If the profile is unusable, a warning
+    names the picture, and the function returns its argument.
+    """
     try:
         transform = _transform(profile, "L" if is_gray else "RGB")
     except (ImageCms.PyCMSError, OSError) as error:
@@ -32,16 +39,18 @@ def srgb_converter(profile: bytes, is_gray: bool, name: object) -> Callable[[np.
         return lambda samples: samples
 
     def convert(samples: np.ndarray) -> np.ndarray:
-        image = Image.fromarray(samples[:, :, 0] if is_gray else np.ascontiguousarray(samples))
-        return np.asarray(transform.apply(image))[:, :, : samples.shape[2]]
+        plane = samples[:, :, 0] if is_gray else np.ascontiguousarray(samples)
+        converted = transform.apply(Image.fromarray(plane))
+        return np.asarray(converted)[:, :, : samples.shape[2]]
 
     return convert
 
 
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """From a profile and PIL mode to sRGB."""
+    """Build the transform from a profile and PIL mode to sRGB."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", _INTENT)
+    target = ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(source, target, mode, "RGB", _INTENT)
 
 
 def _coated_paper() -> bytes:

@@ -1,9 +1,9 @@
-"""Kinds of image files, by their names and Pillow's."""
+"""Formats of image files: Pillow's names and the suffixes of file names."""
 
 from collections.abc import Collection
 from pathlib import Path
 
-INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # that Pillow may try
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # only these are tried by Pillow
 ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 OUTPUT_FORMATS = {
     ".png": "PNG",
@@ -16,20 +16,29 @@ OUTPUT_FORMATS = {
     ".gif": "GIF",
     ".avif": "AVIF",
 }
-STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}  # of the images that training and FID read
+STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}  # read by training and FID
 
 
 def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder that end in one of the suffixes, sorted; none is hidden or in a hidden folder."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    """Return all visible files below a folder with one of the suffixes, sorted."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        parts = path.relative_to(folder).parts
+        if not any(part.startswith(".") for part in parts):
+            found.append(path)
+    return sorted(found)
 
 
 def suffix_of(name: Path) -> str:
-    """The ending of a file's name; that of a version, as in out-v1.0, is none."""
+    """Return the suffix of a file's name; "" if it is only digits.
+
+    The end of a version number, as in out-v1.0, is not a suffix.
+    """
     return "" if name.suffix[1:].isdigit() else name.suffix
 
 
 def is_image_file(path: Path) -> bool:
-    """Tell by its suffix whether a file is an image that read_image knows."""
+    """Tell by the suffix whether read_image reads a file."""
     return path.suffix.lower() in OUTPUT_FORMATS

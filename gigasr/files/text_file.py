@@ -1,4 +1,4 @@
-"""Files of text."""
+"""Text files in UTF-8."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,7 +7,10 @@ from gigasr.files.atomic import atomic_write
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8, with or without a byte order mark. Raises ValueError, naming the file, for anything else."""
+    """Read UTF-8, with or without a byte order mark.
+
+    Raises ValueError with the file's name for other encodings.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -15,10 +18,13 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whole or not at all; of a file name what is no UTF-8 stands as in Python, such as \\udcff.
+    """Write UTF-8 atomically.
 
-    A link or a device, such as /dev/stdout, is written through.
+    Bytes of file names outside UTF-8 are escaped (`\\udcff`). Links and devices, such as /dev/stdout, are written
+    through.
     """
-    is_plain = not path.is_symlink() and (path.is_file() or not path.exists())
-    with atomic_write(path) if is_plain else nullcontext(path) as target:
+    is_file_or_new = path.is_file() or not path.exists()
+    is_plain = is_file_or_new and not path.is_symlink()
+    destination = atomic_write(path) if is_plain else nullcontext(path)
+    with destination as target:
         target.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,1 +1,1 @@
-"""Many files: what goes where, a prompt per file, the run over them here or on a cluster, what is done."""
+"""Batch runs: output planning, prompts, reports, and local and Ray runs."""

@@ -1,4 +1,7 @@
-"""Threads beside the network's, and items handed to them, a few at a time; the failure of either side ends both."""
+"""Background threads, and bounded handing of items between threads.
+
+A failure on either side ends both sides.
+"""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,50 +13,53 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 T = TypeVar("T")
-_SETTING = threading.Lock()  # while the number of threads that later ones take is another
+_SETTING = threading.Lock()  # held while torch's number of threads differs
 
 
 def background_thread() -> ThreadPoolExecutor:
-    """One thread that works beside the network: its tensor operations run in itself alone.
+    """Start a thread beside the network's; tensor operations in the thread are serial.
 
-    With a team of its own the processor would have more of OpenMP's threads than cores, and those of the network would
-    be put to sleep after every operation instead of waiting for the next one: small pictures took 1.4 times as long.
+    With another OpenMP pool, threads would outnumber cores, and the network's threads would sleep after each operation
+    instead of spinning: small images took 1.4 times the time.
     """
     with _SETTING:
-        threads = torch.get_num_threads()
+        num_threads = torch.get_num_threads()
         thread = ThreadPoolExecutor(1)
         thread.submit(_compute_alone).result()
-        torch.set_num_threads(threads)  # of threads that begin to compute later
+        torch.set_num_threads(num_threads)  # for threads started later
     return thread
 
 
 def _compute_alone() -> None:
-    """Let the thread that runs this have no others to help it."""
+    """Make tensor operations of the calling thread serial."""
     torch.set_num_threads(1)
-    torch.get_num_threads()  # settles it: the first to ask takes what was set last, whichever thread set it
+    torch.get_num_threads()  # fixes the number for this thread: the first query takes the value set last by any thread
 
 
 class ChannelClosedError(Exception):
-    """The reader is gone; nobody wants more items."""
+    """Error of writing after the reader has gone."""
 
 
 class _End(NamedTuple):
-    """Marks the end of the items."""
+    """Mark after the last item."""
 
     error: BaseException | None
 
 
 class BoundedChannel(Generic[T]):
-    """Hand items from one thread to another, which iterates over them."""
+    """Bounded queue between two threads; the reading thread iterates over the items."""
 
     def __init__(self, limit: int = 1) -> None:
-        """limit: items that wait at a time, at most"""
-        self.items: SimpleQueue[T | _End] = SimpleQueue()  # unbounded, so that the end is told without waiting
+        """Make an empty queue.
+
+        limit: maximum number of waiting items
+        """
+        self.items: SimpleQueue[T | _End] = SimpleQueue()  # unbounded, so that finish() never waits
         self.room = threading.Semaphore(limit)
         self.is_closed = False
 
     def put(self, item: T) -> None:
-        """Add an item, once there is room; ClosedError where the reader is gone."""
+        """Add an item once there is room; ClosedError if the reader has gone."""
         self.room.acquire()
         if self.is_closed:
             self.room.release()
@@ -61,9 +67,9 @@ class BoundedChannel(Generic[T]):
         self.items.put(item)
 
     def produce(self, items: Iterable[T], errors: tuple[type[Exception], ...]) -> Iterator[T]:
-        """Put items as they are made and give each back, until the reader is gone.
+        """Put each item and yield the item back, until the reader has gone.
 
-        errors: of making an item; they end the items and are the reader's to handle
+        errors: kinds of errors in making items; such an error ends the items and is raised in the reader
         """
         try:
             for item in items:
@@ -76,12 +82,15 @@ class BoundedChannel(Generic[T]):
             self.finish(error)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the items; the reader meets the error, where there is one. Of several calls the first counts."""
+        """End the items; an error is raised in the reader.
+
+        Later calls have no effect.
+        """
         self.items.put(_End(error))
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """Finish with the block, and with the error that ends it: the reader never waits for ever."""
+        """Finish at the end of a block, also on an error: the reader never hangs."""
         try:
             yield
         except BaseException as error:
@@ -90,12 +99,16 @@ class BoundedChannel(Generic[T]):
         self.finish()
 
     def close(self, _: object = None) -> None:
-        """Tell that no more items are wanted; may be the callback of the reader's Future."""
+        """Stop the writer; may be the callback of the reader's Future."""
         self.is_closed = True
         self.room.release()
 
     def __iter__(self) -> Iterator[T]:
-        while not isinstance(item := self.items.get(), _End):
+        """Yield the items in order; at the end, raise the writer's error."""
+        while True:
+            item = self.items.get()
+            if isinstance(item, _End):
+                break
             self.room.release()
             yield item
             del item

@@ -1,4 +1,4 @@
-"""One file from start to end: looked up, read, upscaled and written; the same in a run here and on a cluster."""
+"""Processing of one file: look up, read, upscale, write; for local and Ray runs."""
 
 import hashlib
 import itertools
@@ -35,7 +35,7 @@ _CONSTANTS = {"aurasr": "gigasr", "device": "", "overwrite": False}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with; all but the last three affect the results."""
+    """Options of a run; all but the last three affect the results."""
 
     model: str = DEFAULT_MODEL  # bundled name, file, folder or Hugging Face id
     scale: float | None = None
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass
 class JobState:
-    """A file on its way: read, upscaled, written."""
+    """Progress and result of one file."""
 
     job: Job
     status: str = "running"  # then done; skipped, as it was done before; kept, an output that is none of ours; failed
@@ -70,7 +70,7 @@ class JobState:
 
     @contextmanager
     def record_failure(self) -> Iterator[None]:
-        """What goes wrong is the file's, and ends no more than that."""
+        """Record an exception as this file's failure; the run goes on."""
         try:
             yield
         except JOB_ERRORS as error:
@@ -78,7 +78,7 @@ class JobState:
 
 
 class ResultStrip(NamedTuple):
-    """A part of the result of one of a file's pictures."""
+    """Strip of an upscaled picture of a file."""
 
     number: int  # of the picture
     size: tuple[int, int]  # of its whole result
@@ -86,7 +86,7 @@ class ResultStrip(NamedTuple):
 
 
 class JobRunner:
-    """What takes files from start to end; the model is loaded when the first of them needs it."""
+    """Upscaler of files; the model is loaded for the first file without a result."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -99,7 +99,9 @@ class JobRunner:
         self.lock = threading.Lock()  # on it, for process()
 
     def process(self, job: Job, known: Mapping[str, Any]) -> JobState:
-        """Take a file from start to end; several threads may, of which one upscales while others read and write.
+        """Read, upscale and write a file.
+
+        May run in several threads: one thread upscales while others read and write.
 
         known: the file's record in a report, or {}
         """
@@ -115,7 +117,12 @@ class JobRunner:
         return replace(state, pictures=None)
 
     def read(self, job: Job, known: Mapping[str, Any]) -> JobState:
-        """Look whether a file is done, and read the first of its pictures where it isn't; the others come later."""
+        """Read the first picture of a file, unless the file is done.
+
+        Later pictures are read while upscaling.
+
+        known: the file's record in a report, or {}
+        """
         state = JobState(job)
         with state.record_failure():
             key = json.dumps([self.options, job.prompt, job.target.suffix]).encode()
@@ -135,9 +142,10 @@ class JobRunner:
         return state
 
     def is_done(self, state: JobState, known: Mapping[str, Any]) -> bool:
-        """Tell whether the output that exists is what would be made, by its record or, without one, by its own words.
+        """Tell whether the existing output has the present input and options.
 
-        A run that is killed between the two leaves an output without a record.
+        The record tells; without a record, the fingerprint in the output does. A run killed after writing leaves an
+        output without a record.
         """
         target, made_from = state.job.target, dict(state.record)
         state.record["bytes"] = target.stat().st_size
@@ -149,7 +157,10 @@ class JobRunner:
         return False
 
     def upscale_into(self, state: JobState, channel: BoundedChannel[ResultStrip]) -> Iterator[None]:
-        """Upscale, hand the strips to the thread that writes, and what goes wrong too; yields after every strip."""
+        """Upscale, and pass the strips to the writing thread; yield after every strip.
+
+        Errors of upscaling are raised in the writing thread.
+        """
         if state.pictures is not None:
             self.load()  # what goes wrong here ends the run
         began = time.perf_counter()
@@ -164,7 +175,7 @@ class JobRunner:
             state.record["seconds"] = round(time.perf_counter() - began, 3)
 
     def load(self) -> SuperResolver:
-        """The model, loaded once."""
+        """Return the model, loaded by the first call."""
         if self.resolver is None:
             settings = self.settings
             model = load_model(settings.model)
@@ -174,7 +185,7 @@ class JobRunner:
         return self.resolver
 
     def upscale(self, state: JobState) -> Iterator[ResultStrip]:
-        """The results of a file's pictures, strip by strip."""
+        """Upscale a file's pictures; yield the results strip by strip."""
         if state.pictures is None:
             return
         settings, resolver = self.settings, self.load()
@@ -188,7 +199,7 @@ class JobRunner:
             yield from map(partial(ResultStrip, number, made.size), made.strips)
 
     def write(self, state: JobState, strips: Iterable[ResultStrip]) -> None:
-        """Write the results."""
+        """Write a file's results, with gigasr's texts in the metadata."""
         job, settings = state.job, self.settings
         with state.record_failure():
             results = _join(strips)
@@ -204,12 +215,12 @@ class JobRunner:
 
 
 def job_fingerprint(state: JobState) -> str:
-    """What an output was made from and with."""
+    """Return the hashes of an output's input and options."""
     return f"{state.record['input_hash']}-{state.record['options_hash']}"
 
 
 def _join(strips: Iterable[ResultStrip]) -> Iterator[PictureStrips]:
-    """Each picture's strips, one picture after the other."""
+    """Group strips by picture; take one picture's strips before the next picture's."""
     for _, group in itertools.groupby(strips, key=lambda strip: strip.number):
         first = next(group)
         yield PictureStrips(first.size, (strip.picture for strip in itertools.chain([first], group)))

@@ -1,4 +1,4 @@
-"""A run over many files on this machine."""
+"""Run over many files on this machine."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,47 +10,64 @@ from gigasr.folders.job_runner import JobRunner, JobState, ResultStrip, Settings
 from gigasr.folders.plan import Job
 from gigasr.folders.report import append_record, name_from, normalised_path, read_reports
 
-NotifyJob = Callable[[JobState], None]  # called on progress, and when a file is done, skipped, kept or failed
+NotifyJob = Callable[[JobState], None]  # called on progress of a file, and when a file is done, skipped, kept or failed
 
 
 class ReportStore:
-    """The reports of a run: what is known of its files, and what becomes of them."""
+    """Reports of a run: records of earlier runs, and new lines."""
 
     def __init__(self, jobs: list[Job]) -> None:
-        """Read the reports and clean up; OSError where a report can't be written."""
+        """Read the reports and clean up; OSError if a report is not writable."""
         self.folders = {job.target.parent for job in jobs}
         self.remove_leftovers()
         reports = {job.report for job in jobs if job.report is not None}
-        self.known = {folder: read_reports(folder) for folder in {report.parent for report in reports}}
+        folders = {report.parent for report in reports}
+        self.known = {folder: read_reports(folder) for folder in folders}
         for report in reports:
             report.parent.mkdir(parents=True, exist_ok=True)
             report.open("ab").close()
 
     def remove_leftovers(self) -> None:
-        """Remove the half-written files that processes have left which were killed."""
+        """Remove half-written files of killed processes."""
         for folder in self.folders:
             remove_leftovers(folder)
 
     def find(self, job: Job) -> dict[str, Any]:
-        """The record of a file's output, {} where there is none."""
-        return {} if job.report is None else self.known[job.report.parent].get(normalised_path(job.target), {})
+        """Return the record of a file's output; {} without a record."""
+        if job.report is None:
+            return {}
+        records = self.known[job.report.parent]
+        return records.get(normalised_path(job.target), {})
 
     def add(self, state: JobState) -> None:
-        """Add a file's line to its report; a file that is done and can't be recorded has failed."""
-        job, status = state.job, "done" if state.status == "skipped" else state.status
-        if job.report is None or state.status == "skipped" and state.is_known:
+        """Append a file's line to the report; a finished file without a line has failed.
+
+        Such a file gets the OSError of writing.
+        """
+        job = state.job
+        is_skipped = state.status == "skipped"
+        if job.report is None or is_skipped and state.is_known:
             return
-        output = job.target.relative_to(job.report.parent).as_posix()
-        record = {"input": name_from(job.report.parent, job.source.path), "output": output, **state.record}
+        folder = job.report.parent
+        record = {
+            "input": name_from(folder, job.source.path),
+            "output": job.target.relative_to(folder).as_posix(),
+            **state.record,
+            "status": "done" if is_skipped else state.status,
+            "error": str(state.error or ""),
+        }
         try:
-            append_record(job.report, record | {"status": status, "error": str(state.error or "")})
+            append_record(job.report, record)
         except OSError as error:
             if state.status != "failed":
                 state.status, state.error = "failed", error
 
 
 class LocalRunner:
-    """A run over files: one is upscaled and written strip by strip, the next one is read and the last one finished."""
+    """Local run over files, strip by strip.
+
+    While a file is upscaled, the next file is read and the last file is written.
+    """
 
     def __init__(self, jobs: list[Job], settings: Settings, notify: NotifyJob) -> None:
         self.jobs, self.notify = jobs, notify
@@ -58,9 +75,10 @@ class LocalRunner:
         self.writing: Future[JobState] | None = None
 
     def start(self) -> None:
-        """Go through the files; what reading, upscaling or writing one raises is noted, and the rest goes on.
+        """Process all files; an error of a file is recorded, and the run goes on.
 
-        On what ends the run, such as KeyboardInterrupt, the file in work is dropped and one being written is finished.
+        If the run is ended, for example by KeyboardInterrupt, the present file is dropped, and the last file is written
+        to the end.
         """
         with background_thread() as reader, background_thread() as writer:
             submitted = (reader.submit(self.runner.read, job, self.reports.find(job)) for job in self.jobs)
@@ -82,14 +100,19 @@ class LocalRunner:
                 self.notify_finished(is_waiting=True)
 
     def finish(self, state: JobState, channel: BoundedChannel[ResultStrip]) -> JobState:
-        """Write a file's results, where there are any, and its line of the report; runs in the writer's thread."""
+        """Write a file's results and the line of the report; runs in the writing thread."""
         if state.pictures is not None:
             self.runner.write(state, channel)
         self.reports.add(state)
         return state
 
     def notify_finished(self, is_waiting: bool) -> None:
-        """Tell of the file that was written last."""
-        if self.writing is not None and (is_waiting or self.writing.done()):
-            state, self.writing = self.writing.result(), None
+        """Notify of the file written last, once it is finished.
+
+        is_waiting: wait for the end of writing
+        """
+        writing = self.writing
+        if writing is not None and (is_waiting or writing.done()):
+            state = writing.result()
+            self.writing = None
             self.notify(state)

@@ -1,4 +1,4 @@
-"""A prompt for each file: from a list, from the texts beside the files, or one for all."""
+"""Prompts of files: from a list, from texts beside the files, or a common prompt."""
 
 import csv
 import difflib
@@ -12,26 +12,24 @@ from gigasr.data.captions import read_rows
 from gigasr.files.text_file import read_text
 from gigasr.networks.text import CONTEXT_LENGTH, count_tokens
 
-SIDECAR = "sidecar"
+_SIDECAR = "sidecar"
 
 
 def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str) -> dict[Path, str]:
-    """Give every file its prompt; those of which the origin says nothing get the default; all are checked.
+    """Return the prompt of every file, all checked by check_prompts.
 
-    files:  each input and its path below the input folder
-    origin: a .csv or .jsonl list; "sidecar" for the .txt file beside each input; or None
+    files:   inputs, and their paths below the input folder
+    origin:  a .csv or .jsonl list; "sidecar" for the .txt file beside each input; or None
+    default: prompt of files without a prompt from the origin
     """
     if origin is None:
         found: dict[Path, str] = {}
-    elif origin == SIDECAR:
-        found = {
-            path: read_text(path.with_suffix(".txt")).strip() for path in files if path.with_suffix(".txt").is_file()
-        }
-        if not found:
-            raise ValueError("prompts: expected a .txt file beside at least one input, got none; see --prompts")
+    elif origin == _SIDECAR:
+        found = _read_sidecars(files)
     else:
         found = _match(files, Path(origin))
-    for prompt, path in {prompt: path for path, prompt in found.items()}.items():
+    paths_by_prompt = {prompt: path for path, prompt in found.items()}  # a common prompt is checked once
+    for prompt, path in paths_by_prompt.items():
         try:
             check_prompts([prompt])
         except ValueError as error:
@@ -41,8 +39,20 @@ def assign_prompts(files: Mapping[Path, Path], origin: str | None, default: str)
     return {path: found.get(path, default) for path in files}
 
 
+def _read_sidecars(paths: Iterable[Path]) -> dict[Path, str]:
+    """Read the .txt files beside the inputs; ValueError if there are none."""
+    found = {}
+    for path in paths:
+        sidecar = path.with_suffix(".txt")
+        if sidecar.is_file():
+            found[path] = read_text(sidecar).strip()
+    if not found:
+        raise ValueError("prompts: expected a .txt file beside at least one input, got none; see --prompts")
+    return found
+
+
 def check_prompts(prompts: Iterable[str]) -> None:
-    """Raise ValueError for a prompt that would be cut, and for one that is no text."""
+    """Raise ValueError for prompts too long for the network or not in UTF-8."""
     for prompt in set(prompts):
         try:
             prompt.encode()
@@ -50,17 +60,20 @@ def check_prompts(prompts: Iterable[str]) -> None:
             raise ValueError(
                 f"prompt: expected text in UTF-8, got {ascii(prompt[:30])}; check the terminal's encoding"
             ) from None
-        if (count := count_tokens(prompt)) > CONTEXT_LENGTH:
+        num_marks = 2  # for start and end
+        num_tokens = count_tokens(prompt) - num_marks
+        max_tokens = CONTEXT_LENGTH - num_marks
+        if num_tokens > max_tokens:
             raise ValueError(
-                f"prompt: expected at most {CONTEXT_LENGTH - 2} tokens, got {count - 2}; shorten '{prompt[:30]}...'"
+                f"prompt: expected at most {max_tokens} tokens, got {num_tokens}; shorten '{prompt[:30]}...'"
             )
 
 
-def read_list(path: Path) -> Iterator[tuple[str, str]]:
-    """The file names and prompts of a list.
+def _read_list(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the file names and prompts of a list.
 
-    A .csv has the columns file and prompt; each line of a .jsonl has file and prompt, or file and captions, of which
-    the first counts.
+    A .csv has the columns file and prompt. Each line of a .jsonl has file and prompt, or file and captions; the first
+    caption counts.
     """
     if path.suffix.lower() == ".csv":
         return _csv_rows(path, read_text(path))
@@ -75,7 +88,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
         if not {"file", "prompt"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path}: expected the columns file and prompt, got {rows.fieldnames}; name them so")
         for row in rows:
-            if not row["file"] or row["prompt"] is None or None in row:
+            has_other_columns = None in row
+            if not row["file"] or row["prompt"] is None or has_other_columns:
                 raise ValueError(
                     f"{path}: expected a file and a prompt in line {rows.line_num}; quote a prompt with commas in it"
                 )
@@ -85,15 +99,22 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:
-    """Find the file of every row: named below the input folder, or as seen from the list's own folder."""
-    places = {_key(os.path.abspath(path)): path for path in files}
+    """Find the files of a list's rows.
+
+    A name is a path from the list's folder or from an input folder.
+
+    Raises ValueError for names that are not inputs, and for files with two prompts.
+    """
+    by_location = {_key(os.path.abspath(path)): path for path in files}
     below: dict[str, list[Path]] = {}
     for path, below_input in files.items():
-        below.setdefault(_key(below_input.as_posix()), []).append(path)
+        key = _key(below_input.as_posix())
+        below.setdefault(key, []).append(path)
     found: dict[Path, str] = {}
-    for name, prompt in read_list(origin):
-        place = places.get(_key(os.path.abspath(origin.parent / name)))
-        matches = below.get(_key(Path(name).as_posix()), []) if place is None else [place]
+    for name, prompt in _read_list(origin):
+        located = by_location.get(_key(os.path.abspath(origin.parent / name)))
+        named = below.get(_key(Path(name).as_posix()), [])
+        matches = named if located is None else [located]
         if not matches:
             raise ValueError(f"{origin}: expected names of inputs, got '{name}'{_nearest(name, below)}; correct it")
         for match in matches:
@@ -103,7 +124,10 @@ def _match(files: Mapping[Path, Path], origin: Path) -> dict[Path, str]:
 
 
 def _key(name: str) -> str:
-    """A name by which files are told to be the same: macOS splits accents off, Windows ignores case."""
+    """Normalise a name for comparison.
+
+    macOS stores accents apart from the letters, and Windows ignores case.
+    """
     return unicodedata.normalize("NFC", os.path.normcase(name))
 
 

@@ -1,4 +1,4 @@
-"""A run over many files on the machines of a Ray cluster, or in several processes on this one."""
+"""Run over many files with Ray: on a cluster, or in several processes here."""
 
 import logging
 import math
@@ -18,17 +18,20 @@ from gigasr.models.zoo import find_model
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "local"  # address of a cluster that is started for the run, on this machine
-CORES_PER_WORKER = 4
-ATTEMPTS = 3  # at a file whose worker dies
-AT_A_TIME = 2  # files per worker: one is read while another is upscaled
+LOCAL = "local"  # address of a cluster on this machine, started for the run
+ATTEMPTS = 3  # per file, if workers die
+_CORES_PER_WORKER = 4
+_FILES_PER_WORKER = 2  # one is read while another is upscaled
 
 
 class RemoteRunner:
-    """A worker in a process of its own."""
+    """Worker in a separate process."""
 
     def __init__(self, settings: Settings, num_threads: int) -> None:
-        """Load the model. num_threads: of the CPU; 0 = as torch wants"""
+        """Load the model.
+
+        num_threads: of the CPU; 0 = torch's default
+        """
         import torch
 
         if num_threads:
@@ -37,55 +40,74 @@ class RemoteRunner:
         self.runner.load()
 
     def is_ready(self) -> bool:
-        """True, once the model is loaded."""
+        """Return True; Ray runs the call after the model is loaded."""
         return True
 
     def process(self, job: Job, known: dict[str, Any]) -> JobState:
-        """Take a file from start to end."""
+        """Read, upscale and write a file."""
         state = self.runner.process(job, known)
-        return replace(state, error=state.error and ValueError(str(state.error)))  # not every error can be sent
+        if state.error is None:
+            return state
+        sendable = ValueError(str(state.error))  # not every error can be pickled
+        return replace(state, error=sendable)
 
 
-class WorkerHandle:
-    """One worker of the run, as the run sees it."""
+class _WorkerHandle:
+    """Local state of one remote worker."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.jobs: dict[Any, Job] = {}  # in work, by the reference to their result
-        self.starting: Any = actor.is_ready.remote()  # None once the worker is there
+        self.jobs: dict[Any, Job] = {}  # submitted, by the reference to the result
+        self.starting: Any = actor.is_ready.remote()  # None once the worker is ready
 
     def has_room(self, is_retried: bool, retried_jobs: set[Job]) -> bool:
-        """A file by which a worker has died is worked on alone."""
+        """Tell whether the worker takes another file.
+
+        A retried file is processed alone: the death of the worker may be the file's fault.
+
+        is_retried:   of the next file
+        retried_jobs: files in work when a worker died
+        """
         if self.starting is not None:
             return False
-        alone = is_retried or any(job in retried_jobs for job in self.jobs.values())
-        return len(self.jobs) < (1 if alone else AT_A_TIME)
+        has_retried = any(job in retried_jobs for job in self.jobs.values())
+        limit = 1 if is_retried or has_retried else _FILES_PER_WORKER
+        return len(self.jobs) < limit
 
 
 def device_share(devices: int, count: int) -> float:
-    """What each of several workers takes of a device: all, or such a part that all have room and none needs two."""
-    return math.floor(10_000 / math.ceil(count / max(devices, 1))) / 10_000  # down, as Ray counts in these parts
+    """Return each worker's share of a device: the largest with room for all workers.
+
+    A worker never spans two devices. The share is rounded down to Ray's unit of 1/10,000.
+    """
+    workers_per_device = math.ceil(count / max(devices, 1))
+    return math.floor(10_000 / workers_per_device) / 10_000
 
 
 class RayRunner:
-    """A run over files on Ray: a file whose worker dies goes to another, and the rest goes on."""
+    """Run over files with Ray; if a worker dies, another worker repeats the file."""
 
     def __init__(
         self, jobs: list[Job], settings: Settings, notify: NotifyJob, address: str, workers: int | None
     ) -> None:
+        """Check the model and the reports.
+
+        address: "local"; "auto" for the cluster of this machine; or a cluster's address
+        workers: number of processes; None = one per GPU, or without GPUs one per four CPU cores
         """
-        address: "local"; "auto", the cluster this machine is in; or a cluster's address
-        workers: processes; None = one per GPU, or without GPUs one per four CPU cores
-        """
-        self.jobs, self.settings, self.notify, self.address, self.workers = jobs, settings, notify, address, workers
-        find_model(settings.model)
+        self.jobs = jobs
+        self.settings = settings
+        self.notify = notify
+        self.address = address
+        self.workers = workers
+        find_model(settings.model)  # raises for an unknown model
         self.reports = ReportStore(jobs)
         self.waiting = deque(self.jobs)
-        self.attempts: dict[Job, int] = {}  # at files whose worker died
+        self.attempts: dict[Job, int] = {}  # failed ones, by file
 
     def start(self) -> None:
-        """Go through the files; the workers must see them under the same names."""
-        ray = import_ray()
+        """Process all files; the workers must see the files under the same paths."""
+        ray = _import_ray()
         options = {"log_to_driver": False, "logging_level": logging.ERROR}
         handler = signal.getsignal(signal.SIGTERM)
         if self.address == LOCAL:
@@ -94,7 +116,7 @@ class RayRunner:
         else:
             ray.init(self.address, **options)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's would end the process at once
+            signal.signal(signal.SIGTERM, handler)  # Ray's handler would end the process at once
         try:
             handles = self.start_workers(ray)
             while self.waiting or any(handle.jobs for handle in handles):
@@ -104,20 +126,27 @@ class RayRunner:
             ray.shutdown()
             self.reports.remove_leftovers()
 
-    def start_workers(self, ray: Any) -> list[WorkerHandle]:
-        """Start the workers; what goes wrong with the first model they load ends the run."""
+    def start_workers(self, ray: Any) -> list[_WorkerHandle]:
+        """Start the workers; RuntimeError if a worker cannot load the model."""
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpus, cores = (int(sum(node.get(name, 0) for node in alive)) for name in ("GPU", "CPU"))
-        slots = gpus or sum(max(int(node.get("CPU", 0)) // CORES_PER_WORKER, 1) for node in alive)
-        count = self.workers or slots
-        share = {"num_gpus": device_share(gpus, count)} if gpus else {"num_cpus": device_share(cores, count)}
-        actor = ray.remote(max_restarts=-1, max_concurrency=AT_A_TIME, scheduling_strategy="SPREAD", **share)(
-            RemoteRunner
-        )
-        num_threads = 0 if gpus else max(cores // count, 1)
+        gpus = int(sum(node.get("GPU", 0) for node in alive))
+        cores_by_node = [int(node.get("CPU", 0)) for node in alive]
+        cores = int(sum(node.get("CPU", 0) for node in alive))
+        if gpus:
+            count = self.workers or gpus
+            share = {"num_gpus": device_share(gpus, count)}
+            num_threads = 0
+        else:
+            count = self.workers or sum(max(num // _CORES_PER_WORKER, 1) for num in cores_by_node)
+            share = {"num_cpus": device_share(cores, count)}
+            num_threads = max(cores // count, 1)
+        decorate = ray.remote(max_restarts=-1, max_concurrency=_FILES_PER_WORKER, scheduling_strategy="SPREAD", **share)
+        actor = decorate(RemoteRunner)
         model = Path(self.settings.model)
-        settings = replace(self.settings, model=str(model.absolute())) if model.exists() else self.settings
-        handles = [WorkerHandle(actor.remote(settings, num_threads)) for _ in range(count)]
+        settings = self.settings
+        if model.exists():
+            settings = replace(settings, model=str(model.absolute()))
+        handles = [_WorkerHandle(actor.remote(settings, num_threads)) for _ in range(count)]
         try:
             ray.get([handle.starting for handle in handles])
         except ray.exceptions.RayError as error:
@@ -127,23 +156,26 @@ class RayRunner:
             ) from error
         return handles
 
-    def assign(self, handles: list[WorkerHandle]) -> None:
-        """Give work to the workers that have room."""
+    def assign(self, handles: list[_WorkerHandle]) -> None:
+        """Submit waiting files to workers with room."""
         retried_jobs = set(self.attempts)
         for handle in handles:
             while self.waiting and handle.has_room(self.waiting[0] in retried_jobs, retried_jobs):
                 job = self.waiting.popleft()
-                handle.jobs[handle.actor.process.remote(with_absolute_paths(job), self.reports.find(job))] = job
+                known = self.reports.find(job)
+                reference = handle.actor.process.remote(with_absolute_paths(job), known)
+                handle.jobs[reference] = job
 
-    def collect(self, ray: Any, handles: list[WorkerHandle]) -> None:
-        """Wait until a file is finished, a worker has died or is there again."""
-        owners = {
-            reference: handle
-            for handle in handles
-            for reference in [*handle.jobs, handle.starting]
-            if reference is not None
-        }
-        for reference in ray.wait(list(owners), num_returns=1)[0]:
+    def collect(self, ray: Any, handles: list[_WorkerHandle]) -> None:
+        """Wait until a file is finished, a worker has died, or a worker is ready."""
+        owners = {}
+        for handle in handles:
+            for reference in handle.jobs:
+                owners[reference] = handle
+            if handle.starting is not None:
+                owners[handle.starting] = handle
+        finished, _ = ray.wait(list(owners), num_returns=1)
+        for reference in finished:
             handle = owners[reference]
             job = handle.jobs.pop(reference, None)
             try:
@@ -161,9 +193,10 @@ class RayRunner:
                 self.notify(result)
 
     def retry(self, job: Job, error: Exception) -> None:
-        """Have a file done again, alone on its worker, or give it up."""
-        self.attempts[job] = self.attempts.get(job, 0) + 1
-        if self.attempts[job] < ATTEMPTS:
+        """Queue a file again, to be processed alone; after ATTEMPTS, record a failure."""
+        count = self.attempts.get(job, 0) + 1
+        self.attempts[job] = count
+        if count < ATTEMPTS:
             logger.warning("%s: its worker died; once more", job.source.path)
             self.waiting.append(job)
             return
@@ -174,13 +207,14 @@ class RayRunner:
 
 
 def with_absolute_paths(job: Job) -> Job:
-    """A job that means the same in the folder that another process works in."""
+    """Make a job's paths absolute, for processes with another working folder."""
     source = replace(job.source, path=job.source.path.absolute(), root=job.source.root.absolute())
-    return replace(job, source=source, target=job.target.absolute(), report=job.report and job.report.absolute())
+    report = None if job.report is None else job.report.absolute()
+    return replace(job, source=source, target=job.target.absolute(), report=report)
 
 
-def import_ray() -> Any:
-    """The package ray, or ImportError that says how to get it."""
+def _import_ray() -> Any:
+    """Import the package ray; an ImportError tells how to install the package."""
     try:
         import ray
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The report of a folder: a line of JSON for every file that was made, kept or failed."""
+"""Report of a folder: a line of JSON for every file made, kept or failed."""
 
 import errno
 import json
@@ -12,43 +12,69 @@ REPORT = "gigasr-report.jsonl"  # in the output folder
 
 
 def report_name(shard: tuple[int, int] = (1, 1)) -> str:
-    """The name of a report; shards, which may run at the same time, have one each."""
+    """Return the file name of a report.
+
+    shard: (i, n), the i-th of n; every shard has a separate report, since shards may run at the same time
+    """
+    index, count = shard
+    if count == 1:
+        return REPORT
     stem, suffix = REPORT.split(".")
-    return REPORT if shard[1] == 1 else f"{stem}-{shard[0]}-of-{shard[1]}.{suffix}"
+    return f"{stem}-{index}-of-{count}.{suffix}"
 
 
 def normalised_path(path: Path) -> Path:
-    """A name by which two paths to one file are told to be the same; links are left as they are."""
+    """Normalise a path for comparison; symlinks are not resolved."""
     return Path(os.path.normcase(os.path.abspath(path)))
 
 
 def name_from(folder: Path, path: Path) -> str:
-    """A file's name in the folder's report: below the folder relative, so that both may be moved, else absolute."""
+    """Return the name of a file in a folder's report.
+
+    Relative below the folder, so that the folder can be moved as a whole; absolute elsewhere.
+    """
     folder, path = folder.absolute(), path.absolute()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    if path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    return str(path)
 
 
 def read_reports(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The latest record of each output that the folder's reports call finished; cut and foreign lines are left out."""
+    """Read the latest record of each finished output from a folder's reports.
+
+    Lines that were cut off or are not records are ignored.
+
+    returns: records by output; output and input are normalised by `normalised_path`
+    """
     found: dict[Path, dict[str, Any]] = {}
-    for report in sorted(folder.glob(report_name().replace(".", "*."))):
-        for line in report.read_bytes().splitlines() if report.is_file() else []:
+    pattern = REPORT.replace(".", "*.")
+    for report in sorted(folder.glob(pattern)):
+        if not report.is_file():
+            continue
+        for line in report.read_bytes().splitlines():
             with suppress(ValueError, LookupError, TypeError):
                 record = json.loads(line)
                 output = normalised_path(folder / record["output"])
                 known = found.get(output)
-                if record["status"] == "done" and (known is None or known["time"] <= record["time"]):
+                is_latest = known is None or known["time"] <= record["time"]
+                if record["status"] == "done" and is_latest:
                     found[output] = record | {"input": normalised_path(folder / record["input"])}
     return found
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a report, on the disk when this returns; a line cut by a crash is ended first."""
+    """Append a line to a report and sync the file to the disk.
+
+    A last line without a line break, cut off by a crash, is ended first. Raises OSError if the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-        is_cut = file.read() not in (b"", b"\n")
-        line = json.dumps(record | {"time": time.time()}).encode() + b"\n"
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(num_bytes - 1, 0))
+        last = file.read()
+        is_cut = last not in (b"", b"\n")
+        timed = record | {"time": time.time()}
+        line = json.dumps(timed).encode() + b"\n"
         if is_cut:
             line = b"\n" + line
         if file.write(line) < len(line):
