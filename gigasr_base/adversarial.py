@@ -1,4 +1,4 @@
-"""The adversarial task of the base generator: text to images, without low-res inputs."""
+"""The adversarial task of the base generator: text to images, no low-res inputs."""
 
 from collections.abc import Sequence
 
@@ -82,8 +82,8 @@ class BaseAdversarialTask(AdversarialTask):
     def metrics(self, batch: Batch) -> dict[str, float]:
         """Compute PSNR, and the share of own captions preferred to mismatched captions.
 
-        The discriminator prefers the caption with the higher score, on real and on generated images. Phases at smaller sizes
-        have PSNR alone.
+        The discriminator prefers the caption with the higher score, on real and on generated images. Phases at smaller
+        sizes have PSNR alone.
         """
         metrics = super().metrics(batch)
         if batch.hr.shape[-1] < self.config.generator.size:

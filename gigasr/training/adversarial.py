@@ -104,7 +104,7 @@ class AdversarialTask:
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
         """Update all networks on one batch, given as micro-batches.
 
-        A single micro-batch is synthesized once for all networks. Several are synthesized again for each network, so that
+        A single micro-batch is synthesized once for all networks. Several are synthesized again for each network, so
         only one is in memory at a time.
 
         number:  the step, counted from 0: R1 is due every r1_every steps

@@ -68,16 +68,13 @@ class BatchMaker:
 
         hr: [B, 3, H, W] -> three of [B, 3, H / scale, W / scale]
         """
-        if loaded.lr is None:
+        lr, root = loaded.lr, loaded.root
+        if lr is None:
             lr = degrade(hr, scale, degradation, rngs)
-        else:
-            lr = loaded.lr.to(self.device)
-        if loaded.root is None:
+        if root is None:
             root = bicubic_low_res(hr, scale)
-        else:
-            root = loaded.root.to(self.device)
-        noise = _draw_normal(lr.shape[1:], rngs).to(self.device)
-        return lr, noise, root
+        noise = _draw_normal(lr.shape[1:], rngs)
+        return lr.to(self.device), noise.to(self.device), root.to(self.device)
 
 
 def _draw_normal(shape: Sequence[int], rngs: Rngs) -> Tensor:

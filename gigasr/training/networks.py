@@ -1,4 +1,4 @@
-"""The networks of an adversarial training: generator, discriminators, frozen networks."""
+"""The networks of an adversarial training: generator, discriminators, frozen ones."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -101,7 +101,7 @@ def with_loss_networks(
 
     lpips_features: a file of SqueezeNet features, for machines without network access
     """
-    terms = set()
+    terms: set[str] = set()
     for phase in train.phases:
         terms.update(name for name, weight in phase.loss if weight)
     if "vision" in terms:

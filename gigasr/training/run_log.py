@@ -131,7 +131,7 @@ def draw_grid(columns: Sequence[Tensor], captions: Sequence[str]) -> Image.Image
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into an event, so that the step can end and be saved.
+    """Turn SIGINT, SIGTERM and SIGHUP into an event: the step can end and be saved.
 
     Signals stay as they are outside the main thread. An ignored SIGHUP, as under nohup, stays ignored.
     """
