@@ -9,15 +9,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.batches import Batch, BatchMaker, Rngs
+from gigasr.training.batches import Batch, BatchMaker, Pyramid, Rngs
 from gigasr.training.distributed import gather
-from gigasr.training.losses import per_sample
-from gigasr.training.terms import LossTerms, downsampled_pyramid
+from gigasr.training.losses import Logits, per_sample
+from gigasr.training.terms import LossTerms, Pairs, downsampled_pyramid
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 
 
-class BaseBatchMaker(BatchMaker):
+class _BaseBatchMaker(BatchMaker):
     """A maker of batches without low-res images."""
 
     def low_res(
@@ -27,10 +27,10 @@ class BaseBatchMaker(BatchMaker):
         return None, None, None
 
 
-class BaseLossTerms(LossTerms):
+class _BaseLossTerms(LossTerms):
     """Loss terms with every level of the pyramid compared with the image."""
 
-    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def compared(self, batch: Batch, pyramid: Pyramid) -> Pairs:
         """Pair every level with the captioned image, reduced to its size."""
         return list(zip(pyramid, downsampled_pyramid(batch.hr, len(pyramid)), strict=True))
 
@@ -39,8 +39,8 @@ class BaseAdversarialTask(AdversarialTask):
     """The training of a generator without low-res input."""
 
     kind = "base"
-    batch_maker_class = BaseBatchMaker
-    terms_class = BaseLossTerms
+    batch_maker_class = _BaseBatchMaker
+    terms_class = _BaseLossTerms
     generator: Generator
 
     @staticmethod
@@ -63,7 +63,7 @@ class BaseAdversarialTask(AdversarialTask):
         """Return HR / LR: 1, without a low-res image."""
         return 1
 
-    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
+    def synthesize(self, network: nn.Module, batch: Batch) -> Pyramid:
         """Run a generator on a batch -> pyramid, smallest first.
 
         network: the generator, its average or its replica
@@ -96,7 +96,7 @@ class BaseAdversarialTask(AdversarialTask):
             metrics[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
         return metrics
 
-    def scores(self, maps: Sequence[Tensor]) -> Tensor:
+    def scores(self, maps: Logits) -> Tensor:
         """Sum the discriminator's maps per image, weighted by head.
 
         maps: of every head, [levels * B, 1, H, W], levels as in the heads -> [B]

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.metrics import psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.upsampler import Upsampler
-from gigasr.training.batches import Batch, BatchMaker
+from gigasr.training.batches import Batch, BatchMaker, Pyramid
 from gigasr.training.ema import update_ema
 from gigasr.training.networks import (
     TaskNetworks,
@@ -25,6 +25,7 @@ from gigasr.training.networks import (
     with_loss_networks,
 )
 from gigasr.training.terms import LossTerms
+from gigasr.training.trained_network import Terms
 
 
 class AdversarialTask:
@@ -84,7 +85,7 @@ class AdversarialTask:
         """Return HR / LR of the whole generator."""
         return self.generator_config.scale
 
-    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
+    def synthesize(self, network: nn.Module, batch: Batch) -> Pyramid:
         """Run a generator on a batch -> pyramid, smallest first.
 
         network: the generator, its average or its replica
@@ -143,7 +144,7 @@ class AdversarialTask:
         )
         return log
 
-    def generator_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
+    def generator_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None) -> Terms:
         """Compute the generator's loss terms by name.
 
         pyramid: None = synthesize the batch
@@ -153,22 +154,22 @@ class AdversarialTask:
         return self.terms.generator(batch, phase.loss, pyramid)
 
     def discriminator_terms(
-        self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None, is_penalised: bool
-    ) -> dict[str, Tensor]:
+        self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None, is_penalised: bool
+    ) -> Terms:
         """Compute the discriminator's loss terms by name.
 
         pyramid: None = synthesize the batch
         """
         return self.terms.discriminator(batch, phase.loss, self.detached_pyramid(batch, pyramid), is_penalised)
 
-    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
+    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None) -> Terms:
         """Compute the vision-aided discriminator's loss terms by name.
 
         pyramid: None = synthesize the batch
         """
         return self.terms.vision(batch, phase.loss, self.detached_pyramid(batch, pyramid))
 
-    def fake_pyramid(self, batch: Batch) -> list[Tensor]:
+    def fake_pyramid(self, batch: Batch) -> Pyramid:
         """Run the trained generator -> pyramid, smallest first.
 
         The images have the precision of the real images.
@@ -178,7 +179,7 @@ class AdversarialTask:
             return [image.to(batch.hr.dtype) for image in pyramid]
 
     @torch.no_grad()
-    def detached_pyramid(self, batch: Batch, pyramid: list[Tensor] | None) -> list[Tensor]:
+    def detached_pyramid(self, batch: Batch, pyramid: Pyramid | None) -> Pyramid:
         """Return the pyramid, or synthesize one, without gradients."""
         if pyramid is None:
             pyramid = self.fake_pyramid(batch)

@@ -16,6 +16,7 @@ from gigasr.training.losses import MAX_SHIFT
 from gigasr.training.networks import TextTower
 
 Rngs = Sequence[torch.Generator]
+Pyramid = list[Tensor]  # images [B, 3, H_i, W_i] in [-1, 1], smallest first
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gigasr.config.networks import UpsamplerConfig
@@ -30,10 +30,10 @@ from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.batches import Batch
+from gigasr.training.batches import Batch, Pyramid
 from gigasr.training.flop_counter import FlopMemoryCounter, ModuleCost, per_module
 from gigasr.training.networks import TaskNetworks
-from gigasr.training.trained_network import TrainedNetwork
+from gigasr.training.trained_network import Terms, TrainedNetwork
 
 _FLOAT_BYTES = 4  # of a parameter, a gradient, an average and each of AdamW's two moments
 _SMALL_BATCH, _LARGE_BATCH = 2, 3  # images of the measured batches; the cost grows linearly with the batch
@@ -119,7 +119,7 @@ def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCo
 
 def _synthesize(
     task: AdversarialTask, batch: Batch, gradient_checkpointing: bool
-) -> tuple[FlopMemoryCounter, dict[str, list[ModuleCost]], list[Tensor]]:
+) -> tuple[FlopMemoryCounter, dict[str, list[ModuleCost]], Pyramid]:
     """Run the generator -> counter, cost of each part, pyramid"""
     for level in task.generator.modules():
         if isinstance(level, Level):
@@ -138,7 +138,7 @@ def _sum_parts(name: str, counter: FlopMemoryCounter, costs: dict[str, list[Modu
     return sums | {name: counter.flops}
 
 
-def _update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -> FlopMemoryCounter:
+def _update(task: AdversarialTask, make_terms: Callable[[], Terms]) -> FlopMemoryCounter:
     """Measure a network's loss terms and gradients."""
     with FlopMemoryCounter(task.generator, task.discriminator) as counter:
         with counter.track_saved_tensors():

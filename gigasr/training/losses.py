@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gigasr.metrics.ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
+Logits = Sequence[Tensor]  # of a discriminator, one [levels * B, 1, H, W] map per prediction head
 _SPECTRUM_SIDE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 MAX_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
@@ -94,7 +95,7 @@ def _logistic(logits: Tensor, is_real: bool) -> Tensor:
     return per_sample(F.softplus(sign * logits))
 
 
-def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float]) -> Tensor:
+def adversarial(logits: Logits, is_real: bool, weights: Sequence[float]) -> Tensor:
     """Return the logistic loss of all predictions of a discriminator (paper, Eq. 6).
 
     For the generator the loss is non-saturating: is_real is True for generated images.
@@ -107,7 +108,7 @@ def adversarial(logits: Sequence[Tensor], is_real: bool, weights: Sequence[float
     return weighted_sum(means, weights)
 
 
-def matching(logits: Sequence[Tensor], weights: Sequence[float], mask: Tensor, is_real: bool = False) -> Tensor:
+def matching(logits: Logits, weights: Sequence[float], mask: Tensor, is_real: bool = False) -> Tensor:
     """Return the logistic loss of images with mismatched captions.
 
     The discriminator learns to call such pairs fake.
@@ -158,7 +159,7 @@ def clip_contrastive(
     return (losses * is_counted).sum() / is_counted.sum().clamp(min=1)
 
 
-def r1(logits: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def r1(logits: Logits, inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Penalise gradients on real images: half the squared norm, mean over samples.
 
     The gradient is d(weighted logits)/d(inputs).

@@ -11,10 +11,12 @@ from gigasr.config.training import LossConfig, TrainConfig
 from gigasr.networks.ops import downsample_bicubic
 from gigasr.networks.text import TokenFeatures
 from gigasr.training import losses
-from gigasr.training.batches import Batch
+from gigasr.training.batches import Batch, Pyramid
 from gigasr.training.distributed import gather
 from gigasr.training.networks import TaskNetworks, mixed_precision, required
-from gigasr.training.trained_network import frozen
+from gigasr.training.trained_network import Terms, frozen
+
+Pairs = list[tuple[Tensor, Tensor]]  # generated and real images
 
 
 class LossTerms:
@@ -23,7 +25,7 @@ class LossTerms:
     def __init__(self, train: TrainConfig, networks: TaskNetworks, device: torch.device) -> None:
         self.train, self.networks, self.device = train, networks, device
 
-    def generator(self, batch: Batch, weights: LossConfig, pyramid: list[Tensor]) -> dict[str, Tensor]:
+    def generator(self, batch: Batch, weights: LossConfig, pyramid: Pyramid) -> Terms:
         """Compute the generator's weighted terms.
 
         pyramid: generated images, smallest first
@@ -39,14 +41,13 @@ class LossTerms:
             terms["vision"] = self.vision_aided(batch, pyramid[-1])
         return terms
 
-    def reconstruction(self, batch: Batch, weights: LossConfig, pyramid: list[Tensor]) -> dict[str, Tensor]:
+    def reconstruction(self, batch: Batch, weights: LossConfig, pyramid: Pyramid) -> Terms:
         """Compare the generated images with the real ones, without a network."""
-        terms: dict[str, Tensor] = {}
-        pairs = self.compared(batch, pyramid)
+        terms: Terms = {}
         if weights.l1:
-            terms["l1"] = _mean_over_pairs(losses.l1, pairs)
+            terms["l1"] = _mean_over_pairs(losses.l1, self.compared(batch, pyramid))
         if weights.charbonnier:
-            terms["charbonnier"] = _mean_over_pairs(losses.charbonnier, pairs)
+            terms["charbonnier"] = _mean_over_pairs(losses.charbonnier, self.compared(batch, pyramid))
         if weights.ssim:
             terms["ssim"] = losses.ssim(pyramid[-1], batch.hr)
         if weights.spectrum:
@@ -55,7 +56,7 @@ class LossTerms:
             terms["root"] = losses.charbonnier(pyramid[0], batch.root)
         return terms
 
-    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def compared(self, batch: Batch, pyramid: Pyramid) -> Pairs:
         """Pair generated with real images; L1 and Charbonnier are means over the pairs."""
         return [(pyramid[-1], batch.hr)]
 
@@ -70,14 +71,14 @@ class LossTerms:
             shifted_real = losses.shift_images(batch.hr, batch.shift)
             return lpips(shifted_fake, shifted_real).mean(dtype=batch.hr.dtype)
 
-    def adversarial(self, batch: Batch, weights: LossConfig, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    def adversarial(self, batch: Batch, weights: LossConfig, pyramid: Pyramid) -> Terms:
         """Compute the generator's terms from the discriminator's logits."""
         discriminator = self.networks.discriminator.module
         head_weights = discriminator.head_weights()
         with frozen(discriminator), self.autocast():
             texts = _captions(batch, bool(weights.generator_matching))
             logits = discriminator(pyramid, texts, batch.lr)
-        terms: dict[str, Tensor] = {}
+        terms: Terms = {}
         if weights.adversarial:
             terms["adversarial"] = losses.adversarial(logits[0], True, head_weights)
         for maps in logits[1:]:
@@ -106,9 +107,7 @@ class LossTerms:
             logits = vision(fake, [batch.tokens])[0]
         return losses.adversarial(logits, True, vision.head_weights())
 
-    def discriminator(
-        self, batch: Batch, weights: LossConfig, fakes: list[Tensor], is_penalised: bool
-    ) -> dict[str, Tensor]:
+    def discriminator(self, batch: Batch, weights: LossConfig, fakes: Pyramid, is_penalised: bool) -> Terms:
         """Compute the discriminator's terms; real images keep their own captions.
 
         fakes:        the generated pyramid, without gradients
@@ -130,7 +129,7 @@ class LossTerms:
             terms["r1"] = losses.r1(real[0], reals, head_weights) * self.train.r1_every
         return terms
 
-    def vision(self, batch: Batch, weights: LossConfig, fakes: list[Tensor]) -> dict[str, Tensor]:
+    def vision(self, batch: Batch, weights: LossConfig, fakes: Pyramid) -> Terms:
         """Compute the terms of the vision-aided discriminator.
 
         fakes: the generated pyramid, without gradients
@@ -141,7 +140,7 @@ class LossTerms:
         fake = trained.network(fakes[-1], texts)
         return real_or_fake_terms(real, fake, trained.module.head_weights(), batch.is_mismatched)
 
-    def real_pyramid(self, hr: Tensor) -> list[Tensor]:
+    def real_pyramid(self, hr: Tensor) -> Pyramid:
         """Reduce real images to the sizes of the discriminator's levels.
 
         hr: [B, 3, H, W] -> antialiased reductions, smallest first
@@ -163,12 +162,12 @@ def _captions(batch: Batch, with_mismatched: bool) -> list[TokenFeatures]:
     return [batch.tokens]
 
 
-def _mean_over_pairs(loss: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _mean_over_pairs(loss: Callable[[Tensor, Tensor], Tensor], pairs: Pairs) -> Tensor:
     """Average a loss over pairs of generated and real images."""
     return torch.stack([loss(fake, real) for fake, real in pairs]).mean()
 
 
-def downsampled_pyramid(hr: Tensor, count: int) -> list[Tensor]:
+def downsampled_pyramid(hr: Tensor, count: int) -> Pyramid:
     """Reduce images by powers of two, antialiased, smallest first.
 
     hr: [B, 3, H, W] -> [B, 3, H / 2^(count - 1), ...], ..., a copy of hr
@@ -178,8 +177,8 @@ def downsampled_pyramid(hr: Tensor, count: int) -> list[Tensor]:
 
 
 def real_or_fake_terms(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], weights: Sequence[float], is_mismatched: Tensor
-) -> dict[str, Tensor]:
+    real: Sequence[losses.Logits], fake: Sequence[losses.Logits], weights: Sequence[float], is_mismatched: Tensor
+) -> Terms:
     """Compute a discriminator's own terms from its logits.
 
     real, fake:    the logit maps with the images' own captions and, for the matching loss, with mismatched ones

@@ -21,6 +21,7 @@ from gigasr.training.distributed import (
 from gigasr.training.losses import weighted_sum
 from gigasr.training.optim import parameter_groups
 
+Terms = dict[str, Tensor]  # loss terms, scalars by name
 MicroBatch = TypeVar("MicroBatch")
 N = TypeVar("N", bound=nn.Module)
 
@@ -52,7 +53,7 @@ class TrainedNetwork(Generic[N]):
     def update(
         self,
         batch: Sequence[MicroBatch],
-        make_terms: Callable[[MicroBatch], dict[str, Tensor]],
+        make_terms: Callable[[MicroBatch], Terms],
         weights: dict[str, float],
         learning_rate: float,
         betas: tuple[float, float],
