@@ -1,4 +1,4 @@
-"""The adversarial task of the base generator: text to images, without low-res inputs."""
+"""The adversarial task of the base generator: text to images, no low-res inputs."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.batches import Batch, BatchMaker, Rngs
+from gigasr.training.batches import Batch, BatchMaker, Pyramid, Rngs
 from gigasr.training.distributed import gather
-from gigasr.training.losses import per_sample
-from gigasr.training.terms import LossTerms, downsampled_pyramid
+from gigasr.training.losses import Logits, per_sample
+from gigasr.training.terms import LossTerms, Pairs, downsampled_pyramid
 from gigasr_base.config import BaseConfig, GeneratorConfig
 from gigasr_base.generator import Generator
 
 
-class BaseBatchMaker(BatchMaker):
-    """Makes batches without low-res images."""
+class _BaseBatchMaker(BatchMaker):
+    """A maker of batches without low-res images."""
 
     def low_res(
         self, loaded: LoadedBatch, hr: Tensor, scale: int, degradation: DegradationConfig, rngs: Rngs
@@ -27,20 +27,20 @@ class BaseBatchMaker(BatchMaker):
         return None, None, None
 
 
-class BaseLossTerms(LossTerms):
-    """Loss terms of a generator whose levels are all compared with the captioned image."""
+class _BaseLossTerms(LossTerms):
+    """Loss terms with every level of the pyramid compared with the image."""
 
-    def compared(self, batch: Batch, pyramid: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def compared(self, batch: Batch, pyramid: Pyramid) -> Pairs:
         """Pair every level with the captioned image, reduced to its size."""
         return list(zip(pyramid, downsampled_pyramid(batch.hr, len(pyramid)), strict=True))
 
 
 class BaseAdversarialTask(AdversarialTask):
-    """Train a generator that has no low-res input."""
+    """The training of a generator without low-res input."""
 
     kind = "base"
-    batch_maker_class = BaseBatchMaker
-    terms_class = BaseLossTerms
+    batch_maker_class = _BaseBatchMaker
+    terms_class = _BaseLossTerms
     generator: Generator
 
     @staticmethod
@@ -60,11 +60,14 @@ class BaseAdversarialTask(AdversarialTask):
 
     @property
     def scale(self) -> int:
-        """HR / LR: 1, as there is no low-res image."""
+        """Return HR / LR: 1, without a low-res image."""
         return 1
 
-    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
-        """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
+    def synthesize(self, network: nn.Module, batch: Batch) -> Pyramid:
+        """Run a generator on a batch -> pyramid, smallest first.
+
+        network: the generator, its average or its replica
+        """
         with sdpa_kernel(SDPBackend.MATH):  # on maps this small the fused kernels' backward passes are slower
             return network(batch.z, batch.tokens, batch.hr.shape[-1])
 
@@ -77,26 +80,31 @@ class BaseAdversarialTask(AdversarialTask):
 
     @torch.no_grad()
     def metrics(self, batch: Batch) -> dict[str, float]:
-        """PSNR to the captioned image; how often the discriminator prefers an image's own caption to a mismatched one.
+        """Compute PSNR, and the share of own captions preferred to mismatched captions.
 
-        The latter on real and on generated images, where the phase trains all levels.
+        The discriminator prefers the caption with the higher score, on real and on generated images. Phases at smaller
+        sizes have PSNR alone.
         """
         metrics = super().metrics(batch)
         if batch.hr.shape[-1] < self.config.generator.size:
             return metrics
-        pyramids = {"real": self.terms.real_pyramid(batch.hr), "fake": self.synthesize(self.generator_ema, batch)}
-        for name, pyramid in pyramids.items():
-            matched, mismatched = (
-                self.scores(maps) for maps in self.discriminator(pyramid, [batch.tokens, batch.mismatched])
-            )
-            preferred = (matched > mismatched)[batch.is_mismatched].float()
+        real, fake = self.terms.real_pyramid(batch.hr), self.synthesize(self.generator_ema, batch)
+        for name, pyramid in (("real", real), ("fake", fake)):
+            matched, mismatched = self.discriminator(pyramid, [batch.tokens, batch.mismatched])
+            is_preferred = self.scores(matched) > self.scores(mismatched)
+            preferred = is_preferred[batch.is_mismatched].float()
             metrics[f"{name}_caption_preferred"] = float(preferred.mean()) if len(preferred) else 0.5
         return metrics
 
-    def scores(self, maps: Sequence[Tensor]) -> Tensor:
-        """maps: of every head, [levels * B, 1, H, W], levels as in the heads -> [B] their weighted sum"""
-        weights, per_image = self.discriminator.head_weights(), []
+    def scores(self, maps: Logits) -> Tensor:
+        """Sum the discriminator's maps per image, weighted by head.
+
+        maps: of every head, [levels * B, 1, H, W], levels as in the heads -> [B]
+        """
+        weights = self.discriminator.head_weights()
+        scores = []
         for i, (logits, weight) in enumerate(zip(maps, weights, strict=True)):
             levels = min(i + 1, self.config.discriminator.num_levels)
-            per_image.append(weight * per_sample(logits).view(levels, -1).mean(dim=0))
-        return torch.stack(per_image).sum(dim=0)
+            per_image = per_sample(logits).view(levels, -1).mean(dim=0)
+            scores.append(weight * per_image)
+        return torch.stack(scores).sum(dim=0)

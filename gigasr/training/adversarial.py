@@ -1,4 +1,4 @@
-"""The adversarial training step: update discriminators and generator on one batch; shared with gigasr_base."""
+"""The adversarial training step: update all networks on one batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gigasr.config.training import DegradationConfig, PhaseConfig
 from gigasr.data.loader import LoadedBatch
 from gigasr.metrics import psnr_y
 from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.upsampler import Upsampler
-from gigasr.training.batches import Batch, BatchMaker
+from gigasr.training.batches import Batch, BatchMaker, Pyramid
 from gigasr.training.ema import update_ema
 from gigasr.training.networks import (
     TaskNetworks,
@@ -25,10 +25,11 @@ from gigasr.training.networks import (
     with_loss_networks,
 )
 from gigasr.training.terms import LossTerms
+from gigasr.training.trained_network import Terms
 
 
 class AdversarialTask:
-    """Generator against discriminators, with frozen networks in further loss terms: one step at a time.
+    """Generator against discriminators, trained one step at a time.
 
     gigasr_base overrides the generator, its call, its batches and its loss terms.
     """
@@ -38,7 +39,7 @@ class AdversarialTask:
     terms_class: type[LossTerms] = LossTerms
 
     def __init__(self, config: Any, device: torch.device, networks: TaskNetworks) -> None:
-        """config: gigasr's Config, or gigasr_base's"""
+        """Take the networks of a training. config: gigasr's Config, or gigasr_base's"""
         self.config, self.train, self.device = config, config.train, device
         self.networks = networks
         self.generator, self.generator_ema = networks.generator.module, networks.generator_ema
@@ -47,7 +48,10 @@ class AdversarialTask:
 
     @classmethod
     def from_config(cls, config: Any, device: torch.device, lpips_features: Path | None = None) -> Self:
-        """Build a task with untrained networks. lpips_features: a file where they cannot be downloaded"""
+        """Build a task with untrained networks.
+
+        lpips_features: a file of SqueezeNet features, for machines without network access
+        """
         train = config.train
         torch.manual_seed(train.seed)
         tower = load_text_tower(cls.generator_table(config).text, train, device)
@@ -73,21 +77,24 @@ class AdversarialTask:
 
     @property
     def generator_config(self) -> Any:
-        """The generator's own table of the config."""
+        """Return the generator's own table of the config."""
         return self.generator_table(self.config)
 
     @property
     def scale(self) -> int:
-        """HR / LR of the whole generator."""
+        """Return HR / LR of the whole generator."""
         return self.generator_config.scale
 
-    def synthesize(self, network: nn.Module, batch: Batch) -> list[Tensor]:
-        """Run the generator, its average or its replica on a batch -> pyramid, smallest first"""
+    def synthesize(self, network: nn.Module, batch: Batch) -> Pyramid:
+        """Run a generator on a batch -> pyramid, smallest first.
+
+        network: the generator, its average or its replica
+        """
         return network(batch.lr, batch.z, batch.tokens, batch.noise, batch.scale)
 
     @cached_property
     def batch_maker(self) -> BatchMaker:
-        """Makes the batches of this task; needs the text tower."""
+        """Return the maker of this task's batches; needs the text tower."""
         tower = required(self.networks.text_tower, "text_tower")
         return self.batch_maker_class(self.train.seed, self.generator_config.z_dim, tower, self.device)
 
@@ -96,24 +103,25 @@ class AdversarialTask:
         return self.batch_maker.make(loaded, scale, degradation)
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
-        """Update all networks on one batch, given as its micro-batches.
+        """Update all networks on one batch, given as micro-batches.
 
-        A batch of one micro-batch is synthesized once for all networks; more are synthesized anew for each.
+        A single micro-batch is synthesized once for all networks. Several are synthesized again for each network, so
+        only one is in memory at a time.
 
-        number:  of the step, counted from 0: R1 is lazy
-        decay:   the learning rates' factor
+        number:  the step, counted from 0: R1 is due every r1_every steps
+        decay:   factor of the learning rates
         returns: every term by `network/term`
         """
         networks, betas = self.networks, phase.betas
-        pyramid = self.fake_pyramid(batch[0]) if len(batch) == 1 else None
+        pyramid = None
+        if len(batch) == 1:
+            pyramid = self.fake_pyramid(batch[0])
         generator_weights = phase.loss.model_dump()
-        # the weight of the adversarial term balances the generator's other terms: the discriminators have none of them
+        # the weight of the adversarial term only balances the generator's other terms
         discriminator_weights = generator_weights | {"adversarial": 1.0}
         is_penalised = bool(phase.loss.r1) and number % self.train.r1_every == 0
-        generator_rate, discriminator_rate = (
-            decay * phase.generator_learning_rate,
-            decay * phase.discriminator_learning_rate,
-        )
+        generator_rate = decay * phase.generator_learning_rate
+        discriminator_rate = decay * phase.discriminator_learning_rate
         log: dict[str, float] = {}
         if phase.is_adversarial:
             log |= networks.discriminator.update(
@@ -136,45 +144,64 @@ class AdversarialTask:
         )
         return log
 
-    def generator_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
-        """Compute the generator's loss terms by name. pyramid: None = synthesize the batch"""
+    def generator_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None) -> Terms:
+        """Compute the generator's loss terms by name.
+
+        pyramid: None = synthesize the batch
+        """
         if pyramid is None:
             pyramid = self.fake_pyramid(batch)
         return self.terms.generator(batch, phase.loss, pyramid)
 
     def discriminator_terms(
-        self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None, is_penalised: bool
-    ) -> dict[str, Tensor]:
-        """Compute the discriminator's loss terms by name. pyramid: None = synthesize the batch"""
+        self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None, is_penalised: bool
+    ) -> Terms:
+        """Compute the discriminator's loss terms by name.
+
+        pyramid: None = synthesize the batch
+        """
         return self.terms.discriminator(batch, phase.loss, self.detached_pyramid(batch, pyramid), is_penalised)
 
-    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: list[Tensor] | None) -> dict[str, Tensor]:
-        """Compute the vision-aided discriminator's loss terms by name. pyramid: None = synthesize the batch"""
+    def vision_terms(self, batch: Batch, phase: PhaseConfig, pyramid: Pyramid | None) -> Terms:
+        """Compute the vision-aided discriminator's loss terms by name.
+
+        pyramid: None = synthesize the batch
+        """
         return self.terms.vision(batch, phase.loss, self.detached_pyramid(batch, pyramid))
 
-    def fake_pyramid(self, batch: Batch) -> list[Tensor]:
-        """Run the trained generator -> pyramid in the precision of the real images, smallest first"""
+    def fake_pyramid(self, batch: Batch) -> Pyramid:
+        """Run the trained generator -> pyramid, smallest first.
+
+        The images have the precision of the real images.
+        """
         with mixed_precision(self.train, self.device):
-            return [image.to(batch.hr.dtype) for image in self.synthesize(self.networks.generator.network, batch)]
+            pyramid = self.synthesize(self.networks.generator.network, batch)
+            return [image.to(batch.hr.dtype) for image in pyramid]
 
     @torch.no_grad()
-    def detached_pyramid(self, batch: Batch, pyramid: list[Tensor] | None) -> list[Tensor]:
+    def detached_pyramid(self, batch: Batch, pyramid: Pyramid | None) -> Pyramid:
         """Return the pyramid, or synthesize one, without gradients."""
         if pyramid is None:
             pyramid = self.fake_pyramid(batch)
         return [image.detach() for image in pyramid]
 
     def average(self, images_seen: int, batch_size: int) -> None:
-        """Move the averaged generator towards the trained one; at first its half-life is half the images seen."""
+        """Move the averaged generator towards the trained generator.
+
+        At the start the half-life is half the number of images seen.
+        """
         half_life = min(self.train.ema_half_life, images_seen * 0.5)
-        update_ema(self.generator_ema, self.generator, 0.5 ** (batch_size / half_life))
+        decay = 0.5 ** (batch_size / half_life)
+        update_ema(self.generator_ema, self.generator, decay)
 
     @torch.no_grad()
     def metrics(self, batch: Batch) -> dict[str, float]:
         """Compute validation metrics of the averaged generator."""
         fake = self.synthesize(self.generator_ema, batch)[-1]
-        pairs = zip((fake + 1) / 2, (batch.hr + 1) / 2, strict=True)
-        metrics = {"psnr_y": sum(psnr_y(a.clamp(0, 1), b, border=0) for a, b in pairs) / len(fake)}
+        psnrs = []
+        for result, truth in zip((fake + 1) / 2, (batch.hr + 1) / 2, strict=True):
+            psnrs.append(psnr_y(result.clamp(0, 1), truth, border=0))
+        metrics = {"psnr_y": sum(psnrs) / len(psnrs)}
         if self.networks.lpips is not None:
             metrics["lpips"] = float(self.networks.lpips(fake, batch.hr).mean())
         return metrics

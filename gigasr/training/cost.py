@@ -1,19 +1,19 @@
-"""What a training costs, before it begins: parameters, floating-point operations, memory, days.
+"""The cost of a training before it begins: parameters, FLOPs, memory, days.
 
-The step runs on torch's fake tensors, which have a shape, a type and a device but no storage: a config of any size is
-measured in seconds. Two operations per multiplication and addition are counted for matrix products, convolutions and
-attention, as they are executed: fused attention computes its scores once more in the backward pass, checkpointed levels
-all of theirs. One image of a training step stands for
+The step runs on torch's fake tensors, with a shape, a type and a device but no storage. A config of any size is
+measured in seconds. A multiplication with an addition counts as two operations, in matrix products, convolutions and
+attention. Counted is the work as executed: fused attention computes its scores again in the backward pass, and
+checkpointed levels repeat their forward pass. The cost of one image in a training step includes:
 
 - the generator's forward pass, once, or once per network where gradients are accumulated;
-- the discriminator's forward and backward passes over real and generated images; with the matching loss, its heads but
-  not its trunk run for a second caption; R1 adds its second derivatives, shared among the steps between two of them;
-- the discriminator's forward pass for the generator, and back through it and through the generator.
+- the discriminator's forward and backward passes over real and generated images; the matching loss runs the heads, but
+  not the trunk, for a second caption; R1 adds second derivatives, shared among the steps between two penalties;
+- the discriminator's forward pass for the generator, and the backward pass through both networks.
 
-Memory is what a step holds for long: the networks, their gradients, averages and optimiser states, what the processes
-exchange, and the tensors that autograd keeps for the backward passes. Workspaces of kernels come on top.
+Memory includes the networks, gradients, averages, optimiser states, the buffers of the exchange between processes, and
+the tensors that autograd keeps for the backward passes. Workspaces of kernels are not included.
 
-Left out are the frozen networks (text tower, LPIPS, CLIP) and the vision-aided discriminator, which rests on one.
+The frozen networks (text tower, LPIPS, CLIP) and the vision-aided discriminator, which needs CLIP, are left out.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gigasr.config.networks import UpsamplerConfig
@@ -30,32 +30,37 @@ from gigasr.networks.discriminator import Discriminator
 from gigasr.networks.text import CONTEXT_LENGTH, TokenFeatures
 from gigasr.networks.upsampler import Level
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.batches import Batch
-from gigasr.training.flop_counter import FlopMemoryCounter, per_module
+from gigasr.training.batches import Batch, Pyramid
+from gigasr.training.flop_counter import FlopMemoryCounter, ModuleCost, per_module
 from gigasr.training.networks import TaskNetworks
-from gigasr.training.trained_network import TrainedNetwork
+from gigasr.training.trained_network import Terms, TrainedNetwork
 
-FLOAT = 4  # bytes of a parameter, of its gradient, its average and each of AdamW's two moments
-SMALL_BATCH, LARGE_BATCH = 2, 3  # images of the measured batches; cost grows linearly with the batch
+_FLOAT_BYTES = 4  # of a parameter, a gradient, an average and each of AdamW's two moments
+_SMALL_BATCH, _LARGE_BATCH = 2, 3  # images of the measured batches; the cost grows linearly with the batch
 
 
 def bare_task(kind: type[AdversarialTask], config: Any) -> AdversarialTask:
-    """Build a task of generator and discriminator alone; an L1 term, which costs nothing, replaces frozen networks."""
-    alone = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
-    phases = tuple(p.model_copy(update={"loss": p.loss.model_copy(update=alone)}) for p in config.train.phases)
-    train = config.train.model_copy(update={"phases": phases})
+    """Build a task of generator and discriminator alone.
+
+    An L1 term, almost free of cost, replaces the terms of frozen networks.
+    """
+    own_terms = {"l1": 1.0, "root": 0.0, "lpips": 0.0, "clip": 0.0, "vision": 0.0}
+    phases = []
+    for phase in config.train.phases:
+        loss = phase.loss.model_copy(update=own_terms)
+        phases.append(phase.model_copy(update={"loss": loss}))
+    train = config.train.model_copy(update={"phases": tuple(phases)})
     device = torch.device("cpu")
-    generator, average = kind.build_generator(config), kind.build_generator(config)
     networks = TaskNetworks(
-        TrainedNetwork("g", generator, train, device),
-        average,
+        TrainedNetwork("g", kind.build_generator(config), train, device),
+        kind.build_generator(config),
         TrainedNetwork("d", Discriminator(config.discriminator), train, device),
     )
     return kind(config.model_copy(update={"train": train}), device, networks)
 
 
-def make_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
-    """A batch of the shapes of a training batch; its captions are as long as can be."""
+def _blank_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
+    """Make a batch with the shapes of training and captions of the maximum length."""
     config = task.generator_config
     is_mismatched = torch.ones(size, dtype=torch.bool)
     features = torch.empty(size, CONTEXT_LENGTH, config.text.tower_width)
@@ -68,61 +73,73 @@ def make_batch(task: AdversarialTask, crop: int, size: int) -> Batch:
 
 
 class StepCost(NamedTuple):
-    """What one step takes, by pass: fake, d, r1 (d with the penalty), g. Parts are those of forward passes."""
+    """The cost of one step by pass: fake, d, r1 (d with the penalty), g."""
 
-    parts: dict[str, int]  # FLOPs
+    parts: dict[str, int]  # FLOPs of forward passes, by part of a network
     flops: dict[str, int]
-    saved_bytes: dict[str, int]  # bytes; `level` is the most that one level of the generator keeps
+    saved_bytes: dict[str, int]  # bytes; `level` is the maximum of the generator's levels
 
 
 def extrapolate_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCost:
-    """Measure one step on a batch of any size; large ones are extrapolated."""
-    if size <= LARGE_BATCH:
+    """Measure one step on a batch of any size; large batches are extrapolated."""
+    if size <= _LARGE_BATCH:
         return measure_step(task, phase, size)
-    pairs = zip(measure_step(task, phase, SMALL_BATCH), measure_step(task, phase, LARGE_BATCH), strict=True)
-    return StepCost(*({key: a[key] + (size - SMALL_BATCH) * (b[key] - a[key]) for key in a} for a, b in pairs))
+    small, large = (measure_step(task, phase, images) for images in (_SMALL_BATCH, _LARGE_BATCH))
+    extrapolated = []
+    for a, b in zip(small, large, strict=True):
+        extrapolated.append({name: a[name] + (size - _SMALL_BATCH) * (b[name] - a[name]) for name in a})
+    return StepCost(*extrapolated)
 
 
 def measure_step(task: AdversarialTask, phase: PhaseConfig, size: int) -> StepCost:
-    """Play one step."""
-    batch = make_batch(task, phase.crop, size)
-    plain, notes, pyramid = synthesize(task, batch, gradient_checkpointing=False)
-    parts = sum_parts("generator", plain, notes)
+    """Run one step and measure the cost."""
+    batch = _blank_batch(task, phase.crop, size)
+    plain, part_costs, pyramid = _synthesize(task, batch, gradient_checkpointing=False)
+    parts = _sum_parts("generator", plain, part_costs)
     counters = {"fake": plain}
     if task.train.gradient_checkpointing:
-        counters["fake"], _, pyramid = synthesize(task, batch, gradient_checkpointing=True)
+        counters["fake"], _, pyramid = _synthesize(task, batch, gradient_checkpointing=True)
     if phase.is_adversarial:
-        with torch.no_grad(), FlopMemoryCounter() as counter, per_module(task.discriminator, counter) as noted:
+        with (
+            torch.no_grad(),
+            FlopMemoryCounter() as counter,
+            per_module(task.discriminator, counter) as discriminator_costs,
+        ):
             task.discriminator(pyramid, [batch.tokens], batch.lr)
-        parts |= sum_parts("discriminator", counter, noted)
-        counters["d"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=False))
+        parts |= _sum_parts("discriminator", counter, discriminator_costs)
+        counters["d"] = _update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=False))
         if phase.loss.r1:
-            counters["r1"] = update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=True))
-    counters["g"] = update(task, lambda: task.generator_terms(batch, phase, pyramid))
+            counters["r1"] = _update(task, lambda: task.discriminator_terms(batch, phase, pyramid, is_penalised=True))
+    counters["g"] = _update(task, lambda: task.generator_terms(batch, phase, pyramid))
+    flops = {name: counter.flops for name, counter in counters.items()}
     saved_bytes = {name: counter.saved_bytes for name, counter in counters.items()}
-    saved_bytes["level"] = max(bytes_ for _, bytes_ in notes["levels"])
-    return StepCost(parts, {name: counter.flops for name, counter in counters.items()}, saved_bytes)
+    saved_bytes["level"] = max(level.saved_bytes for level in part_costs["levels"])
+    return StepCost(parts, flops, saved_bytes)
 
 
-def synthesize(
+def _synthesize(
     task: AdversarialTask, batch: Batch, gradient_checkpointing: bool
-) -> tuple[Any, dict[str, Any], list[Tensor]]:
-    """Run the generator -> its counter, what its parts took, the pyramid"""
+) -> tuple[FlopMemoryCounter, dict[str, list[ModuleCost]], Pyramid]:
+    """Run the generator -> counter, cost of each part, pyramid"""
     for level in task.generator.modules():
         if isinstance(level, Level):
             level.gradient_checkpointing = gradient_checkpointing
-    counter = FlopMemoryCounter(task.generator)
-    with counter, per_module(task.generator, counter) as notes, counter.track_saved_tensors():
-        return counter, notes, task.fake_pyramid(batch)
+    with (
+        FlopMemoryCounter(task.generator) as counter,
+        per_module(task.generator, counter) as costs,
+        counter.track_saved_tensors(),
+    ):
+        return counter, costs, task.fake_pyramid(batch)
 
 
-def sum_parts(name: str, counter: FlopMemoryCounter, notes: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
-    """FLOPs of every part of a network, and of it as a whole."""
-    return {f"{name}.{part}": sum(flops for flops, _ in taken) for part, taken in notes.items()} | {name: counter.flops}
+def _sum_parts(name: str, counter: FlopMemoryCounter, costs: dict[str, list[ModuleCost]]) -> dict[str, int]:
+    """Sum the FLOPs of every part of a network, and of the whole."""
+    sums = {f"{name}.{part}": sum(cost.flops for cost in part_costs) for part, part_costs in costs.items()}
+    return sums | {name: counter.flops}
 
 
-def update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -> FlopMemoryCounter:
-    """Compute a network's terms and their gradients."""
+def _update(task: AdversarialTask, make_terms: Callable[[], Terms]) -> FlopMemoryCounter:
+    """Measure a network's loss terms and gradients."""
     with FlopMemoryCounter(task.generator, task.discriminator) as counter:
         with counter.track_saved_tensors():
             terms = make_terms()
@@ -132,7 +149,7 @@ def update(task: AdversarialTask, make_terms: Callable[[], dict[str, Tensor]]) -
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What a phase of the training costs."""
+    """The cost of one phase."""
 
     phase: PhaseConfig
     size: int  # images of one process's micro-batch
@@ -143,7 +160,7 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training costs."""
+    """The cost of a training."""
 
     parameters: dict[str, int]  # of every part
     phases: list[PhaseCost]
@@ -151,75 +168,99 @@ class TrainingCost:
 
     @property
     def images(self) -> int:
-        """Of all phases."""
+        """Images of all phases."""
         return sum(cost.phase.images for cost in self.phases)
 
     @property
     def flops(self) -> float:
-        """Of all phases."""
+        """FLOPs of all phases."""
         return sum(cost.phase.images * cost.flops for cost in self.phases)
 
 
 def estimate_cost(kind: type[AdversarialTask], config: Any, gpus: int = 1) -> TrainingCost:
-    """Measure all phases of a config: gigasr's with AdversarialTask, gigasr_base's with BaseAdversarialTask."""
+    """Measure all phases of a config.
+
+    kind: AdversarialTask for gigasr's Config, BaseAdversarialTask for gigasr_base's
+    """
     with FakeTensorMode():
         task = bare_task(kind, config)
         parameters = count_parameters({"generator": task.generator, "discriminator": task.discriminator})
-        return TrainingCost(parameters, [cost_of_phase(task, phase, gpus) for phase in task.train.phases], gpus)
+        phases = [cost_of_phase(task, phase, gpus) for phase in task.train.phases]
+    return TrainingCost(parameters, phases, gpus)
 
 
 def count_parameters(networks: dict[str, nn.Module]) -> dict[str, int]:
-    """Parameters of every part of each network, and of each as a whole."""
+    """Count the parameters of every part of each network, and of each network."""
     counts: dict[str, int] = {}
     for name, network in networks.items():
-        parts = {f"{name}.{part}": child for part, child in network.named_children()} | {name: network}
-        counts |= {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
+        for part, child in network.named_children():
+            counts[f"{name}.{part}"] = _num_parameters(child)
+        counts[name] = _num_parameters(network)
     return counts
 
 
+def _num_parameters(module: nn.Module) -> int:
+    """Count the parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def cost_of_phase(task: AdversarialTask, phase: PhaseConfig, gpus: int) -> PhaseCost:
-    """Measure one phase."""
+    """Measure one phase. Raises ValueError where the GPUs cannot share a batch."""
     train = task.train
     size = phase.micro_batch_size(gpus * train.gradient_accumulation_steps)
-    parts, flops, saved_bytes = extrapolate_step(task, phase, size)
-    forward = {name: count / size for name, count in parts.items()}
-    activations = peak_activations(saved_bytes, train.gradient_accumulation_steps, train.gradient_checkpointing)
-    memory = memory_of_networks(task, gpus) | {"activations": activations}
-    total = step_flops(flops, train.gradient_accumulation_steps, train.r1_every)
-    return PhaseCost(phase, size, forward, total / size, memory)
+    step = extrapolate_step(task, phase, size)
+    parts = {name: count / size for name, count in step.parts.items()}
+    flops = step_flops(step.flops, train.gradient_accumulation_steps, train.r1_every) / size
+    memory = memory_of_networks(task, gpus)
+    memory["activations"] = peak_activations(
+        step.saved_bytes, train.gradient_accumulation_steps, train.gradient_checkpointing
+    )
+    return PhaseCost(phase, size, parts, flops, memory)
 
 
 def step_flops(flops: dict[str, int], gradient_accumulation_steps: int, r1_every: int) -> float:
-    """FLOPs of a step, given those of its passes; the penalty is shared among r1_every steps."""
-    plain = flops.get("d", 0)
-    syntheses = 2 if plain and gradient_accumulation_steps > 1 else 1
-    return syntheses * flops["fake"] + plain + (flops.get("r1", plain) - plain) / r1_every + flops["g"]
+    """Sum the FLOPs of a step's passes; the penalty is shared among r1_every steps."""
+    discriminator = flops.get("d", 0)
+    syntheses = 2 if discriminator and gradient_accumulation_steps > 1 else 1
+    penalty = flops.get("r1", discriminator) - discriminator
+    return syntheses * flops["fake"] + discriminator + penalty / r1_every + flops["g"]
 
 
 def peak_activations(
     saved_bytes: dict[str, int], gradient_accumulation_steps: int, gradient_checkpointing: bool
 ) -> float:
-    """Most bytes kept at one time, given those of each pass: the generator's are held while the others come and go."""
-    discriminator_step = max(saved_bytes.get("d", 0), saved_bytes.get("r1", 0))
-    generator_step = saved_bytes["fake"] + max(saved_bytes["g"], saved_bytes["level"] if gradient_checkpointing else 0)
-    return max(generator_step, discriminator_step + (saved_bytes["fake"] if gradient_accumulation_steps == 1 else 0))
+    """Return the maximum of the bytes kept at one time, from the bytes of each pass.
+
+    The generator's activations stay in memory during the passes of the discriminator.
+    """
+    discriminator = max(saved_bytes.get("d", 0), saved_bytes.get("r1", 0))
+    if gradient_accumulation_steps == 1:
+        discriminator += saved_bytes["fake"]
+    recomputed = saved_bytes["level"] if gradient_checkpointing else 0
+    generator = saved_bytes["fake"] + max(saved_bytes["g"], recomputed)
+    return max(generator, discriminator)
 
 
 def memory_of_networks(task: AdversarialTask, gpus: int) -> dict[str, float]:
-    """Bytes in one process beside activations. Only the generator and its average are ever sharded.
+    """Return the bytes in one process without activations.
 
-    The exchange takes a second copy of the gradients (DDP's buckets); for a sharded generator, weights and gradients of
-    its largest level and of what is in no level, gathered while they are needed.
+    Only the generator and the average are ever sharded. The exchange of replicas takes a second copy of the gradients
+    (DDP's buckets). The exchange of a sharded generator takes weights and gradients of the largest level and of the
+    layers outside all levels, gathered for each use.
     """
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (task.generator, task.discriminator))
-    blocks = [module for module in task.generator.modules() if isinstance(module, Level)]
-    levels = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    g, d = _num_parameters(task.generator), _num_parameters(task.discriminator)
+    levels = [_num_parameters(module) for module in task.generator.modules() if isinstance(module, Level)]
     shards = gpus if task.train.fsdp else 1
-    exchange = 2 * (g - sum(levels) + max(levels)) + d if shards > 1 else g + d
+    exchanged = g + d
+    if shards > 1:
+        exchanged = 2 * (g - sum(levels) + max(levels)) + d
+    if gpus == 1:
+        exchanged = 0
+    own = g / shards + d
     return {
-        "weights": FLOAT * (g / shards + d),
-        "gradients": FLOAT * (g / shards + d),
-        "optimiser": 2 * FLOAT * (g / shards + d),
-        "average": FLOAT * g / shards,
-        "exchange": FLOAT * exchange if gpus > 1 else 0,
+        "weights": _FLOAT_BYTES * own,
+        "gradients": _FLOAT_BYTES * own,
+        "optimiser": 2 * _FLOAT_BYTES * own,
+        "average": _FLOAT_BYTES * g / shards,
+        "exchange": _FLOAT_BYTES * exchanged,
     }

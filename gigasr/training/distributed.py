@@ -1,4 +1,4 @@
-"""One network in several processes: replicas (DDP), shards (FSDP), and states that fit any number of them."""
+"""Training in several processes: replicas (DDP), shards (FSDP), whole states."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gigasr.inference.devices import choose_device
 
-FULL_STATE = StateDictOptions(
-    full_state_dict=True, cpu_offload=True
-)  # states are whole, whatever the number of processes
+FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # for any number of processes
 
 
 def join_processes(name: str) -> torch.device:
-    """Join the processes that a launcher has started, and return the device of this one.
+    """Join the processes that a launcher has started; return this process's device.
 
-    torchrun and `accelerate launch` say by environment variables which process this is: WORLD_SIZE, RANK, LOCAL_RANK,
-    MASTER_ADDR and MASTER_PORT. Without them it trains alone.
+    torchrun and `accelerate launch` set the environment variables WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
+    MASTER_PORT. Without WORLD_SIZE the process trains alone.
 
-    name: auto, cpu, cuda or mps; ValueError for a device that this machine lacks
+    name: auto, cpu, cuda or mps. Raises ValueError for a missing device
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return choose_device(name)
@@ -49,7 +47,10 @@ def join_processes(name: str) -> torch.device:
 
 
 def leave_processes() -> None:
-    """End what join_processes began; not after an error, as others may still wait for this process."""
+    """Leave the group of processes.
+
+    After an error the group stays: other processes may still wait for this process.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -65,15 +66,15 @@ def process_index() -> int:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has made this call."""
     if num_processes() > 1:
         dist.barrier()
 
 
 def wrap_ddp(module: nn.Module, device: torch.device, in_part: bool = False) -> nn.Module:
-    """The callable whose backward pass averages gradients over processes; the module itself in a single one.
+    """Wrap a module to average gradients over processes; one process needs no wrapper.
 
-    in_part: some passes use only a part of the module; the search for what they left out costs time
+    in_part: some passes use only a part of the module; the search for unused parameters costs time
     """
     if num_processes() == 1:
         return module
@@ -84,7 +85,10 @@ def wrap_ddp(module: nn.Module, device: torch.device, in_part: bool = False) -> 
 
 
 def shard_fsdp(module: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
-    """Spread parameters, gradients and optimiser states over the processes, in place, block by block (FSDP)."""
+    """Spread parameters, gradients and optimiser states over the processes (FSDP).
+
+    In place, block by block.
+    """
     mesh = dist.device_mesh.init_device_mesh(device.type, (num_processes(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
@@ -92,72 +96,82 @@ def shard_fsdp(module: nn.Module, blocks: Sequence[nn.Module], device: torch.dev
 
 
 @contextmanager
-def fsdp_sync(network: FSDPModule, enabled: bool) -> Iterator[None]:
-    """Reduce gradients over the processes in this backward pass, or leave them to a later one."""
+def _fsdp_sync(network: FSDPModule, enabled: bool) -> Iterator[None]:
+    """Reduce gradients over the processes in this backward pass, or in a later pass."""
     network.set_requires_gradient_sync(enabled)
     yield
     network.set_requires_gradient_sync(True)
 
 
 def syncing(network: nn.Module, enabled: bool) -> AbstractContextManager[None]:
-    """Around forward and backward of one micro-batch; only a step's last one needs the processes to agree."""
+    """Wrap forward and backward pass of one micro-batch.
+
+    enabled: reduce gradients over the processes; only the last micro-batch of a step needs the reduction
+    """
     if isinstance(network, FSDPModule):
-        return fsdp_sync(network, enabled)
+        return _fsdp_sync(network, enabled)
     if isinstance(network, DistributedDataParallel) and not enabled:
         return network.no_sync()
     return nullcontext()
 
 
 def local(parameter: Tensor) -> Tensor:
-    """The part of a parameter that this process holds."""
+    """Return this process's part of a parameter."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def whole(x: Tensor) -> Tensor:
-    """A value that may lie in parts in the processes, put together."""
+    """Join a value from the parts in the processes; every process must call."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def module_state(module: nn.Module) -> dict[str, Any]:
-    """The whole state on the CPU, on the first process; every process must call."""
+    """Return the whole state on the CPU of the first process; every process must call."""
     return get_model_state_dict(module, options=FULL_STATE)
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The whole state by parameter names; empty before the first step; every process must call."""
+    """Return the whole state by parameter names; every process must call.
+
+    The state is empty before the first step.
+    """
     return get_optimizer_state_dict(module, optimizer, options=FULL_STATE) if optimizer.state else {}
 
 
 def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
-    """Load what module_state gave, however many processes there are now; each passes the whole state.
+    """Load a state from module_state, with any number of processes.
 
-    Raises RuntimeError where the two don't fit.
+    Every process passes the whole state. Raises RuntimeError if module and state do not fit.
     """
     missing = sorted(module.state_dict().keys() - state.keys())
-    if missing:  # torch would leave those as they are
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    if missing:  # torch would leave missing parameters unchanged
+        others = ""
+        if len(missing) > 1:
+            others = f" and {len(missing) - 1} more"
         raise RuntimeError(f"missing: {missing[0]}{others}")
     set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
 
 
 def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what optimizer_state gave, however many processes there are now; each passes the whole state.
+    """Load a state from optimizer_state, with any number of processes.
 
-    Parameters that no step had moved yet, of levels above a phase's crop, begin anew. The optimizer keeps its decay.
+    Every process passes the whole state. Parameters without a state, in levels above a phase's crop, start from zero.
+    The optimiser keeps the weight decay of the config.
     """
-    if state:
-        decays = [group["weight_decay"] for group in optimizer.param_groups]
-        options = StateDictOptions(full_state_dict=True, strict=False)
-        set_optimizer_state_dict(module, optimizer, state, options=options)
-        for group, decay in zip(optimizer.param_groups, decays, strict=True):
-            group["weight_decay"] = decay
-        for name, parameter in module.named_parameters():
-            if name not in state["state"]:
-                optimizer.state.pop(parameter, None)
+    if not state:
+        return
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_optimizer_state_dict(module, optimizer, state, options=options)
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
+    for name, parameter in module.named_parameters():
+        if name not in state["state"]:
+            optimizer.state.pop(parameter, None)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """True on all processes where it is True on one."""
+    """Return True on all processes if the flag is True on any process."""
     if num_processes() == 1:
         return flag
     flags = torch.tensor([float(flag)], device=device)
@@ -166,7 +180,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Average each value over the processes; all of them must have the same keys."""
+    """Average each value over the processes; all processes must pass the same keys."""
     if num_processes() == 1:
         return values
     stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
@@ -175,7 +189,10 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
 
 
 def gather(x: Tensor) -> tuple[Tensor, int]:
-    """x: [B, D] without gradient -> [processes * B, D] in their order, and where this process's own rows begin"""
+    """Gather rows from all processes, without gradient.
+
+    x: [B, D] -> [processes * B, D] in the order of the processes, and the index of this process's first row
+    """
     if num_processes() == 1:
         return x, 0
     parts = [torch.empty_like(x) for _ in range(num_processes())]

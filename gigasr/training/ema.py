@@ -9,7 +9,7 @@ from gigasr.training.distributed import local
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move the averaged parameters towards the trained ones; buffers are copied."""
+    """Move the averaged parameters towards the trained parameters; buffers are copied."""
     if isinstance(ema, FSDPModule):
         ema.reshard()  # a forward pass without a backward one leaves its own parameters whole
     for a, b in zip(ema.parameters(), module.parameters(), strict=True):

@@ -1,9 +1,9 @@
-"""Operations and saved tensors of networks, counted while they run."""
+"""A counter of floating-point operations and of the bytes that autograd saves."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +12,51 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-def convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
-    """Operations of a convolution's backward pass: each of both gradients costs what the forward pass does.
+def _convolution_backward_flops(grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any, **_: object) -> int:
+    """Count a convolution's backward pass: each gradient costs a forward pass.
 
-    differs: torch's own formula counts the gradient of a grouped kernel once per group.
+    Differs from torch's own formula: torch counts the gradient of a grouped kernel once per group.
     """
     *_settings, transposed, _padding, _groups, needed = settings
-    positions = math.prod((x if transposed else grad).shape[2:])
-    return 2 * len(x) * positions * kernel.numel() * sum(needed[:2])
+    output = x if transposed else grad
+    positions = math.prod(output.shape[2:])
+    num_gradients = sum(needed[:2])
+    return 2 * len(x) * positions * kernel.numel() * num_gradients
 
 
-ATEN, FLASH = torch.ops.aten, "_scaled_dot_product_flash_attention"
+def _flop_formulas() -> dict[Any, Callable[..., int]]:
+    """Return a formula per operation, as in torch, with two changes.
 
-FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {ATEN.convolution_backward: convolution_backward_flops}
-for end in ("", "_backward"):  # torch knows those of GPUs alone
-    FORMULAS[getattr(ATEN, f"{FLASH}_for_cpu{end}")] = flop_registry[getattr(ATEN, FLASH + end)]
+    Convolutions are corrected, and fused attention on CPUs is added.
+    """
+    aten, flash = torch.ops.aten, "_scaled_dot_product_flash_attention"
+    formulas: dict[Any, Callable[..., int]] = dict(flop_registry)
+    formulas[aten.convolution_backward] = _convolution_backward_flops
+    for end in ("", "_backward"):
+        on_cpu = getattr(aten, f"{flash}_for_cpu{end}")
+        formulas[on_cpu] = flop_registry[getattr(aten, flash + end)]
+    return formulas
+
+
+_FORMULAS = _flop_formulas()
 
 
 class FlopMemoryCounter(TorchDispatchMode):
-    """Counts operations while it is entered, and the bytes that autograd keeps within `track_saved_tensors`.
+    """A counter of operations in a `with` block, and of saved bytes.
+
+    Bytes that autograd saves are counted within `track_saved_tensors`.
 
     >>> with FlopMemoryCounter() as counter, counter.track_saved_tensors():
     ...     y = network(x)
     """
 
     def __init__(self, *networks: nn.Module) -> None:
-        """networks: whose parameters are no activations"""
+        """Start at zero. networks: their parameters are no activations"""
         super().__init__()
         self.flops = self.saved_bytes = 0
-        own = [parameter.untyped_storage() for network in networks for parameter in network.parameters()]
-        self.storages = {storage._cdata: storage for storage in own}
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        storages = [parameter.untyped_storage() for parameter in parameters]
+        self._storages = {storage._cdata: storage for storage in storages}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
@@ -49,42 +64,49 @@ class FlopMemoryCounter(TorchDispatchMode):
             return args[0].device
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        formula = FORMULAS.get(func.overloadpacket)
+        formula = _FORMULAS.get(func.overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
     def track_saved_tensors(self) -> saved_tensors_hooks:
-        """Watch what autograd keeps."""
+        """Count the tensors that autograd saves."""
         return saved_tensors_hooks(self._count_saved, lambda tensor: tensor)
 
     def _count_saved(self, tensor: Tensor) -> Tensor:
-        """Count each storage once; a reference is kept so that its address is not reused."""
+        """Count each storage once. A reference protects the address from reuse."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = storage
+        if storage._cdata not in self._storages:
+            self._storages[storage._cdata] = storage
             self.saved_bytes += storage.nbytes()
         return tensor
 
 
+class ModuleCost(NamedTuple):
+    """The cost of one forward pass of a module."""
+
+    flops: int
+    saved_bytes: int
+
+
 @contextmanager
-def per_module(network: nn.Module, counter: FlopMemoryCounter) -> Iterator[dict[str, list[tuple[int, int]]]]:
-    """Note (FLOPs, kept bytes) of each part of a network, by its name, for each of its elements where it is a list."""
-    notes: dict[str, list[tuple[int, int]]] = {name: [] for name, _ in network.named_children()}
-    begun: list[tuple[int, int]] = []
+def per_module(network: nn.Module, counter: FlopMemoryCounter) -> Iterator[dict[str, list[ModuleCost]]]:
+    """Measure each part of a network: by name, one entry per element of a list."""
+    costs: dict[str, list[ModuleCost]] = {name: [] for name, _ in network.named_children()}
+    started: list[ModuleCost] = []
 
     def begin(*_: object) -> None:
-        begun.append((counter.flops, counter.saved_bytes))
+        started.append(ModuleCost(counter.flops, counter.saved_bytes))
 
     def end(name: str) -> None:
-        flops, saved_bytes = begun.pop()
-        notes[name].append((counter.flops - flops, counter.saved_bytes - saved_bytes))
+        start = started.pop()
+        costs[name].append(ModuleCost(counter.flops - start.flops, counter.saved_bytes - start.saved_bytes))
 
     hooks = []
     for name, part in network.named_children():
         for module in part if isinstance(part, nn.ModuleList) else [part]:
             hooks.append(module.register_forward_pre_hook(begin))
             hooks.append(module.register_forward_hook(lambda *_, name=name: end(name)))
-    yield notes
+    yield costs
     for hook in hooks:
         hook.remove()

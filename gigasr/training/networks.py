@@ -1,4 +1,4 @@
-"""The networks of one adversarial training: those that learn, the average, the frozen ones."""
+"""The networks of an adversarial training: generator, discriminators, frozen ones."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class TextTower(Protocol):
 
 @dataclass(frozen=True)
 class TaskNetworks:
-    """All networks of one adversarial training; None for those that no phase needs."""
+    """All networks of one adversarial training; None for a network without a use."""
 
     generator: TrainedNetwork[nn.Module]
     generator_ema: nn.Module
@@ -43,7 +43,7 @@ class TaskNetworks:
 
     @property
     def trained(self) -> dict[str, TrainedNetwork[Any]]:
-        """The networks that learn, by the names that state.pt and the log have for them."""
+        """Return the networks in training, by the names in state.pt and the log."""
         networks: dict[str, TrainedNetwork[Any]] = {"g": self.generator, "d": self.discriminator}
         if self.vision is not None:
             networks["v"] = self.vision
@@ -51,7 +51,7 @@ class TaskNetworks:
 
 
 def required(network: N | None, name: str) -> N:
-    """Return a network that a loss term or a batch needs. Raises ValueError for None."""
+    """Return the network of a loss term or a batch. Raises ValueError for None."""
     if network is None:
         raise ValueError(f"networks.{name}: expected a network, got None; build the task from a config that needs it")
     return network
@@ -60,19 +60,20 @@ def required(network: N | None, name: str) -> N:
 def prepare_pair(
     generator: nn.Module, discriminator: Discriminator, train: TrainConfig, device: torch.device, in_part: bool = False
 ) -> TaskNetworks:
-    """Move a generator and a discriminator to the device, with optimisers, replicas or shards, and the average.
+    """Prepare generator and discriminator for training.
+
+    Both move to the device and gain optimisers and replicas or shards; the generator gains the average.
 
     in_part: some phases use only a part of the generator
     """
     generator, discriminator = generator.to(device), channels_last(discriminator.to(device))
     is_sharded = train.fsdp and num_processes() > 1
-    levels = [module for module in generator.modules() if isinstance(module, Level)]
-    for level in levels:
+    for level in _levels(generator):
         level.gradient_checkpointing = train.gradient_checkpointing
     generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
     if is_sharded:
         for network in (generator, generator_ema):
-            shard_fsdp(network, [module for module in network.modules() if isinstance(module, Level)], device)
+            shard_fsdp(network, _levels(network), device)
     return TaskNetworks(
         TrainedNetwork("g", generator, train, device, is_sharded, in_part),
         generator_ema,
@@ -80,32 +81,45 @@ def prepare_pair(
     )
 
 
+def _levels(generator: nn.Module) -> list[Level]:
+    """List the levels of a generator."""
+    return [module for module in generator.modules() if isinstance(module, Level)]
+
+
 def load_text_tower(text: TextConfig, train: TrainConfig, device: torch.device) -> TextTower:
-    """Load the frozen text tower; it keeps the features of all captions in memory where the config says so."""
+    """Load the frozen text tower, with a cache of features if the config has one."""
     tower = load_tower(text.tower, text.pretrained).to(device)
-    return TextFeatureCache(tower) if train.cache_text_features else tower
+    if train.cache_text_features:
+        return TextFeatureCache(tower)
+    return tower
 
 
 def with_loss_networks(
     networks: TaskNetworks, train: TrainConfig, device: torch.device, lpips_features: Path | None
 ) -> TaskNetworks:
-    """Add the vision-aided discriminator, LPIPS and CLIP where a phase gives their losses a weight.
+    """Add the networks of weighted losses: vision-aided discriminator, LPIPS, CLIP.
 
-    lpips_features: a file of SqueezeNet features where they cannot be downloaded
+    lpips_features: a file of SqueezeNet features, for machines without network access
     """
-    terms = {name for phase in train.phases for name, weight in phase.loss if weight}
+    terms: set[str] = set()
+    for phase in train.phases:
+        terms.update(name for name, weight in phase.loss if weight)
     if "vision" in terms:
         vision = VisionDiscriminator(train.vision).to(device)
         networks = replace(networks, vision=TrainedNetwork("v", vision, train, device))
     if "lpips" in terms:
-        networks = replace(networks, lpips=channels_last(Lpips("squeeze", features=lpips_features).to(device)))
+        lpips = Lpips("squeeze", features=lpips_features).to(device)
+        networks = replace(networks, lpips=channels_last(lpips))
     if "clip" in terms:
         networks = replace(networks, clip=_contrastive_tower(networks, train).to(device))
     return networks
 
 
 def _contrastive_tower(networks: TaskNetworks, train: TrainConfig) -> ImageTower:
-    """Return CLIP for the contrastive loss: the vision-aided discriminator's own tower if both name one model."""
+    """Return CLIP for the contrastive loss.
+
+    The tower of the vision-aided discriminator is shared if both configs name the same model.
+    """
     clip, vision = train.clip, train.vision
     is_same_model = (clip.tower, clip.pretrained) == (vision.tower, vision.pretrained)
     if networks.vision is not None and is_same_model:
@@ -114,5 +128,8 @@ def _contrastive_tower(networks: TaskNetworks, train: TrainConfig) -> ImageTower
 
 
 def mixed_precision(train: TrainConfig, device: torch.device, enabled: bool = True) -> torch.autocast:
-    """Compute in bf16 if the config asks for it; the heads of the discriminators opt out by themselves."""
+    """Compute in bf16 if the config says bf16.
+
+    The heads of the discriminators leave autocast by themselves.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled and train.precision == "bf16")

@@ -21,12 +21,16 @@ from gigasr.training.distributed import (
 from gigasr.training.losses import weighted_sum
 from gigasr.training.optim import parameter_groups
 
-B = TypeVar("B")
+Terms = dict[str, Tensor]  # loss terms, scalars by name
+MicroBatch = TypeVar("MicroBatch")
 N = TypeVar("N", bound=nn.Module)
 
 
 class TrainedNetwork(Generic[N]):
-    """A module in training with its optimiser. Its name prefixes its terms in the log: g, d or v."""
+    """A module in training with an optimiser.
+
+    The name prefixes the terms in the log: g, d or v.
+    """
 
     def __init__(
         self,
@@ -37,8 +41,9 @@ class TrainedNetwork(Generic[N]):
         fsdp: bool = False,
         in_part: bool = False,
     ) -> None:
-        """
-        fsdp: the module already holds shards (FSDP), so that it needs no replicas
+        """Replicate the module and create the optimiser.
+
+        fsdp:    the module already holds shards (FSDP) and needs no replicas
         in_part: some steps use only a part of the module
         """
         self.name, self.module, self.train = name, module, train
@@ -47,54 +52,57 @@ class TrainedNetwork(Generic[N]):
 
     def update(
         self,
-        batch: Sequence[B],
-        make_terms: Callable[[B], dict[str, Tensor]],
+        batch: Sequence[MicroBatch],
+        make_terms: Callable[[MicroBatch], Terms],
         weights: dict[str, float],
         learning_rate: float,
         betas: tuple[float, float],
     ) -> dict[str, float]:
-        """One optimiser step on the weighted sum of terms, averaged over micro-batches.
+        """Do one optimiser step on the weighted sum of terms, averaged over micro-batches.
 
-        returns: every term's mean, by `name/term`. Raises RuntimeError, naming it, where a term or the gradient's norm
-                 is not finite; the weights are then as they were.
+        returns: every term's mean, by `name/term`. Raises RuntimeError with the name of a term, or of the gradient's
+                 norm, that is not finite, before the weights change.
         """
         self.optimizer.zero_grad(set_to_none=True)
         log: dict[str, float] = {}
-        for i, micro in enumerate(batch):
-            with syncing(self.network, i == len(batch) - 1):
-                terms = make_terms(micro)
+        for i, micro_batch in enumerate(batch):
+            is_last = i == len(batch) - 1
+            with syncing(self.network, is_last):
+                terms = make_terms(micro_batch)
                 values = torch.stack([term.detach() for term in terms.values()]).tolist()
                 for name, value in zip(terms, values, strict=True):
-                    log[f"{self.name}/{name}"] = log.get(f"{self.name}/{name}", 0.0) + value / len(batch)
-                check_finite(log)
+                    key = f"{self.name}/{name}"
+                    log[key] = log.get(key, 0.0) + value / len(batch)
+                _check_finite(log)
                 total = weighted_sum(list(terms.values()), [weights[name] for name in terms])
                 (total / len(batch)).backward()
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = learning_rate, betas
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.train.max_grad_norm or math.inf)
-        check_finite({f"{self.name}/gradient norm": float(whole(norm))})
+        max_norm = self.train.max_grad_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)
+        _check_finite({f"{self.name}/gradient norm": float(whole(norm))})
         self.optimizer.step()
         return log
 
     def state(self) -> dict[str, Any]:
-        """Module and optimiser, whole; every process must call."""
+        """Return module and optimiser state, whole; every process must call."""
         return {"module": module_state(self.module), "optimizer": optimizer_state(self.module, self.optimizer)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Load a state of the method `state`."""
         load_module_state(self.module, state["module"])
         load_optimizer_state(self.module, self.optimizer, state["optimizer"])
 
 
-def check_finite(log: dict[str, float]) -> None:
-    """Raise RuntimeError, naming it, for the first value that is not finite."""
+def _check_finite(log: dict[str, float]) -> None:
+    """Raise RuntimeError with the name of the first value that is not finite."""
     for name, value in log.items():
         if not math.isfinite(value):
             raise RuntimeError(f"{name}: expected a finite value, got {value}")
 
 
 def channels_last(module: N) -> N:
-    """Lay out the kernels of a module, and with them its maps, as its convolutions and poolings run fastest."""
+    """Lay out the kernels of a module in channels_last, for faster convolutions."""
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -103,7 +111,7 @@ def channels_last(module: N) -> N:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module without being kept for its parameters."""
+    """Let gradients pass through a module, without gradients of the parameters."""
     module.requires_grad_(False)
     try:
         yield
