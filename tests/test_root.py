@@ -228,7 +228,7 @@ def train(tiny_config: Config, photo_folder: Path, lpips_features: Path, tmp_pat
         table = tiny_config.model_dump()
         table["upsampler"] |= {"restores": True, "early_scales": [2, 4]} | upsampler
         table["discriminator"]["num_levels"] = 2
-        table["train"]["degradation"] = {"restoration": {}}
+        table["train"]["degradation"] = {"restoration": {"clean": 0.0, "contrary": 0.0}}
         for phase in table["train"]["phases"]:
             phase["early"] = [{"scale": 4, "crop": 64}, {"scale": 2, "crop": 32}]
             phase["loss"]["root"] = 2.0
@@ -261,6 +261,19 @@ def test_training_moves_every_parameter_of_the_root_layer(train: Callable[..., T
     after = dict(trainer.task.generator.named_parameters())
     moved = {name for name, p in before.items() if not torch.equal(p, after[name])}
     assert {"to_root.bank", "to_root.to_styles.weight", "to_root.to_styles.bias"} <= moved
+
+
+def test_a_phase_of_the_root_alone_trains_the_body_alone(train: Callable[..., Trainer]) -> None:
+    trainer = train()
+    phase = trainer.train.phases[0]
+    alone = {"l1": 0.0, "lpips": 0.0, "root": 1.0, "r1": 0.0}
+    phase = phase.model_copy(update={"loss": phase.loss.model_copy(update=alone)})
+    before = {name: p.clone() for name, p in trainer.task.generator.named_parameters()}
+    batch = next(iter(trainer.steps(phase, 4)))
+    assert set(trainer.task.step(batch, phase, 0)) == {"g/root"}
+    moved = {name for name, p in trainer.task.generator.named_parameters() if not torch.equal(p, before[name])}
+    assert "to_root.bank" in moved
+    assert not any(name.startswith(("to_rgb", "levels.3", "levels.4", "levels.5")) for name in moved)
 
 
 def test_a_run_starts_from_weights_without_a_root_and_from_another_runs_discriminator(

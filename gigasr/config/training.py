@@ -32,6 +32,11 @@ class LossConfig(FrozenModel):
     vision: float = Field(0.0, ge=0, description="adversarial loss of the vision-aided discriminator")
     r1: float = Field(0.2048, ge=0, description="gradient penalty of the discriminator on real images")
 
+    @property
+    def is_root_only(self) -> bool:
+        """Whether the root's term is the only one; the generator then stops at its root."""
+        return [name for name, weight in self if weight] == ["root"]
+
 
 MIN_CROPS = {"ssim": 11, "lpips": 8, "spectrum": 64}  # px; of the window, the shifts, the squares
 

@@ -72,8 +72,8 @@ class AdversarialTask:
 
     @staticmethod
     def trains_in_part(config: Any) -> bool:
-        """Tell whether some phase uses only a part of the generator."""
-        return False
+        """Tell whether some steps use only a part of the generator."""
+        return any(phase.early or phase.loss.is_root_only for phase in config.train.phases)
 
     @property
     def generator_config(self) -> Any:
@@ -113,6 +113,8 @@ class AdversarialTask:
         returns: every term by `network/term`
         """
         networks, betas = self.networks, phase.betas
+        if phase.loss.is_root_only:
+            batch = [replace(micro, scale=1) for micro in batch]  # the pyramid ends at its root
         pyramid = None
         if len(batch) == 1:
             pyramid = self.fake_pyramid(batch[0])
