@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kill_a_worker() -> None:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # Ray's other processes come and go
-            if child.name().startswith("ray::RemoteWorker"):
+            if child.name().startswith("ray::RemoteRunner"):
                 return os.kill(child.pid, signal.SIGKILL)
     pytest.fail("found no worker to kill")
 

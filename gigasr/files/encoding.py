@@ -44,8 +44,8 @@ class PixelRows:
         for block in self.blocks:
             while num_held + len(block) >= count:
                 cut = count - num_held
-                top = block[:cut]
-                yield np.concatenate([*held, top]) if held else top
+                held.append(block[:cut])
+                yield held[0] if len(held) == 1 else np.concatenate(held)
                 block = block[cut:]
                 held = []
                 num_held = 0

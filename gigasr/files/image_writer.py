@@ -197,7 +197,7 @@ def _write_pil(
 ) -> None:
     """Write a picture or an animation with PIL; frames are made on demand."""
     first = next(images)
-    sequence = FrameSequence(_to_image(pixel_rows, file_format) for pixel_rows in itertools.chain([first], images))
+    sequence = _FrameSequence(_to_image(pixel_rows, file_format) for pixel_rows in itertools.chain([first], images))
     options = options | {"icc_profile": first.icc_profile, **_metadata_options(file_format, first)}
     if timing is not None:
         sequence.n_frames, sequence.is_animated = len(timing.durations), True
@@ -246,7 +246,7 @@ def _to_image(pixel_rows: PixelRows, file_format: str) -> Image.Image:
     return image
 
 
-class FrameSequence(Image.Image):
+class _FrameSequence(Image.Image):
     """Animation for PIL's encoders; frames are made in order and on demand."""
 
     n_frames, is_animated = 1, False

@@ -70,10 +70,11 @@ class Frames:
 
 
 def read_frames(path: Path) -> Frames:
-    """Open a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF file; decoding comes later.
+    """Read the number of pictures in a file, and the timing of an animation.
 
-    Iteration over the result decodes the pictures, upright. The depth comes from the header, never from the values.
-    CMYK and Lab become sRGB through the embedded profile; for RGB and gray, profile and values stay.
+    The file is a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF. Iteration over the result decodes the pictures, upright. The
+    depth comes from the header, never from the values. CMYK and Lab become sRGB through the embedded profile; for RGB
+    and gray, profile and values stay.
 
     Raises ValueError if the file is not an image, is damaged, is larger than MAX_PIXELS, or has samples other than
     integers of up to 16 bit. Errors of the disk stay OSErrors.
