@@ -14,6 +14,7 @@ from gigasr.data.loader import LoadedBatch
 from gigasr.training import losses
 from gigasr.training.adversarial import AdversarialTask
 from gigasr.training.batches import Batch
+from gigasr.training.cost import bare_task
 from gigasr.training.losses import MAX_SHIFT, shift_images
 from gigasr.training.terms import real_or_fake_terms
 
@@ -89,6 +90,14 @@ def test_lpips_sees_every_picture_at_an_offset_of_its_own(task: AdversarialTask)
     assert torch.equal(real[1, :, :64, 7:], batch.hr[1])
     terms = task.generator_terms(batch, task.train.phases[0], pyramid)
     assert torch.isclose(terms["lpips"], task.networks.lpips(fake, real).mean())
+
+
+def test_a_missing_network_is_named(task: AdversarialTask, tiny_config: Config) -> None:
+    bare, batch = bare_task(AdversarialTask, tiny_config), make_batch(task, ["a dog", "a cat"])
+    with pytest.raises(ValueError, match="networks.text_tower: expected a network, got None; build"):
+        make_batch(bare, ["a dog", "a cat"])
+    with pytest.raises(ValueError, match="networks.lpips: expected a network, got None; build"):
+        bare.generator_terms(batch, tiny_config.train.phases[0], None)
 
 
 def test_repeated_steps_on_one_batch_bring_the_picture_closer(task: AdversarialTask) -> None:

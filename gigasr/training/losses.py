@@ -12,7 +12,7 @@ from torch import Tensor
 from gigasr.metrics.ops import NUM_RINGS, luma, radial_spectrum, structural_similarity
 
 Logits = Sequence[Tensor]  # of a discriminator, one [levels * B, 1, H, W] map per prediction head
-_SPECTRUM_SIDE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
+SPECTRUM_SIDE = 2 * NUM_RINGS  # px; side of the squares whose spectra are compared
 MAX_SHIFT = 7  # px; shifts up to this put images anywhere on the lattice of SqueezeNet's middle layers, of 8 px
 
 
@@ -51,8 +51,8 @@ def spectrum(fake: Tensor, real: Tensor) -> Tensor:
     for images in (fake, real):
         # subtract mid gray: windows let the zero frequency leak into its neighbours
         centred = luma((images + 1) / 2) - 125.5
-        rows = centred.unfold(1, _SPECTRUM_SIDE, _SPECTRUM_SIDE // 2)
-        squares = rows.unfold(2, _SPECTRUM_SIDE, _SPECTRUM_SIDE // 2)
+        rows = centred.unfold(1, SPECTRUM_SIDE, SPECTRUM_SIDE // 2)
+        squares = rows.unfold(2, SPECTRUM_SIDE, SPECTRUM_SIDE // 2)
         spectra.append(radial_spectrum(squares, noise=1 / 12))
     return ((spectra[0] - spectra[1]) / 10).square().mean()
 
