@@ -13,14 +13,13 @@ from gigasr.files.transpose import transpose, transpose_strips
 from gigasr.inference.consistency import correct_strips, scale_detail
 from gigasr.inference.devices import ExecutionPlan, choose_devices, choose_dtype
 from gigasr.inference.engine import BodyTailEngine, Engine, Model
-from gigasr.inference.noise import check_seed
 from gigasr.inference.row_stream import RowStream, resize_rows
 from gigasr.models.zoo import DEFAULT_MODEL, load_model
+from gigasr.options import Precision, UpscaleOptions
 from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
 
-MAX_DETAIL = 2
 MAX_ROW_WIDTH = 12_288  # px; an input that is wider than this, and than high, is upscaled transposed
 ROWS_PER_READ = 64  # rows of the input taken at a time
 
@@ -36,7 +35,7 @@ class SuperResolver:
         self,
         model: Model,
         device: str = "auto",
-        precision: str = "auto",
+        precision: Precision = "auto",
         tile: int = 0,
         strip: int = 0,
         batch: int = 0,
@@ -47,28 +46,33 @@ class SuperResolver:
         strip:  low-res rows per strip, 0 = auto
         batch:  tiles at a time on each device, 0 = auto
         """
-        for name, value in {"tile": tile, "strip": strip, "batch": batch}.items():
-            if value < 0:
-                raise ValueError(f"{name}: expected at least 0, got {value}; 0 = auto")
-        devices = choose_devices(str(device))
+        options = UpscaleOptions(device=str(device), precision=precision, tile=tile, strip=strip, batch=batch)
+        devices = choose_devices(options.device)
+        dtype = choose_dtype(options.precision, devices[0])
         self.model = model
-        self.execution = ExecutionPlan(devices, choose_dtype(precision, devices[0]), tile, strip, batch)
+        self.execution = ExecutionPlan(devices, dtype, options.tile, options.strip, options.batch)
         self.latest: tuple[str, int] = "", 0  # the prompt and seed of the engines
         self.engines: dict[int, Engine] = {}  # by scale
 
     @classmethod
     def from_pretrained(
-        cls, name: str = DEFAULT_MODEL, device: str = "auto", precision: str = "auto"
+        cls, name: str = DEFAULT_MODEL, device: str = "auto", precision: Precision = "auto"
     ) -> "SuperResolver":
         """Load a model by name or path."""
         return cls(load_model(name), device, precision)
+
+    @classmethod
+    def from_options(cls, options: UpscaleOptions) -> "SuperResolver":
+        """Load the model of the options, to run as they say."""
+        model = load_model(options.model)
+        return cls(model, options.device, options.precision, options.tile, options.strip, options.batch)
 
     def upscale(
         self,
         picture: Picture,
         prompt: str = "",
         scale: float | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | str | None = None,
         seed: int = 0,
         fidelity: float = 1.0,
         detail: float = 1.0,
@@ -79,56 +83,49 @@ class SuperResolver:
 
         prompt:   what it shows; may be empty
         scale:    1..64, any number; the network's own scale where neither scale nor size is given
-        size:     (height, width) of the result instead, px; neither side below the picture's
+        size:     (height, width) of the result instead, px, or in words: "4k"; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
         fidelity: 0..1, how far the result is corrected to give the restored input back when reduced
         detail:   0..2, how much of what the network adds to bicubic interpolation, before that correction; 0 = none
         restore:  0..1, how much of the damage that the network finds in the picture is removed; 0 = none
         progress: called after every strip
         """
-        return self.strips(picture, prompt, scale, size, seed, fidelity, detail, restore).join(progress)
+        options = UpscaleOptions(
+            prompt=prompt,
+            scale=scale,
+            size=size,
+            seed=seed,
+            fidelity=fidelity,
+            detail=detail,
+            restore=restore,
+        )
+        return self.strips(picture, options).join(progress)
 
-    def strips(
-        self,
-        picture: Picture,
-        prompt: str = "",
-        scale: float | None = None,
-        size: tuple[int, int] | None = None,
-        seed: int = 0,
-        fidelity: float = 1.0,
-        detail: float = 1.0,
-        restore: float = 1.0,
-    ) -> PictureStrips:
+    def strips(self, picture: Picture, options: UpscaleOptions | None = None) -> PictureStrips:
         """Upscale a picture strip by strip, as they are asked for; no more than some strips are held at any time.
 
-        The arguments are those of `upscale`. Wrong ones are an error here, before the first strip. As memory grows with
-        the width, a very wide picture is upscaled transposed, and lies in a temporary file,
-        3 bytes a pixel (4 with alpha, twice that for 16 bit), before the first strip comes.
+        A wrong picture is an error here, before the first strip. Memory grows with the width. A very wide picture is
+        therefore upscaled transposed, and lies in a temporary file before the first strip comes: 3 bytes a pixel, 4
+        with alpha, twice that for 16 bit.
+
+        options: None = the defaults; the model and its execution are the resolver's, whatever the options say
         """
+        options = options or UpscaleOptions()
         check_picture(picture)
-        target = target_size(picture.size, scale, size, self.model.scale)
-        if not 0 <= fidelity <= 1:
-            raise ValueError(f"fidelity: expected 0..1, got {fidelity}; 1 keeps the input's colours exactly")
-        if not 0 <= detail <= MAX_DETAIL:
-            raise ValueError(f"detail: expected 0..{MAX_DETAIL}, got {detail}; 1 is what the network was trained for")
-        if not 0 <= restore <= 1:
-            raise ValueError(f"restore: expected 0..1, got {restore}; 0 keeps the input's noise and damage")
-        seed = check_seed(seed)
+        target = target_size(picture.size, options.scale, options.size, self.model.scale)
         inputs = plan_passes(picture.size, target, self.model.scale)
         first = choose_scale(self.model.scales, *[*inputs, target][:2])
-        self.engine(prompt, seed, first)  # what is wrong with the prompt is an error now
-        if prompt and not self.model.takes_text:
+        self.engine(options.prompt, options.seed, first)  # what is wrong with the prompt is an error now
+        if options.prompt and not self.model.takes_text:
             logger.warning("prompt: ignored, as this model takes no text")
         if picture.size[1] <= max(picture.size[0], MAX_ROW_WIDTH):
-            return PictureStrips(target, self._strips(picture, target, prompt, seed, fidelity, detail, restore))
-        transposed = self._strips(transpose(picture), target[::-1], prompt, seed, fidelity, detail, restore)
+            return PictureStrips(target, self._strips(picture, target, options))
+        transposed = self._strips(transpose(picture), target[::-1], options)
         return PictureStrips(target, transpose_strips(PictureStrips(target[::-1], transposed)))
 
     @torch.inference_mode()
     def engine(self, prompt: str, seed: int, scale: int | None = None) -> Engine:
         """The model's engine for one prompt, seed and scale; those of the latest prompt and seed are kept."""
-        if not isinstance(prompt, str):
-            raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         key = (prompt if self.model.takes_text else "", seed)
         scale = self.model.scale if scale is None else scale
         if key != self.latest:
@@ -138,16 +135,7 @@ class SuperResolver:
         return self.engines[scale]
 
     @torch.inference_mode()
-    def _strips(
-        self,
-        picture: Picture,
-        target: tuple[int, int],
-        prompt: str,
-        seed: int,
-        fidelity: float,
-        detail: float,
-        restore: float,
-    ) -> Iterator[Picture]:
+    def _strips(self, picture: Picture, target: tuple[int, int], options: UpscaleOptions) -> Iterator[Picture]:
         opaque = picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
         parts = (part[None].to(self.execution.main_device) * 2 - 1 for part in opaque.split(ROWS_PER_READ, dim=1))
         rows = RowStream(picture.size, parts)
@@ -155,9 +143,10 @@ class SuperResolver:
         dpi = scale_dpi(picture, target)
         inputs = plan_passes(picture.size, target, self.model.scale)
         for pass_size, next_size in zip(inputs, [*inputs[1:], target], strict=True):
-            engine = self.engine(prompt, seed, choose_scale(self.model.scales, pass_size, next_size))
-            rows = one_pass(engine, resize_rows(rows, pass_size), seed, fidelity, detail, restore)
-            restore = 0.0  # what a pass has made is not damaged
+            scale = choose_scale(self.model.scales, pass_size, next_size)
+            engine = self.engine(options.prompt, options.seed, scale)
+            rows = one_pass(engine, resize_rows(rows, pass_size), options)
+            options = dataclasses.replace(options, restore=0.0)  # what a pass has made is not damaged
         top = 0
         for strip in resize_rows(rows, target):
             bottom = top + strip.shape[2]
@@ -170,19 +159,20 @@ class SuperResolver:
             top = bottom
 
 
-def one_pass(engine: Engine, lr: RowStream, seed: int, fidelity: float, detail: float, restore: float) -> RowStream:
+def one_pass(engine: Engine, lr: RowStream, options: UpscaleOptions) -> RowStream:
     """Upscale an image once. lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]"""
     scale = engine.scale
     size = lr.size[0] * scale, lr.size[1] * scale
-    is_corrected = fidelity > 0 and scale > 1  # one of the same size would be made the input again
+    is_corrected = options.fidelity > 0 and scale > 1  # one of the same size would be made the input again
     if isinstance(engine, BodyTailEngine):
-        root, made = engine.restored(lr, seed, restore)
+        root, made = engine.restored(lr, options.seed, options.restore)
     else:
-        root, made = lr, engine.strips(lr.tee() if is_corrected or detail != 1 else lr, seed)
-    if detail != 1:
-        made = scale_detail(made, root.tee() if is_corrected else root, scale, detail)
+        is_read_again = is_corrected or options.detail != 1
+        root, made = lr, engine.strips(lr.tee() if is_read_again else lr, options.seed)
+    if options.detail != 1:
+        made = scale_detail(made, root.tee() if is_corrected else root, scale, options.detail)
     if is_corrected:
-        made = correct_strips((strip.clamp_(-1, 1) for strip in made), root, scale, fidelity)
+        made = correct_strips((strip.clamp_(-1, 1) for strip in made), root, scale, options.fidelity)
     return RowStream(size, made)
 
 

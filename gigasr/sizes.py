@@ -36,8 +36,17 @@ def fit_size(text: str, picture_size: tuple[int, int]) -> tuple[int, int]:
     return fitted_height, fitted_width
 
 
+def checked_size(size: tuple[int, int] | str) -> tuple[int, int] | str:
+    """Return a (height, width) in px or a size in words; ValueError for what is neither."""
+    if isinstance(size, str):
+        parse_box(size)
+    elif not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise ValueError(f"size: expected (height, width) in whole px, got {size!r}; scale takes a factor")
+    return size
+
+
 def target_size(
-    picture_size: tuple[int, int], scale: float | None, size: tuple[int, int] | None, default: int
+    picture_size: tuple[int, int], scale: float | None, size: tuple[int, int] | str | None, default: int
 ) -> tuple[int, int]:
     """Return the result's (height, width) in px from a scale or a size.
 
@@ -56,11 +65,11 @@ def target_size(
     return round(height * scale), round(width * scale)
 
 
-def _check_size(size: tuple[int, int], picture_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size, or raise ValueError if a picture cannot be upscaled to it."""
-    is_pair = isinstance(size, tuple) and len(size) == 2
-    if not is_pair or not all(isinstance(side, int) for side in size):
-        raise ValueError(f"size: expected (height, width) in whole px, got {size!r}; scale takes a factor")
+def _check_size(size: tuple[int, int] | str, picture_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size in px, or raise ValueError if a picture cannot be upscaled to it."""
+    if isinstance(size, str):
+        size = fit_size(size, picture_size)
+    checked_size(size)
     height, width = picture_size
     if size[0] < height or size[1] < width:
         raise ValueError(f"size: expected at least {width}x{height} px, got {size[1]}x{size[0]}; gigasr only upscales")

@@ -11,9 +11,9 @@ from torchvision.utils import make_grid
 
 from gigasr.data.captions import Sample
 from gigasr.files.images import load_rgb
-from gigasr.inference.noise import check_seed
 from gigasr.metrics import ClipScore, FeatureSet, FrozenFeatures
 from gigasr.networks.ops import resize
+from gigasr.options import check_seed
 from gigasr.pixels import to_uint8
 from gigasr_base.metrics import hit_rate, nearest
 from gigasr_base.pipeline import TextToImage

@@ -11,6 +11,7 @@ from gigasr.files.picture import Picture, PictureStrips, RowProgress
 from gigasr.inference.devices import choose_device, choose_dtype
 from gigasr.networks.ops import resize
 from gigasr.networks.text import TextFeatures, load_tower, warn_of_cut
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import target_size
 from gigasr_base.generator import Condition, Generator
@@ -201,7 +202,7 @@ def upscale_strips(
     if side <= image.shape[1]:
         square = iter([Picture(resize(image[None], (side, side))[0].clamp(0, 1))])
     elif resolver is not None:
-        square = resolver.strips(Picture(image), prompt, size=(side, side), seed=seed).strips
+        square = resolver.strips(Picture(image), UpscaleOptions(prompt=prompt, size=(side, side), seed=seed)).strips
     else:
         raise ValueError(f"resolver: expected an upsampler for {side} px, got None; give one")
     return PictureStrips(size, cut_middle(square, side, size))

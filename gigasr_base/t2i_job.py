@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from gigasr import __version__
 from gigasr.files.atomic import hash_file
+from gigasr.files.exif import written_by_gigasr
 from gigasr.files.formats import OUTPUT_FORMATS, suffix_of
 from gigasr.files.images import read_metadata
 from gigasr.folders.prompts import check_prompts
-from gigasr.inference.noise import check_seed
 from gigasr.models import zoo
+from gigasr.options import note_label
+from gigasr_base.options import T2IOptions
 from gigasr_base.zoo import find_base_model as find_base
 
 if TYPE_CHECKING:
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
     from gigasr.files.picture import RowProgress
     from gigasr_base.pipeline import TextToImage
 
-# Everything that describe_set may say: what a picture says more than the one that would be made is another one's.
+# All keys that describe_set may write: with more of them, a picture is another one than that which would be made.
 METADATA_KEYS = {
-    *("Software", "Prompt", "Seed", "Model", "Upsampler", "Truncation", "Style prompt", "Mix at", "To"),
-    *("Frame", "Frames", "Fingerprint"),
+    *("Software", "Prompt", "Seed", "Model", "Upsampler", "Frame", "Frames", "Fingerprint"),
+    *(note_label(name) for name, rule in T2IOptions.rules().items() if rule.is_noted),
 }
 
 
@@ -61,42 +63,40 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
     return [[folder / f"{stem}_{label}{suffix}" for label in labels] for stem in stems]
 
 
-def check_texts(prompts: list[str], options: dict[str, Any]) -> None:
-    """Raise ValueError for prompts that would be cut, and for a last seed that is too large."""
-    check_prompts([*prompts, *filter(None, (options["style_prompt"], options["to"]))])
-    check_seed(options["seed"] + options["count"] - 1)
+def check_texts(prompts: list[str], options: T2IOptions) -> None:
+    """Raise ValueError for prompts that would be cut."""
+    check_prompts([*prompts, *filter(None, (options.style_prompt, options.to))])
 
 
 def generate_images(
-    base_model: "TextToImage", prompt: str, options: dict[str, Any], progress: "RowProgress | None" = None
+    base_model: "TextToImage", options: T2IOptions, progress: "RowProgress | None" = None
 ) -> "Iterator[tuple[Tensor, str, int]]":
     """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed.
 
     progress: of the frames that lead to another prompt, which are all generated before the first one comes
     """
-    first, truncation, to, style = (options[key] for key in ("seed", "truncation", "to", "style_prompt"))
+    prompt, first, truncation, to = options.prompt, options.seed, options.truncation, options.to
     if to is not None:
-        frames = base_model.interpolate(prompt, to, options["frames"], first, None, truncation, progress)
+        frames = base_model.interpolate(prompt, to, options.frames, first, None, truncation, progress)
         for i, frame in enumerate(frames):
             yield frame, prompt if 2 * i < len(frames) else to, first
         return
-    for seed in range(first, first + options["count"]):
+    for seed in range(first, first + options.count):
+        style = options.style_prompt
         if style is None:
             yield base_model.generate([prompt], [seed], truncation)[0], prompt, seed
         else:
-            yield base_model.mix(prompt, style, [seed], options["mix_at"], truncation)[0], style, seed
+            yield base_model.mix(prompt, style, [seed], options.mix_at, truncation)[0], style, seed
 
 
-def describe_set(
-    prompt: str, size: tuple[int, int], is_upscaled: bool, options: dict[str, Any], is_animated: bool = False
-) -> list[dict[str, str]]:
+def describe_set(options: T2IOptions, is_upscaled: bool, is_animated: bool = False) -> list[dict[str, str]]:
     """The metadata of each file of a set, in the order of `plan_sets`."""
-    texts = describe_pictures(prompt, is_upscaled, options)
-    texts["Fingerprint"] = t2i_fingerprint(size, options["model"], options["upsampler"] if is_upscaled else None)
-    first, count, frames = options["seed"], options["count"], options["frames"]
+    texts = describe_pictures(options, is_upscaled)
+    texts["Fingerprint"] = t2i_fingerprint(options.box, options.model, options.upsampler if is_upscaled else None)
+    first, count, frames = options.seed, options.count, options.frames
     if is_animated:
         return [texts | {"Frames": str(frames)}]
-    if options["to"] is not None:
+    if options.to is not None:
         return [texts | {"Frame": f"{i} of {frames}"} for i in range(1, frames + 1)]
     seeds = [str(seed) for seed in range(first, first + count)]
     if count > 1:
@@ -104,19 +104,13 @@ def describe_set(
     return [texts | {"Seed": seed} for seed in seeds]
 
 
-def describe_pictures(prompt: str, is_upscaled: bool, options: dict[str, Any]) -> dict[str, str]:
+def describe_pictures(options: T2IOptions, is_upscaled: bool) -> dict[str, str]:
     """What the pictures of a set have in common."""
-    texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(options["seed"])}
-    texts["Model"] = Path(options["model"]).name
+    texts = {"Software": f"gigasr {__version__}", "Prompt": options.prompt, "Seed": str(options.seed)}
+    texts["Model"] = Path(options.model).name
     if is_upscaled:
-        texts["Upsampler"] = Path(options["upsampler"]).name
-    if options["truncation"] < 1:
-        texts["Truncation"] = str(options["truncation"])
-    if options["style_prompt"] is not None:
-        texts |= {"Style prompt": options["style_prompt"], "Mix at": str(options["mix_at"])}
-    if options["to"] is not None:
-        texts["To"] = options["to"]
-    return texts
+        texts["Upsampler"] = Path(options.upsampler).name
+    return texts | options.notes()
 
 
 @lru_cache(maxsize=16)  # of all prompts of a command, and of a page
@@ -128,7 +122,8 @@ def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) ->
 
 
 def is_made(target: Path, texts: dict[str, str]) -> bool:
-    """Tell by its own words whether a file is the picture that would be made."""
+    """Tell by its own words whether a file is the picture that would be made, by whichever version of gigasr."""
     with suppress(ValueError, OSError):  # it is no image, or isn't there
-        return texts == {name: text for name, text in read_metadata(target).items() if name in METADATA_KEYS}
+        found = {name: text for name, text in read_metadata(target).items() if name in METADATA_KEYS}
+        return written_by_gigasr(found) and found | {"Software": texts["Software"]} == texts
     return False

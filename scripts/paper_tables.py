@@ -31,6 +31,7 @@ from gigasr.files.picture import Picture
 from gigasr.inference.devices import choose_device
 from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
 from gigasr.models.checkpoint import open_weights
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 from gigasr.text_table import align
 from gigasr_base.pipeline import TextToImage
@@ -313,9 +314,8 @@ def table4(model: str, **options: Any) -> None:
     Needs 10,000 captioned images of LAION with a shorter side of at least 1024 px, e.g. as img2dataset downloads them.
     The paper names neither LPIPS's network nor the size of its patches: alex, and all 256-px squares that fit.
     """
-    evaluate_upsampler(
-        "table4", model, EvalSettings(8, square=1024, seed=options["seed"], device=options["device"]), options
-    )
+    settings = EvalSettings(8, square=1024, upscale=UpscaleOptions(seed=options["seed"], device=options["device"]))
+    evaluate_upsampler("table4", model, settings, options)
 
 
 @main.command()
@@ -328,7 +328,8 @@ def table5(model: str, **options: Any) -> None:
     Needs ImageNet's 50,000 validation images (ILSVRC2012_img_val.tar) below one folder, without captions. PSNR and SSIM
     are of the luma; the paper does not say of what.
     """
-    settings = EvalSettings(4, prompts="none", square=256, seed=options["seed"], device=options["device"])
+    upscale = UpscaleOptions(seed=options["seed"], device=options["device"])
+    settings = EvalSettings(4, prompts="none", square=256, upscale=upscale)
     evaluate_upsampler("table5", model, settings, options)
 
 

@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from gigasr import metrics
 from gigasr.config.model import Config, load_config
@@ -45,6 +46,17 @@ def global_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
     """The same where attention is global, as in the paper: its body runs on tiles of 8 px."""
     config = tiny_config.upsampler.model_copy(update={"window": 0})
     return save_upsampler(tmp_path_factory.mktemp("global") / "global.safetensors", config)
+
+
+@pytest.fixture(scope="session")
+def restoring_weights(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a root layer, which finds some damage in every image."""
+    config = tiny_config.upsampler.model_copy(update={"restores": True})
+    path = save_upsampler(tmp_path_factory.mktemp("restoring") / "restoring.safetensors", config)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["to_root.bank"].normal_(generator=torch.Generator().manual_seed(1))
+    save_weights(path, tensors, "upsampler", config.model_dump(mode="json"), torch.float32)
+    return path
 
 
 def save_upsampler(path: Path, config: UpsamplerConfig) -> Path:

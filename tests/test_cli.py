@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 import gigasr.models.zoo
@@ -26,6 +27,7 @@ from gigasr.cli.upscale import Reporter
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
 from gigasr.folders.job_runner import JobState
 from gigasr.folders.plan import InputImage, Job
+from gigasr.models.checkpoint import load_weights, save_weights
 
 TINY_CONFIG = Path(__file__).parents[1] / "configs" / "upsampler_tiny.toml"
 
@@ -51,6 +53,35 @@ def assert_fails(result: Result, text: str, code: int = 1) -> None:
     assert text in result.output
     assert "Traceback" not in result.output
     assert result.output.count("Error:") == 1
+
+
+def test_restore_says_how_much_of_the_damage_goes_and_stands_in_the_file(
+    photo: Path, restoring_weights: Path, tmp_path: Path
+) -> None:
+    """At 0 the result is that of the network without its root layer, whose weights are the others."""
+    tensors, (_, config, _) = load_file(restoring_weights), load_weights(restoring_weights, "upsampler")
+    rootless = {name: tensor for name, tensor in tensors.items() if not name.startswith("to_root")}
+    save_weights(tmp_path / "m.safetensors", rootless, "upsampler", config | {"restores": False}, torch.float32)
+    files = {}
+    for model, options in ((restoring_weights, ()), (restoring_weights, (0.5,)), (restoring_weights, (0,)), ("m", ())):
+        target = tmp_path / f"{len(files)}.png"
+        name = tmp_path / "m.safetensors" if model == "m" else model
+        strength = [word for value in options for word in ("--restore", value)]
+        arguments = ["upscale", photo, "-o", target, "-n", name, "--fp32", *strength]
+        assert CliRunner().invoke(main, list(map(str, arguments))).exit_code == 0
+        files[model == "m", options] = read_image(target).rgb, read_metadata(target).get("Restore")
+    (whole, half, none, without), notes = zip(*files.values(), strict=True)
+    assert notes == (None, "0.5", "0.0", None)
+    assert torch.equal(none, without)
+    assert len({tuple(image.flatten().tolist()) for image in (whole, half, none)}) == 3
+
+
+def test_a_model_without_a_root_gives_the_same_pixels_whatever_restore_says(upscale, photo: Path) -> None:  # noqa: ANN001
+    targets = [photo.with_name(name) for name in ("a.png", "b.png")]
+    for target, strength in zip(targets, ("0", "1"), strict=True):
+        assert upscale(photo, "-o", target, "--restore", strength).exit_code == 0
+    assert torch.equal(*(read_image(target).rgb for target in targets))
+    assert_fails(upscale(photo, "--restore", 1.5), "Invalid value for '--restore': 1.5 is not in the range", code=2)
 
 
 def test_a_photo_is_upscaled_eight_times_with_its_options_in_the_file(upscale, photo: Path) -> None:  # noqa: ANN001

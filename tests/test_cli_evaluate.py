@@ -122,3 +122,35 @@ def test_a_base_model_is_known_in_every_kind_of_file(base_weights: Path, tmp_pat
         assert is_base_model(str(target))
         assert load_base(str(target)).config == load_base(str(base_weights)).config
     assert "pipeline_tag: text-to-image" in (tmp_path / "base" / "README.md").read_text()
+
+
+def test_given_inputs_and_prompts_have_a_row_each(photo_folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    for kind, level in (("dark", 0.1), ("bright", 0.9)):
+        (tmp_path / kind).mkdir()
+        for i in range(5):
+            write_image(tmp_path / kind / f"{i}.png", Picture(torch.full((3, 20, 24), level)))
+    quick = ["--metrics", "psnr_y", "-s", 4, "--json", tmp_path / "f.json"]
+    inputs = ["--data", photo_folder, "--lr", f"{tmp_path / 'dark'},{tmp_path / 'bright'}"]
+    result = evaluate(tiny_weights, *inputs, "-p", "clean, sharp", "--prompt", "", *quick)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    rows = [
+        f"{tiny_weights}, {kind}, {words}" for kind in ("dark", "bright") for words in ('"clean, sharp"', "no prompt")
+    ]
+    assert list(content["table"]) == rows and [line in result.output for line in rows] == [True] * 4
+    assert content["facts"]["low-res inputs"] == "dark, bright"
+    assert content["facts"]["prompts"] == '"clean, sharp", no prompt'
+    metrics = [content["images"][row]["0.png"]["psnr_y"] for row in rows]
+    assert len(set(metrics)) == 4
+
+
+def test_inputs_and_prompts_that_do_not_fit_are_one_clear_line(photo_folder: Path, tmp_path: Path) -> None:
+    data = ["--data", photo_folder, "--metrics", "psnr_y"]
+    assert_fails(evaluate("lanczos", *data, "--lr", tmp_path / "absent"), "expected bicubic, matlab", code=2)
+    assert_fails(evaluate("lanczos", *data, "--lr", ""), "got ''", code=2)
+    assert_fails(evaluate("lanczos", *data, "--lr", tmp_path), "expected one input for 0.png, got none")
+    write_image(tmp_path / "0.png", Picture(torch.rand(3, 20, 24)))
+    assert_fails(evaluate("lanczos", *data, "--lr", tmp_path), "got 24x20 px; add --scale 4")
+    prompts = ["--prompt", "a", "--prompts", "none"]
+    assert_fails(evaluate("lanczos", *data, *prompts), "Option '--prompts' excludes '--prompt'", code=2)
+    assert_fails(evaluate("lanczos", *data, "-p", "word " * 100), "prompt: expected at most 75 tokens")

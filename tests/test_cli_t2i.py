@@ -169,6 +169,16 @@ def test_an_animation_and_its_frames_say_what_they_are(t2i: Run, tmp_path: Path)
     assert [read_metadata(tmp_path / f"way_0{i}.png")["Frame"] for i in (1, 2, 3)] == ["1 of 3", "2 of 3", "3 of 3"]
 
 
+def test_pictures_of_an_earlier_version_are_left_alone(t2i: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["an apple", "--truncation", 0.7, "-c", 2, "-o", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gigasr_base.t2i_job.__version__", "0.1.0")
+        assert t2i(*options).exit_code == 0
+    assert read_metadata(Path("out/an-apple_01.png"))["Software"] == "gigasr 0.1.0"
+    assert t2i(*options).output.count("done before") == 3
+    assert_fails(t2i(*options, "--seed", 1), "exists already")
+
+
 def test_a_folder_may_have_a_dot_in_its_name_where_several_files_are_made(t2i: Run, tmp_path: Path) -> None:
     assert t2i("an apple", "-c", 2, "-o", "v1.0").exit_code == 0
     assert t2i("an apple", "a pear", "-o", "v2.0").exit_code == 0

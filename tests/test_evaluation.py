@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,9 +16,11 @@ from gigasr.evaluation.upscalers import interpolate, load_upscaler, read_result,
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.metrics import FrozenFeatures, Lpips, low_res_from
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 
 COSTS = ["seconds", "peak_mb"]
+CPU = UpscaleOptions(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +33,30 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
 
 def run(models: list[str], samples: dict[str, Sample], metric_models: MetricModels, **more: object) -> Evaluation:
     return evaluate_models(
-        models, samples, {"": EvalSettings(2, device="cpu")}, metric_models, lambda total: None, **more
+        models, samples, {"": EvalSettings(2, upscale=CPU)}, metric_models, lambda total: None, **more
     )  # type: ignore[arg-type]
 
 
 def test_a_model_adds_as_much_detail_as_the_settings_says(tiny_weights: Path) -> None:
     low_res = torch.rand(3, 12, 16)
     none, whole = (
-        load_upscaler(str(tiny_weights), EvalSettings(8, detail=detail, device="cpu"))("a", low_res, "")
+        load_upscaler(str(tiny_weights), EvalSettings(8, upscale=replace(CPU, detail=detail)))("a", low_res, "")
         for detail in (0.0, 1.0)
     )
     resolver = SuperResolver.from_pretrained(str(tiny_weights), "cpu")
     torch.testing.assert_close(none, resolver.upscale(Picture(low_res), scale=8, detail=0).rgb)
+    torch.testing.assert_close(whole, resolver.upscale(Picture(low_res), scale=8).rgb)
+    assert not none.allclose(whole, atol=0.01)
+
+
+def test_a_model_restores_as_much_as_the_settings_says(restoring_weights: Path) -> None:
+    low_res = torch.rand(3, 12, 16)
+    none, whole = (
+        load_upscaler(str(restoring_weights), EvalSettings(8, upscale=replace(CPU, restore=restore)))("a", low_res, "")
+        for restore in (0.0, 1.0)
+    )
+    resolver = SuperResolver.from_pretrained(str(restoring_weights), "cpu")
+    torch.testing.assert_close(none, resolver.upscale(Picture(low_res), scale=8, restore=0).rgb)
     torch.testing.assert_close(whole, resolver.upscale(Picture(low_res), scale=8).rgb)
     assert not none.allclose(whole, atol=0.01)
 
@@ -225,7 +240,7 @@ def test_the_worst_image_of_the_first_model_is_kept_as_crops_of_all(samples: dic
 
 
 def test_settings_have_rows_side_by_side_and_an_input_each(samples: dict[str, Sample]) -> None:
-    settings_by_label = {kind: EvalSettings(2, kind, device="cpu") for kind in ("jpeg", "noise")}
+    settings_by_label = {kind: EvalSettings(2, kind, upscale=CPU) for kind in ("jpeg", "noise")}
     models, metric_models = ["lanczos", "bicubic"], MetricModels(has_niqe=False)
     found = evaluate_models(models, samples, settings_by_label, metric_models, lambda total: None, num_cases=1)
     names = ["lanczos, jpeg", "bicubic, jpeg", "lanczos, noise", "bicubic, noise"]

@@ -20,6 +20,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
         "sizes": -1,
         "text_table": -1,
         "config": -1,
+        "options": 0,
         "files": 0,
         "metrics": 2,
         "networks": 1,
@@ -37,6 +38,7 @@ RANKS = {  # folders and modules import from lower ranks of their package; gigas
     },
     "gigasr_base": {
         "config": 0,
+        "options": 0,
         "metrics": 0,
         "generator": 1,
         "latents": 2,

@@ -21,11 +21,12 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from gigasr.files.picture import Picture
-from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.job_runner import JobState
 from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Outputs, find_images, plan_jobs
 from gigasr.inference.row_stream import RowStream
 from gigasr.models.zoo import load_model
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 
 P3 = pyvips.Operation.call("profile_load", "p3")
@@ -49,12 +50,12 @@ class Nearest:
 @pytest.fixture
 def upscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobState]:
     """Run over one file; the output's suffix and what became of it."""
-    monkeypatch.setattr("gigasr.folders.job_runner.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.pipeline.load_model", lambda *_: Nearest())
 
     def run(path: Path, suffix: str = "", **settings: object) -> JobState:
         reported: list[JobState] = []
         jobs = plan_jobs(find_images([path]), Outputs(tmp_path / "out", suffix=suffix))
-        LocalRunner(jobs, Settings(fidelity=0, **settings), reported.append).start()
+        LocalRunner(jobs, UpscaleOptions(fidelity=0, **settings), reported.append).start()
         return reported[-1]
 
     (tmp_path / "out").mkdir()
@@ -321,14 +322,14 @@ def test_an_animated_png_stays_one(upscale, tmp_path: Path) -> None:  # noqa: AN
 
 
 def test_each_file_of_a_folder_keeps_its_own_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gigasr.folders.job_runner.load_model", lambda *_: Nearest())
+    monkeypatch.setattr("gigasr.pipeline.load_model", lambda *_: Nearest())
     (tmp_path / "in").mkdir()
     for name in ("Ada", "Bo", "Cy"):
         exif = Image.Exif()
         exif[0x013B] = name
         Image.new("RGB", (5, 4)).save(tmp_path / "in" / f"{name}.jpg", exif=exif)
     jobs = plan_jobs(find_images([tmp_path / "in"]), Outputs(tmp_path / "out", suffix=".webp"))
-    LocalRunner(jobs, Settings(), lambda state: None).start()
+    LocalRunner(jobs, UpscaleOptions(), lambda state: None).start()
     artists = {path.stem: Image.open(path).getexif()[0x013B] for path in (tmp_path / "out").glob("*.webp")}
     assert artists == {f"{name}_8x": name for name in ("Ada", "Bo", "Cy")}
 

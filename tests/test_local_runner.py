@@ -17,7 +17,7 @@ from PIL import Image
 
 from gigasr.files.image_writer import write_frames
 from gigasr.files.images import Frames, read_frames, read_image, read_metadata
-from gigasr.folders.job_runner import JobRunner, JobState, Settings
+from gigasr.folders.job_runner import JobState, fingerprint_parts
 from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT, append_record
@@ -25,6 +25,7 @@ from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.engine import BodyTailEngine
 from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import load_model
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 
 
@@ -39,7 +40,7 @@ def upscale(tiny_weights: Path) -> Callable[..., list[JobState]]:
     def run(*inputs: Path, output: Path | None = None, recursive: bool = False, **settings: Any) -> list[JobState]:
         results: list[JobState] = []
         jobs = plan(*inputs, output=output, recursive=recursive)
-        LocalRunner(jobs, Settings(model=str(tiny_weights), **settings), results.append).start()
+        LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights), **settings), results.append).start()
         return by_file(results)
 
     return run
@@ -97,17 +98,20 @@ def test_what_has_no_say_in_a_result_makes_no_file_anew(upscale, tmp_path: Path)
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out", batch=2, device="cpu")) == ["skipped"]
 
 
-def test_files_made_before_detail_could_be_chosen_stay_known(tiny_weights: Path) -> None:
-    options = [JobRunner(Settings(model=str(tiny_weights), detail=detail)).options for detail in (1.0, 1.5)]
-    assert ["detail" in each for each in options] == [False, True]
-
-
 def test_a_fingerprint_is_made_of_what_it_was_in_version_0_1(tiny_weights: Path) -> None:
-    old = JobRunner(Settings(model=str(tiny_weights), seed=3, tile=64, batch=2, device="cpu", overwrite=True)).options
+    options = UpscaleOptions(model=str(tiny_weights), seed=3, tile=64, batch=2, device="cpu", overwrite=True)
+    old = fingerprint_parts(options)
     assert json.dumps(old | {"model": ""}) == (
         '{"model": "", "scale": null, "size": null, "seed": 3, "fidelity": 1.0, "tile": 64, "aurasr": "gigasr", '
         '"precision": "auto", "quality": null, "bit_depth": null, "device": "", "overwrite": false}'
     )
+
+
+def test_detail_has_its_place_in_a_fingerprint_and_later_options_stand_behind(tiny_weights: Path) -> None:
+    chosen = UpscaleOptions(model=str(tiny_weights), detail=0.5, restore=0.25, prompt="a dog")
+    names = list(fingerprint_parts(chosen))
+    assert names[names.index("fidelity") + 1] == "detail" and names[-2:] == ["overwrite", "restore"]
+    assert "prompt" not in names  # it stands beside them
 
 
 def test_to_name_the_scale_of_the_model_changes_nothing(upscale, tmp_path: Path) -> None:  # noqa: ANN001
@@ -189,7 +193,7 @@ def test_files_with_one_prompt_share_the_folded_network(tiny_weights: Path, tmp_
     monkeypatch.setattr(PromptedUpsampler, "engine", counted)
     jobs = plan(*make_images(tmp_path, "a.png", "b.png", "c.png"), output=tmp_path / "out")
     jobs = [replace(job, prompt=prompt) for job, prompt in zip(jobs, ("a dog", "a dog", "a cat"), strict=True)]
-    LocalRunner(jobs, Settings(model=str(tiny_weights)), lambda state: None).start()
+    LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), lambda state: None).start()
     assert folded == ["a dog", "a cat"]
     assert [read_metadata(job.target)["Prompt"] for job in jobs] == ["a dog", "a dog", "a cat"]
 
@@ -229,7 +233,7 @@ def test_reading_and_writing_overlap_the_network_and_at_most_three_pictures_are_
     stations = Stations(monkeypatch)
     names = [f"{letter}.png" for letter in "abcdef"]
     jobs = plan(*make_images(tmp_path, *names), output=tmp_path / "out")
-    LocalRunner(jobs, Settings(model=str(tiny_weights)), stations.notify).start()
+    LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), stations.notify).start()
     assert stations.waits == [True, True]
     assert stations.max_held <= 3
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
@@ -244,7 +248,7 @@ def test_an_interrupt_drops_the_file_in_work_and_keeps_the_others(upscale, tiny_
 
     jobs = plan(tmp_path / "in", output=tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        LocalRunner(jobs, Settings(model=str(tiny_weights)), notify).start()
+        LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), notify).start()
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT]
     assert statuses(upscale(tmp_path / "in", output=tmp_path / "out")) == ["skipped", "done", "done"]
 
@@ -304,7 +308,7 @@ def test_a_folder_that_cannot_be_made_costs_only_its_files(tiny_weights: Path, t
     jobs, results = plan(tmp_path / "in", output=tmp_path / "out", recursive=True), list[JobState]()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").write_bytes(b"in the way")
-    LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append).start()
+    LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), results.append).start()
     assert statuses(results) == ["done", "failed", "done"]
     assert "out/sub" in str(by_file(results)[1].error)
     assert sorted(os.listdir(tmp_path / "out")) == ["a_8x.png", REPORT, "sub", "z_8x.png"]
@@ -316,7 +320,7 @@ def test_a_folder_that_becomes_read_only_costs_only_its_files(tiny_weights: Path
         folder, results = Path(name), list[JobState]()
         make_images(folder / "in", "a.png", "closed/b.png", "z.png")
         jobs = plan(folder / "in", output=folder / "out", recursive=True)
-        run = LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append)
+        run = LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), results.append)
         run.runner.load()
         (folder / "out" / "closed").mkdir()
         for path, mode in {"": 0o755, "out": 0o777, f"out/{REPORT}": 0o666, "out/closed": 0o555}.items():
@@ -349,7 +353,7 @@ def test_a_file_that_vanishes_is_told_and_the_rest_goes_on(upscale, tiny_weights
     _, gone, _ = make_images(tmp_path / "in", "a.png", "b.png", "c.png")
     jobs, results = plan(tmp_path / "in", output=tmp_path / "out"), list[JobState]()
     gone.unlink()
-    LocalRunner(jobs, Settings(model=str(tiny_weights)), results.append).start()
+    LocalRunner(jobs, UpscaleOptions(model=str(tiny_weights)), results.append).start()
     assert statuses(results) == ["done", "failed", "done"]
     assert any("No such file" in str(state.error) for state in results)
 
@@ -367,7 +371,7 @@ def test_names_in_any_script_and_in_none_are_kept(upscale, tmp_path: Path) -> No
 def test_a_result_too_large_for_its_format_fails_before_the_network_runs(tiny_weights: Path, tmp_path: Path) -> None:
     Image.new("RGB", (2048, 1)).save(tmp_path / "a.png")
     results: list[JobState] = []
-    LocalRunner(plan(tmp_path, suffix=".webp"), Settings(model=str(tiny_weights)), results.append).start()
+    LocalRunner(plan(tmp_path, suffix=".webp"), UpscaleOptions(model=str(tiny_weights)), results.append).start()
     assert statuses(results) == ["failed"]
     assert results[0].fraction == 0
     assert "expected at most 16383 px a side in WEBP, got 16384x8 px" in str(results[0].error)

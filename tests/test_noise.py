@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigasr.inference.noise import check_seed, noise_field, seeded
+from gigasr.inference.noise import noise_field, seeded
 from gigasr.inference.tiling import Tile
+from gigasr.options import check_seed
 
 
 @settings(deadline=None)

@@ -23,6 +23,7 @@ from gigasr.inference.tiling import TilingRules
 from gigasr.metrics import lr_psnr
 from gigasr.models.zoo import load_model
 from gigasr.networks.ops import resize, upsample_bicubic
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
 from gigasr.sizes import fit_size, plan_passes, target_size
 
@@ -74,7 +75,7 @@ def test_the_network_adds_as_much_detail_as_is_asked_for(resolver: SuperResolver
 @pytest.mark.parametrize("fidelity", [0.0, 1.0])
 def test_no_pass_holds_the_whole_of_the_image_before_it(tiny_weights: Path, fidelity: float) -> None:
     resolver, max_held = SuperResolver(load_model(str(tiny_weights)), "cpu", "fp32", tile=16, strip=4), 0
-    for number, _ in enumerate(resolver.strips(picture(96, 4), scale=64, fidelity=fidelity).strips):
+    for number, _ in enumerate(resolver.strips(picture(96, 4), UpscaleOptions(scale=64, fidelity=fidelity)).strips):
         if number % 16 == 15:
             held = [rows for rows in gc.get_objects() if type(rows) is RowStream and rows.size == (768, 32)]
             max_held = max(max_held, *(sum(strip.shape[2] for strip in rows._held) for rows in held))

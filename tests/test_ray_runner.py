@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from picture_files import by_file, make_images, statuses
 
-from gigasr.folders.job_runner import JobRunner, JobState, Settings
+from gigasr.folders.job_runner import JobRunner, JobState
 from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.ray_runner import ATTEMPTS, RayRunner, device_share, with_absolute_paths
 from gigasr.folders.report import REPORT, read_reports
+from gigasr.options import UpscaleOptions
 
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("ray")
@@ -47,7 +48,7 @@ def test_two_workers_of_which_one_is_killed_make_the_files_that_a_run_here_makes
 ) -> None:
     make_images(tmp_path / "in", *(f"{number}.png" for number in range(10)))
     (tmp_path / "in" / "bad.png").write_bytes(b"no image")
-    settings, results = Settings(model=str(tiny_weights)), list[JobState]()
+    settings, results = UpscaleOptions(model=str(tiny_weights)), list[JobState]()
     LocalRunner(plan(tmp_path / "in", tmp_path / "here"), settings, lambda state: None).start()
 
     def notify(state: JobState) -> None:
@@ -73,7 +74,7 @@ def test_a_worker_finds_its_files_from_any_folder(
     (job,) = plan(Path("in"), Path("out"))
     sent = with_absolute_paths(job)
     monkeypatch.chdir(tiny_weights.parent)
-    assert JobRunner(Settings(model=str(tiny_weights))).process(sent, {}).status == "done"
+    assert JobRunner(UpscaleOptions(model=str(tiny_weights))).process(sent, {}).status == "done"
     assert (tmp_path / job.target).is_file()
     assert sent.source.name == job.source.name
     assert sent.report == tmp_path / "out" / REPORT
@@ -82,7 +83,7 @@ def test_a_worker_finds_its_files_from_any_folder(
 def test_a_file_that_is_done_does_not_wait_for_the_one_at_work(tiny_weights: Path, tmp_path: Path) -> None:
     make_images(tmp_path / "in", "a.png")
     (job,) = plan(tmp_path / "in", tmp_path / "out")
-    worker = JobRunner(Settings(model=str(tiny_weights)))
+    worker = JobRunner(UpscaleOptions(model=str(tiny_weights)))
     assert worker.process(job, {}).status == "done"
     with ThreadPoolExecutor(1) as pool, worker.lock:
         assert pool.submit(worker.process, job, {}).result(30).status == "skipped"
@@ -92,7 +93,7 @@ def test_a_file_whose_workers_die_is_given_up_and_told(tmp_path: Path, tiny_weig
     make_images(tmp_path, "a.png")
     results: list[JobState] = []
     (job,) = plan(tmp_path, tmp_path / "out")
-    run = RayRunner([job], Settings(model=str(tiny_weights)), results.append, "local", 1)
+    run = RayRunner([job], UpscaleOptions(model=str(tiny_weights)), results.append, "local", 1)
     for _ in range(ATTEMPTS):
         assert not results
         run.retry(job, RuntimeError("no\nmemory"))

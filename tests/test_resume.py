@@ -13,10 +13,11 @@ import pytest
 from picture_files import statuses
 from PIL import Image
 
-from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.job_runner import JobState
 from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import Job, Outputs, find_images, plan_jobs
 from gigasr.folders.report import REPORT
+from gigasr.options import UpscaleOptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +38,7 @@ def plan(folder: Path, output: Path) -> list[Job]:
 
 def run_here(folder: Path, output: Path, weights: Path) -> list[str]:
     results: list[JobState] = []
-    LocalRunner(plan(folder, output), Settings(model=str(weights)), results.append).start()
+    LocalRunner(plan(folder, output), UpscaleOptions(model=str(weights)), results.append).start()
     return statuses(results)
 
 
@@ -101,7 +102,7 @@ def test_an_output_whose_line_was_lost_is_known_by_its_own_words(
 ) -> None:
     """As after a kill between the output and its line."""
     make_folder(tmp_path / "in", 1)
-    settings, results = Settings(model=str(tiny_weights)), list[JobState]()
+    settings, results = UpscaleOptions(model=str(tiny_weights)), list[JobState]()
     for _ in range(2):
         jobs = plan_jobs(find_images([tmp_path / "in"]), Outputs(tmp_path / "out", suffix=suffix))
         LocalRunner(jobs, settings, results.append).start()

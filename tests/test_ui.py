@@ -16,6 +16,7 @@ from gigasr.cli.ui import make_page
 from gigasr.files.image_writer import write_image
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture
+from gigasr.options import STRENGTHS
 from gigasr.ui.page import launch_options
 from gigasr.ui.parts import own_folder
 from gigasr.ui.upscaler import Limits
@@ -28,10 +29,12 @@ LIMITS = Limits(upload_mb=1, megapixels=1)
 
 
 @pytest.fixture(scope="module")
-def address(tiny_weights: Path, base_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    tiny_weights: Path, restoring_weights: Path, base_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        page = make_page([str(tiny_weights)], str(base_weights), LIMITS, "cpu", "fp32")
+        page = make_page([str(tiny_weights), str(restoring_weights)], str(base_weights), LIMITS, "cpu", "fp32")
         yield page.launch(prevent_thread_lock=True, quiet=True, **launch_options(LIMITS))[1]
         page.close()
 
@@ -64,6 +67,38 @@ def test_the_result_is_the_command_lines_file(
     assert Path(result).read_bytes() == expected.read_bytes()
     assert Path(result).name == "leaf_3x.png" and facts.startswith("72×60 px")
     assert [read_image(Path(preview)).size for preview in (before, after)] == [(60, 72)] * 2
+
+
+def test_the_damage_is_restored_as_the_command_line_does(
+    user: Client, deep_photo: Path, restoring_weights: Path, tmp_path: Path
+) -> None:
+    whole, kept = (
+        upscale(user, deep_photo, scale=2, model=str(restoring_weights), **more)[2] for more in ({}, {"restore": 0})
+    )
+    expected = tmp_path / "leaf.png"
+    options = ["-n", str(restoring_weights), "-s", "2", "--fp32", "--restore", "0"]
+    assert CliRunner().invoke(main, ["upscale", str(deep_photo), "-o", str(expected), *options]).exit_code == 0
+    assert Path(kept).read_bytes() == expected.read_bytes()
+    assert not torch.equal(read_image(Path(whole)).rgb, read_image(expected).rgb)
+
+
+def test_arguments_without_names_have_the_order_of_version_0_1(
+    user: Client, deep_photo: Path, tiny_weights: Path
+) -> None:
+    named = {"prompt": "a leaf", "scale": 2, "seed": 5, "fidelity": 0, "suffix": "tif", "detail": 1.5}
+    values = [client.handle_file(str(deep_photo)), "a leaf", 2, "", str(tiny_weights), 5, 0, "tif", 1.5]
+    expected = upscale(user, deep_photo, **named)[2]
+    assert Path(user.predict(*values, api_name="/upscale")[2]).read_bytes() == Path(expected).read_bytes()
+
+
+def test_the_page_has_a_slider_for_every_strength_within_its_limits(user: Client, deep_photo: Path) -> None:
+    endpoint = user.view_api(return_format="dict", print_info=False)["named_endpoints"]["/upscale"]
+    defaults = {each["parameter_name"]: each["parameter_default"] for each in endpoint["parameters"]}
+    assert list(defaults)[:9] == ["image", "prompt", "scale", "size", "model", "seed", "fidelity", "suffix", "detail"]
+    for name in STRENGTHS:
+        assert defaults[name] == 1
+        with pytest.raises(Exception, match=r"2\.5"):
+            upscale(user, deep_photo, **{name: 2.5})
 
 
 def test_a_size_goes_before_the_factor(user: Client, deep_photo: Path) -> None:

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
 
+from gigasr.cli.parameter_types import Choice
 from gigasr.errors import EXPECTED, join_lines
+from gigasr.options import Precision
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -21,17 +23,7 @@ R = TypeVar("R")
 INTERRUPTED = 130  # exit code, as of a shell's command
 SEED_RANGE = click.IntRange(0, 2**63 - 1)
 device_option = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-precision_option = click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
-)
-
-detail_option = click.option(
-    "--detail",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0, 2),
-    help="How much detail is added: 0 = none, only bicubic; 1 = as trained; above = crisper, less exact.",
-)
+precision_option = click.option("--precision", type=Choice(get_args(Precision)), default="auto", show_default=True)
 
 
 class GroupedCommand(click.Command):

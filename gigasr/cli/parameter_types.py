@@ -1,23 +1,49 @@
 """Types of options that hold several words or numbers."""
 
+import os
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import click
+
+
+class Choice(click.Choice[str]):
+    """One of some values, which need not be texts."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__([str(value) for value in values])
+        self.values = {str(value): value for value in values}
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """'16' -> 16, where 16 is one of the values"""
+        return self.values[super().convert(value, param, context)]
 
 
 class Several(click.ParamType):
     """Words of a list, with commas between them; some words may stand for several."""
 
-    def __init__(self, words: tuple[str, ...], groups: dict[str, tuple[str, ...]] | None = None) -> None:
-        self.words, self.groups, self.name = words, groups or {}, "WORDS"
+    def __init__(
+        self, words: tuple[str, ...], groups: dict[str, tuple[str, ...]] | None = None, has_folders: bool = False
+    ) -> None:
+        """has_folders: allow folders beside the words; ./NAME means a folder that has the name of a word"""
+        self.words, self.groups, self.has_folders = words, groups or {}, has_folders
+        self.name = "WORDS|FOLDERS" if has_folders else "WORDS"
 
     def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[str, ...]:
         """'a,b' -> ('a', 'b'), each word once"""
-        found = [word for part in value.split(",") for word in self.groups.get(part, (part,))]
+        parts = [value] if self._is_folder(value) else value.split(",")
+        found = [word for part in parts for word in self.groups.get(part, (part,))]
         for word in found:
-            if word not in self.words:
-                self.fail(f"expected {', '.join((*self.words, *self.groups))}; got '{word}'", param, context)
+            if word not in self.words and not self._is_folder(word):
+                expected = ", ".join((*self.words, *self.groups))
+                if self.has_folders:
+                    expected += " or a folder"
+                self.fail(f"expected {expected}; got '{word}'", param, context)
         return tuple(dict.fromkeys(found))
+
+    def _is_folder(self, value: str) -> bool:
+        return self.has_folders and os.path.isdir(value)
 
 
 class Truncations(click.ParamType):

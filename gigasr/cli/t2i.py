@@ -3,14 +3,17 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import SEED_RANGE, device_option, is_given, precision_option, progress_bar, report_errors
+from gigasr.cli.common import is_given, progress_bar, report_errors
+from gigasr.cli.fields import add_options, read_options
 from gigasr.files.formats import OUTPUT_FORMATS
+from gigasr_base.options import T2IOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,39 +35,10 @@ SHEET_THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File, or folder.  [default: named by the prompt]"
 )
-@click.option(
-    "--size", default="512", show_default=True, help="Side in px, 1k, 2k, 4k, or WIDTHxHEIGHT (cut from a square)."
-)
-@click.option(
-    "-c",
-    "--count",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Pictures per prompt, with a contact sheet.",
-)
-@click.option(
-    "--seed", default=0, show_default=True, type=SEED_RANGE, help="Of each prompt's first picture; further ones add 1."
-)
-@click.option(
-    "--truncation", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Lower is safer; 1 is off."
-)
-@click.option("--style-prompt", help="Prompt for the finer levels and the upsampler.")
-@click.option(
-    "--mix-at", default=16, show_default=True, type=click.IntRange(1), help="Size in px from which levels follow it."
-)
-@click.option(
-    "--to", help="Interpolate to this prompt: numbered pictures, or an animation if -o is .webp, .gif or .avif."
-)
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="Number of frames with --to.")
-@click.option("-n", "--model", default="base_lite", show_default=True, help="Bundled name or weights file.")
-@click.option("--upsampler", default="upsampler_lite", show_default=True, help="For sizes above the model's own.")
-@device_option
-@precision_option
+@add_options(T2IOptions, *(name for name in T2IOptions.rules() if name != "prompt"))
 @click.option("--format", "suffix", default="png", show_default=True, help="Format of files that gigasr names.")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @report_errors
-def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **options: Any) -> None:
+def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, suffix: str, **fields: Any) -> None:
     """Generate images from prompts.
 
     A size that is not square is cut from the middle of a square one. Pictures that are there already, as the same
@@ -77,27 +51,27 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, **opti
       gigasr t2i "a house" --style-prompt "a house, sketch" --mix-at 16
       gigasr t2i "a red apple" --to "a green pear" --frames 32 -o pear.webp
     """
-    texts = [*prompts, *([] if file is None else read_prompts(file))]
-    check_usage(texts, output, options)
-    from gigasr.sizes import parse_box
     from gigasr_base.t2i_job import check_texts, describe_set, is_file, plan_sets
 
-    size = parse_box(options["size"])
-    is_animated = options["to"] is not None and is_file(output, is_single=True) and output.suffix.lower() in ANIMATED
-    number = 1 if is_animated else options["count"] if options["to"] is None else options["frames"]
-    suffix = "." + options["suffix"].lstrip(".").lower()
-    sets = plan_sets(texts, output, suffix, number, has_sheet=options["to"] is None)
+    texts = [*prompts, *([] if file is None else read_prompts(file))]
+    check_usage(texts, output, fields)
+    options = read_options(T2IOptions, fields)
+    is_animated = options.to is not None and is_file(output, is_single=True) and output.suffix.lower() in ANIMATED
+    number = 1 if is_animated else options.number
+    suffix = "." + suffix.lstrip(".").lower()
+    sets = plan_sets(texts, output, suffix, number, has_sheet=options.to is None)
     check_formats(itertools.chain.from_iterable(sets))
     check_texts(texts, options)
-    base_model, resolver = load_models(size, options)
-    notes = [describe_set(prompt, size, resolver is not None, options, is_animated) for prompt in texts]
-    done = set() if options["overwrite"] else find_done(sets, notes)
-    for prompt, targets, noted in zip(texts, sets, notes, strict=True):
-        pictures = generate_pictures(base_model, resolver, prompt, size, targets[0].name, options)
+    base_model, resolver = load_models(options)
+    wanted = [replace(options, prompt=text) for text in texts]
+    notes = [describe_set(each, resolver is not None, is_animated) for each in wanted]
+    done = set() if options.overwrite else find_done(sets, notes)
+    for each, targets, noted in zip(wanted, sets, notes, strict=True):
+        pictures = generate_pictures(base_model, resolver, each, targets[0].name)
         if done.issuperset(targets):
             click.echo("".join(f"{target}  done before\n" for target in targets), nl=False)
         elif is_animated:
-            write_animation(pictures, targets[0], noted[0], options["frames"])
+            write_animation(pictures, targets[0], noted[0], options.frames)
         else:
             write_set(pictures, targets, noted, done)
 
@@ -112,15 +86,15 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def check_usage(prompts: list[str], output: Path | None, options: dict[str, Any]) -> None:
+def check_usage(prompts: list[str], output: Path | None, fields: Mapping[str, Any]) -> None:
     """Raise UsageError for options that don't go together."""
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPTS': what to generate, or a file of it with --prompts.")
-    if options["to"] is not None and (len(prompts) > 1 or options["count"] > 1 or options["style_prompt"] is not None):
+    if fields["to"] is not None and (len(prompts) > 1 or fields["count"] > 1 or fields["style_prompt"] is not None):
         raise click.UsageError("Option '--to' takes one prompt, without --count and --style-prompt.")
-    for name, needed in (("mix_at", "style_prompt"), ("frames", "to")):
-        if is_given(name) and options[needed] is None:
-            raise click.UsageError(f"Option '--{name}' needs '--{needed}'.".replace("_", "-"))
+    for name, rule in T2IOptions.rules().items():
+        if rule.needs and is_given(name) and fields[rule.needs] is None:
+            raise click.UsageError(f"Option '--{name}' needs '--{rule.needs}'.".replace("_", "-"))
     if is_given("suffix") and output is not None and output.suffix.lower() in OUTPUT_FORMATS and not output.is_dir():
         raise click.UsageError("Option '--format' is for a folder, not for a file named by '--output'.")
 
@@ -148,38 +122,34 @@ def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[
     return done
 
 
-def load_models(size: tuple[int, int], options: dict[str, Any]) -> "tuple[TextToImage, SuperResolver | None]":
+def load_models(options: T2IOptions) -> "tuple[TextToImage, SuperResolver | None]":
     """The base model and, where the size asks for it, the upsampler."""
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage, check_reachable_size
 
-    base_model = TextToImage.from_pretrained(options["model"], options["device"], options["precision"])
-    check_reachable_size(size, base_model.size)
-    if options["style_prompt"] is not None:
-        base_model.check_mix(options["mix_at"])
-    if max(size) <= base_model.size:
+    base_model = TextToImage.from_pretrained(options.model, options.device, options.precision)
+    check_reachable_size(options.box, base_model.size)
+    if options.style_prompt is not None:
+        base_model.check_mix(options.mix_at)
+    if max(options.box) <= base_model.size:
         return base_model, None
-    return base_model, SuperResolver.from_pretrained(options["upsampler"], options["device"], options["precision"])
+    return base_model, SuperResolver.from_pretrained(options.upsampler, options.device, options.precision)
 
 
 def generate_pictures(
-    base_model: "TextToImage",
-    resolver: "SuperResolver | None",
-    prompt: str,
-    size: tuple[int, int],
-    label: str,
-    options: dict[str, Any],
+    base_model: "TextToImage", resolver: "SuperResolver | None", options: T2IOptions, label: str
 ) -> "Iterator[PictureStrips]":
     """Generate the pictures of one prompt; each is upscaled as its strips are taken."""
     from gigasr.files.picture import PictureStrips
     from gigasr_base.pipeline import upscale_strips
     from gigasr_base.t2i_job import generate_images
 
-    with progress_bar(2 * options["frames"], f"{label}, frames", "image", options["to"] is not None) as bar:
-        images = generate_images(base_model, prompt, options, lambda done, total: bar.update(1))
+    with progress_bar(2 * options.frames, f"{label}, frames", "image", options.to is not None) as bar:
+        images = generate_images(base_model, options, lambda done, total: bar.update(1))
         first = next(images)  # for which all frames are generated
     for image, text, seed in itertools.chain([first], images):
-        yield PictureStrips(size, show_progress(upscale_strips(image, size, resolver, text, seed), label))
+        strips = upscale_strips(image, options.box, resolver, text, seed)
+        yield PictureStrips(options.box, show_progress(strips, label))
 
 
 def show_progress(picture: "PictureStrips", label: str) -> "Iterator[Picture]":

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gigasr.cli.common import is_given, progress_bar, report_errors
+from gigasr.cli.fields import add_options, read_options
 from gigasr.config.shipped import find_config
+from gigasr.training.options import TrainOptions
 
 DAY = 86_400  # seconds
 
@@ -18,42 +20,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config")
-@click.option("--data", help="Folder with captions.jsonl or .txt files, or a pattern of .tar shards.")
-@click.option("--validation", help="The same for validation.  [default: the validation split of --data]")
+@add_options(TrainOptions, "data", "validation")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the config.")
-@click.option("--init", metavar="MODEL", help="Start from a model's weights: a bundled name, a file or a folder.")
+@add_options(TrainOptions, "init")
 @click.option(
     "--init-discriminator",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Start from the discriminator of another run: its discriminator.safetensors.",
 )
-@click.option("--resume", is_flag=True, help="Resume from the folder's last state.")
-@click.option("--dry-run", is_flag=True, help="Print what the training would cost and stop.")
-@click.option(
-    "--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Number of GPUs for the dry run."
-)
-@click.option(
-    "--tflops",
-    type=click.FloatRange(min=0, min_open=True),
-    default=150,
-    show_default=True,
-    help="TFLOP/s that each GPU of the dry run sustains.",
-)
-@click.option(
-    "--days",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Let the dry run print the speed that finishing in this many days takes.",
-)
-@click.option("-g", "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@add_options(TrainOptions, "resume", "dry_run", "gpus", "tflops", "days", "device")
 @click.option(
     "--lpips-features",
     type=click.Path(exists=True, path_type=Path),
     help="SqueezeNet features where they can't be downloaded.",
 )
 @report_errors
-def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | None, **options: Any) -> None:
+def train(config: str, overrides: tuple[str, ...], **fields: Any) -> None:
     """Train an upsampler or a base generator.
 
     CONFIG is a TOML file, or the name of one that ships with the package. On several GPUs start the same command with
@@ -68,28 +52,33 @@ def train(config: str, overrides: tuple[str, ...], dry_run: bool, data: str | No
       gigasr train upsampler_64_512 --data "shards/{00000..00999}.tar"
       torchrun --nproc-per-node 8 -m gigasr train base_64 --data "shards/{00000..00999}.tar"
     """
-    path = find_config(config)
+    path, options = find_config(config), read_options(TrainOptions, fields)
     settings = load_any_config(path, overrides)
-    if dry_run:
+    if options.dry_run:
         from gigasr.training.cost import estimate_cost
 
-        total = estimate_cost(task_class(settings), settings, options["gpus"])
-        return click.echo(format_cost(total, options["tflops"], options["days"]))
-    for name in ("gpus", "tflops", "days"):
-        if is_given(name):
-            raise click.UsageError(f"Option '--{name}' needs '--dry-run'; several GPUs need torchrun or accelerate.")
-    if data is None:
-        raise click.UsageError("Missing option '--data': the training images.")
-    if options["init"] and options["resume"]:
-        raise click.UsageError("Options '--init' and '--resume' exclude each other.")
-    if options["init_discriminator"] and options["resume"]:
-        raise click.UsageError("Options '--init-discriminator' and '--resume' exclude each other.")
-    folder = options["output"] or Path("runs") / path.stem
-    check_run_folder(folder, options["resume"])
-    for images in filter(None, (data, options["validation"])):
+        total = estimate_cost(task_class(settings), settings, options.gpus)
+        return click.echo(format_cost(total, options.tflops, options.days))
+    check_training_options(options)
+    folder = options.output or Path("runs") / path.stem
+    check_run_folder(folder, options.resume)
+    for images in filter(None, (options.data, options.validation)):
         if Path(images).is_dir() and folder.resolve().is_relative_to(Path(images).resolve()):
             raise ValueError(f"{folder}: expected a folder outside the data, which samples would join; choose another")
-    run_training(settings, data, folder, options, path.stem)
+    run_training(settings, options, folder, path.stem)
+
+
+def check_training_options(options: TrainOptions) -> None:
+    """Raise UsageError for options of a training that don't go together."""
+    for name, rule in TrainOptions.rules().items():
+        if rule.needs == "dry_run" and is_given(name):
+            raise click.UsageError(f"Option '--{name}' needs '--dry-run'; several GPUs need torchrun or accelerate.")
+    if not options.data:
+        raise click.UsageError("Missing option '--data': the training images.")
+    if options.init and options.resume:
+        raise click.UsageError("Options '--init' and '--resume' exclude each other.")
+    if options.init_discriminator and options.resume:
+        raise click.UsageError("Options '--init-discriminator' and '--resume' exclude each other.")
 
 
 def check_run_folder(folder: Path, is_resumed: bool) -> None:
@@ -174,15 +163,15 @@ def short_number(value: float) -> str:
     return f"{value:.3g}{prefixes[0]}"
 
 
-def open_validation(data: str, validation: str | None, settings: Any) -> "DataSource | None":
+def open_validation(options: TrainOptions, settings: Any) -> "DataSource | None":
     """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
     from gigasr.data.shards import open_source
 
     config = settings.train.data.model_copy(update={"caption_dropout": 0.0, "word_dropout": 0.0})
-    if validation is not None:
-        return open_source(validation, config, None)
-    if config.validation_split in splits(Path(data)):
-        return open_source(data, config, config.validation_split)
+    if options.validation is not None:
+        return open_source(options.validation, config, None)
+    if config.validation_split in splits(Path(options.data)):
+        return open_source(options.data, config, config.validation_split)
     click.echo("no validation: give --validation, or a captions.jsonl with a validation split")
     return None
 
@@ -203,7 +192,7 @@ def find_weights(kind: str, name: str) -> Path:
     return find_base_model(name) if kind == "base" else find_model(name)
 
 
-def run_training(settings: Any, data: str, folder: Path, options: dict[str, Any], label: str) -> None:
+def run_training(settings: Any, options: TrainOptions, folder: Path, label: str) -> None:
     """Train to the end, or until a signal asks to stop."""
     import torch
 
@@ -211,18 +200,18 @@ def run_training(settings: Any, data: str, folder: Path, options: dict[str, Any]
     from gigasr.training.distributed import join_processes, leave_processes
     from gigasr.training.trainer import Trainer
 
-    source = open_source(data, settings.train.data, settings.train.data.split)
-    device = join_processes(options["device"])
+    source = open_source(options.data, settings.train.data, settings.train.data.split)
+    device = join_processes(options.device)
     allow_tf32 = settings.train.precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    task = task_class(settings).from_config(settings, device, options["lpips_features"])
-    trainer = Trainer(task, source, folder, open_validation(data, options["validation"], settings))
-    if options["resume"]:
+    task = task_class(settings).from_config(settings, device, options.lpips_features)
+    trainer = Trainer(task, source, folder, open_validation(options, settings))
+    if options.resume:
         trainer.resume()
-    if options["init"]:
-        trainer.start_from(find_weights(task.kind, options["init"]))
-    if options["init_discriminator"]:
-        trainer.start_discriminator_from(options["init_discriminator"])
+    if options.init:
+        trainer.start_from(find_weights(task.kind, options.init))
+    if options.init_discriminator:
+        trainer.start_discriminator_from(options.init_discriminator)
     with progress_bar(trainer.total_images, label, "image") as bar:
         bar.disable |= not trainer.is_main
         bar.update(trainer.images_seen)

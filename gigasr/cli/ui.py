@@ -1,17 +1,20 @@
 """gigasr ui: a page in the browser."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gigasr.cli.common import device_option, precision_option, report_errors
+from gigasr.options import Precision
+from gigasr_base.options import T2IOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gigasr.ui.jobs import ReportProgress
-    from gigasr.ui.t2i_tab import Generate
+    from gigasr.ui.t2i_tab import T2IService
     from gigasr.ui.upscaler import Limits, Upscaler
 
 
@@ -30,7 +33,17 @@ if TYPE_CHECKING:
 @device_option
 @precision_option
 @report_errors
-def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **options: Any) -> None:
+def ui(
+    models: tuple[str, ...],
+    base: str,
+    host: str,
+    port: int,
+    max_upload: int,
+    max_result: int,
+    opens: bool,
+    device: str,
+    precision: Precision,
+) -> None:
     """Serve a web page that upscales pictures and generates images from prompts, and the same as an HTTP API.
 
     Requests wait in a queue and run one after the other. There are no accounts: whoever reaches the port may use it.
@@ -44,15 +57,15 @@ def ui(models: tuple[str, ...], base: str, host: str, port: int, opens: bool, **
     from gigasr.ui.page import launch_options
     from gigasr.ui.upscaler import Limits
 
-    limits = Limits(options["max_upload"], options["max_result"])
-    page = make_page(models, base, limits, options["device"], options["precision"])
+    limits = Limits(max_upload, max_result)
+    page = make_page(models, base, limits, device, precision)
     serving = launch_options(limits) | {"server_name": host, "server_port": port, "inbrowser": opens}
     _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **serving)
     click.echo(f"{address}  (stop with Ctrl-C)")
     page.block_thread()
 
 
-def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: str) -> Any:
+def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: Precision) -> Any:
     """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
     from gigasr.models.zoo import DEFAULT_MODEL, bundled_models, find_model
     from gigasr.ui.page import build
@@ -67,15 +80,15 @@ def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str,
         find_base(base)
     except ValueError as error:
         return build(upscaler, None, f"No text to image here: {error}. `gigasr ui --base FILE` starts with one.")
-    return build(upscaler, make_generate(base, upscaler))
+    return build(upscaler, make_t2i(base, upscaler))
 
 
-def make_generate(base: str, upscaler: "Upscaler") -> "Generate":
+def make_t2i(base: str, upscaler: "Upscaler") -> "T2IService[T2IOptions]":
     """Generate as `gigasr t2i` does: the same options give the same files."""
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image
-    from gigasr.sizes import parse_box
+    from gigasr.ui.t2i_tab import T2IService
     from gigasr_base.pipeline import TextToImage, check_reachable_size, upscale_image
     from gigasr_base.t2i_job import check_texts, describe_set, generate_images, plan_sets
 
@@ -83,23 +96,21 @@ def make_generate(base: str, upscaler: "Upscaler") -> "Generate":
     def load() -> TextToImage:
         return TextToImage.from_pretrained(base, upscaler.device, upscaler.precision)
 
-    def generate(options: dict[str, Any], folder: Path, notify: "ReportProgress") -> list[Path]:
-        prompt, upsampler = options["prompt"], upscaler.models[0]
-        size = parse_box(options["size"])
-        check_texts([prompt], options)
+    def generate(options: T2IOptions, folder: Path, notify: "ReportProgress") -> list[Path]:
+        options = replace(options, model=base, upsampler=upscaler.models[0])
+        size, number = options.box, options.number
+        check_texts([options.prompt], options)
         base_model = load()
         check_reachable_size(size, base_model.size)
-        number = options["count"] if options["to"] is None else options["frames"]
         upscaler.limits.check(number * max(size) ** 2, number, size)
-        resolver = upscaler.resolver(upsampler) if max(size) > base_model.size else None
-        (targets,) = plan_sets([prompt], folder, ".png", number, has_sheet=False)
-        options |= {"model": base, "upsampler": upsampler}
-        notes = describe_set(prompt, size, resolver is not None, options)
+        resolver = upscaler.resolver(options.upsampler) if max(size) > base_model.size else None
+        (targets,) = plan_sets([options.prompt], folder, ".png", number, has_sheet=False)
+        notes = describe_set(options, resolver is not None)
 
         def lead(done: int, total: int) -> None:
             notify(0.0, f"frames: {done} of {total} images")
 
-        for i, (image, text, seed) in enumerate(generate_images(base_model, prompt, options, lead)):
+        for i, (image, text, seed) in enumerate(generate_images(base_model, options, lead)):
 
             def progress(done: int, total: int) -> None:
                 notify((i + done / total) / number, f"picture {i + 1} of {number}")  # noqa: B023
@@ -108,4 +119,4 @@ def make_generate(base: str, upscaler: "Upscaler") -> "Generate":
             write_image(targets[i], picture, notes[i])
         return targets
 
-    return generate
+    return T2IService(T2IOptions, generate)

@@ -12,22 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gigasr.cli.common import (
-    INTERRUPTED,
-    SEED_RANGE,
-    GroupedCommand,
-    detail_option,
-    precision_option,
-    progress_bar,
-    report_errors,
-)
+from gigasr.cli.common import INTERRUPTED, GroupedCommand, progress_bar, report_errors
+from gigasr.cli.fields import add_options, read_options
 from gigasr.errors import EXPECTED, join_lines
+from gigasr.options import UpscaleOptions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from gigasr.folders.job_runner import JobState, Settings
-    from gigasr.folders.plan import Job
+    from gigasr.folders.job_runner import JobState
+    from gigasr.folders.plan import InputImage, Job
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} files [{elapsed}, {remaining} left{postfix}]"
 
@@ -35,6 +29,7 @@ COMMON = (
     *("output", "prompt", "prompts", "recursive", "scale", "size"),
     *("model", "detail", "suffix", "overwrite"),
 )
+FIELDS = tuple(name for name in UpscaleOptions.rules() if name not in ("prompt", "strip"))
 
 
 class Shard(click.ParamType):
@@ -53,40 +48,16 @@ class Shard(click.ParamType):
 @click.command(cls=GroupedCommand, common=COMMON)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File, or folder for several inputs.")
-@click.option("-p", "--prompt", default="", help="What the image shows.")
+@add_options(UpscaleOptions, "prompt")
 @click.option(
     "--prompts", help="A prompt per file: a .csv (file,prompt) or .jsonl, or 'sidecar' for the .txt beside each."
 )
 @click.option("-r", "--recursive", is_flag=True, help="Include subfolders, and keep their tree in the output.")
-@click.option("-s", "--scale", type=click.FloatRange(1, 64), help="Factor, 1 to 64.  [default: the model's]")
-@click.option("--size", help="Size instead of a factor: 4k or px of the longest side, or WIDTHxHEIGHT (fitted inside).")
-@click.option(
-    "-n", "--model", default="upsampler_lite", show_default=True, help="Bundled name, file, folder or Hugging Face id."
-)
-@click.option(
-    "-t", "--tile", default=0, type=click.IntRange(0), help="Side of the network's tiles in px.  [default: auto]"
-)
-@click.option(
-    "--batch", default=0, type=click.IntRange(0), help="Maximum number of tiles run at once.  [default: auto]"
-)
-@click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:0,cuda:1.")
-@precision_option
+@add_options(UpscaleOptions, *FIELDS)
 @click.option("--fp32", is_flag=True, help="Same as --precision fp32.")
-@click.option("--seed", default=0, type=SEED_RANGE, show_default=True, help="The same seed gives the same picture.")
-@click.option(
-    "--fidelity",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="How far the result is corrected to match the input when reduced; 0 = off.",
-)
-@detail_option
 @click.option(
     "--format", "suffix", help="png, jpg, webp, tif, bmp, gif, avif.  [default: png; of several frames, their own]"
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="For jpg, webp (100 = lossless) and avif.  [default: 95]")
-@click.option("--bit-depth", type=click.Choice(["8", "16"]), help="16 for png and tif.  [default: the input's]")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--shard", type=Shard(), default="1/1", help="2/8: only the second of eight parts of the files.")
 @click.option("--ray", help="Work on Ray: local, auto (the cluster this machine is in) or a cluster's address.")
 @click.option(
@@ -94,7 +65,19 @@ class Shard(click.ParamType):
 )
 @click.pass_context
 @report_errors
-def upscale(context: click.Context, **options: Any) -> None:
+def upscale(
+    context: click.Context,
+    inputs: tuple[str, ...],
+    output: Path | None,
+    prompts: str | None,
+    recursive: bool,
+    fp32: bool,
+    suffix: str | None,
+    shard: tuple[int, int],
+    ray: str | None,
+    workers: int | None,
+    **fields: Any,
+) -> None:
     """Upscale images.
 
     INPUTS are files, folders or patterns such as "*.png". For a folder or several files, the output folder gets a
@@ -113,15 +96,20 @@ def upscale(context: click.Context, **options: Any) -> None:
     Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 130 interrupted.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files have lines of their own
-    if options["workers"] and not options["ray"]:
+    if workers and not ray:
         raise click.UsageError("Option '--workers' needs '--ray'.")
-    jobs = plan_run(options)
-    settings = read_settings(options)
+    if fields["size"] is not None and fields["scale"] is not None:
+        raise click.UsageError("Options '--scale' and '--size' exclude each other.")
+    if fp32:
+        fields["precision"] = "fp32"
+    options = read_options(UpscaleOptions, fields)
+    sources = find_sources(inputs, recursive, output)
+    jobs = plan_run(sources, output, suffix, shard, prompts, options)
     is_single = len(jobs) == 1 and jobs[0].source.is_named
     with progress_bar(len(jobs), "upscale", "file") as bar:
         reporter = Reporter(bar, is_single, context.obj)
         try:
-            run_jobs(jobs, settings, reporter, options["ray"], options["workers"])
+            run_jobs(jobs, options, reporter, ray, workers)
         except KeyboardInterrupt:
             bar.close()
             click.echo(f"interrupted: {reporter.summary()}", err=True)
@@ -132,38 +120,43 @@ def upscale(context: click.Context, **options: Any) -> None:
         sys.exit(1)
 
 
-def plan_run(options: dict[str, Any]) -> "list[Job]":
-    """Everything that can be wrong with the inputs, the outputs and the prompts is found here, before anything runs."""
-    from gigasr.folders.plan import Outputs, find_images, is_in_shard, plan_jobs
-    from gigasr.folders.prompts import assign_prompts
-    from gigasr.models.zoo import model_scale
-    from gigasr.sizes import parse_box
+def find_sources(inputs: tuple[str, ...], is_recursive: bool, output: Path | None) -> "list[InputImage]":
+    """Find the images that are meant; wrong usage where one is not there."""
+    from gigasr.folders.plan import find_images
 
-    if options["size"] is not None:
-        if options["scale"] is not None:
-            raise click.UsageError("Options '--scale' and '--size' exclude each other.")
-        parse_box(options["size"])
     try:
-        sources = find_images(options["inputs"], options["recursive"], options["output"])
+        return find_images(inputs, is_recursive, output)
     except FileNotFoundError as error:
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
-    label = options["size"] or f"{options['scale'] or model_scale(options['model']):g}x"
-    suffix = options["suffix"] and "." + options["suffix"].lstrip(".").lower()
-    depth = options["bit_depth"] and int(options["bit_depth"])
-    jobs = plan_jobs(sources, Outputs(options["output"], label, suffix or "", depth, options["shard"]))
+
+
+def plan_run(
+    sources: "list[InputImage]",
+    output: Path | None,
+    suffix: str | None,
+    shard: tuple[int, int],
+    prompts: str | None,
+    options: UpscaleOptions,
+) -> "list[Job]":
+    """Plan the outputs and the prompts; all that can be wrong with them is found here, before anything runs."""
+    from gigasr.folders.plan import Outputs, is_in_shard, plan_jobs, size_label
+    from gigasr.folders.prompts import assign_prompts
+
+    suffix = f".{suffix.lstrip('.').lower()}" if suffix else ""
+    jobs = plan_jobs(sources, Outputs(output, size_label(options), suffix, options.bit_depth, shard))
     names = {job.source.path: job.source.name for job in jobs}
     left_out = list(dict.fromkeys(source.path for source in sources if source.path not in names))
-    if left_out and options["shard"][0] == 1:
+    if left_out and shard[0] == 1:
         shown = ", ".join(click.format_filename(path) for path in left_out[:3])
         if len(left_out) > 3:
             shown += ", ..."
         click.echo(
             f"left out {len(left_out)} files that were, or will now be, made from other inputs ({shown})", err=True
         )
-    if options["overwrite"]:
+    if options.overwrite:
         check_replaced(jobs, left_out)
-    prompts = assign_prompts(names, options["prompts"], options["prompt"])
-    return [replace(job, prompt=prompts[job.source.path]) for job in jobs if is_in_shard(job.source, options["shard"])]
+    texts = assign_prompts(names, prompts, options.prompt)
+    return [replace(job, prompt=texts[job.source.path]) for job in jobs if is_in_shard(job.source, shard)]
 
 
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
@@ -191,28 +184,18 @@ def is_result(path: Path, record: dict[str, Any]) -> bool:
     return False
 
 
-def read_settings(options: dict[str, Any]) -> "Settings":
-    """The settings of the run from the options."""
-    from gigasr.folders.job_runner import Settings
-
-    names = ("model", "scale", "size", "seed", "fidelity", "detail", "tile", "batch", "quality", "device", "overwrite")
-    precision = "fp32" if options["fp32"] else options["precision"]
-    depth = options["bit_depth"] and int(options["bit_depth"])
-    return Settings(precision=precision, bit_depth=depth, **{name: options[name] for name in names})
-
-
 def run_jobs(
-    jobs: "list[Job]", settings: "Settings", reporter: "Reporter", ray: str | None, workers: int | None
+    jobs: "list[Job]", options: UpscaleOptions, reporter: "Reporter", ray: str | None, workers: int | None
 ) -> None:
     """Run over the files, here or on a cluster; the error of a single one ends the command."""
     if ray is None:
         from gigasr.folders.local_runner import LocalRunner
 
-        LocalRunner(jobs, settings, reporter).start()
+        LocalRunner(jobs, options, reporter).start()
     else:
         from gigasr.folders.ray_runner import RayRunner
 
-        RayRunner(jobs, settings, reporter, ray, workers).start()
+        RayRunner(jobs, options, reporter, ray, workers).start()
     if reporter.is_single and reporter.error is not None:
         error = reporter.error
         if isinstance(error, EXPECTED):

@@ -1,6 +1,7 @@
 """Compare models on a folder of high-res images: metrics per image, per set and per model."""
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from gigasr.data.captions import Sample
-from gigasr.evaluation.low_res import DEGRADATIONS, downsample_matlab, make_low_res
+from gigasr.evaluation.given import check_inputs, load_low_res
+from gigasr.evaluation.low_res import DEGRADATIONS, downsample_matlab
 from gigasr.evaluation.meter import ResourceMeter
 from gigasr.evaluation.settings import EvalSettings, choose_prompts, find_usable, load_truth
 from gigasr.evaluation.upscalers import UpscaleFunction, check_models, load_upscaler, unique_labels
@@ -26,6 +28,7 @@ from gigasr.metrics import (
     lpips_distance,
     lr_psnr,
     niqe,
+    pooled_psnr,
     psnr_y,
     spectrum_error,
     ssim_y,
@@ -57,9 +60,15 @@ class Evaluation:
             model: {image: {name: row[name] for name in row if name not in names} for image, row in rows.items()}
             for model, rows in self.images.items()
         }
+        self.sets = {
+            model: {name: value for name, value in row.items() if name not in names} for model, row in self.sets.items()
+        }
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Model -> metric -> mean over the images that have it; of seconds the median, of memory the peak."""
+        """Model -> metric -> mean over the images that have it; of seconds the median, of memory the peak.
+
+        LR-PSNR is that of all images together, as a mean of decibels is infinite once one image is exact.
+        """
         return {model: summarise(rows.values()) | self.sets[model] for model, rows in self.images.items()}
 
 
@@ -84,9 +93,9 @@ def evaluate_pair(
 
     result:  [3, H, W]  the super-resolved image, in [0, 1]
     truth:   [3, H, W]  the high-res image, in [0, 1]
-    low_res: [3, H / scale, W / scale]  what the result was made from, in [0, 1]
+    low_res: [3, H / scale, W / scale]  the input of the result, in [0, 1]
     returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error
-             (from 64 px a side), lr_psnr (unless the input was degraded), clip (where there is a caption)
+             (from 64 px a side), lr_psnr (unless we degraded the input), clip (where there is a caption)
     """
     scale = settings.scale
     metrics = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
@@ -117,20 +126,24 @@ def evaluate_models(
     """Evaluate every model on the same low-res inputs.
 
     samples:   high-res images by name; their first captions are the prompts
-    settings_by_label: "" for a single row; the settings differ in low_res and prompts alone
+    settings_by_label: "" for a single row; low_res, prompts and a given prompt may differ
     num_cases: how many of the first model's worst images are kept as crops
-    save:      folder for the results, as MODEL/NAME.png or MODEL/SETTINGS/NAME.png, with MODEL as of `unique_labels`
+    save:      folder for the results, as MODEL/NAME.png or MODEL/LABEL/NAME.png, with MODEL as of `unique_labels` and
+               LABEL as of `folder_names`
     """
     check_names(models, samples, has_files=save is not None)
     check_models(models, samples)
     models, samples = list(dict.fromkeys(models)), find_usable(samples, next(iter(settings_by_label.values())))
+    check_inputs(samples, settings_by_label.values())
     found, worst = Evaluation(), WorstCases(num_cases)
     truths, results = FeatureSet(metric_models.features), FeatureSet(metric_models.features)
-    total, folders = len(models) * len(settings_by_label) * len(samples), unique_labels(models)
+    folders, subfolders = unique_labels(models), folder_names(settings_by_label)
+    total = len(models) * len(settings_by_label) * len(samples)
     for model in models:
         upscale = load_upscaler(model, next(iter(settings_by_label.values())))
         for which, settings in settings_by_label.items():
             rows = found.images.setdefault(label(model, which), {})
+            lr_psnrs: list[tuple[float, int]] = []  # dB and pixels of each image
             results.clear()
             for name, prompt, pictures, cost in upscale_all(upscale, samples, settings):
                 caption = samples[name].captions[0]
@@ -138,16 +151,19 @@ def evaluate_models(
                     rows[name] = evaluate_pair(*pictures, settings, metric_models, caption) | cost
                 except ValueError as error:
                     raise ValueError(f"{samples[name].path}: {error}") from None
+                if "lr_psnr" in rows[name]:
+                    lr_psnrs.append((rows[name]["lr_psnr"], pictures[2][0].numel()))
                 results.add(pictures[0])
                 if len(found.images) == 1:
                     truths.add(pictures[1])
                 worst.update(label(model, which), label(INPUT, which), name, prompt, rows[name], pictures)
                 if save is not None:
-                    target = (save / folders[model] / which / name).with_suffix(".png")
+                    target = (save / folders[model] / subfolders[which] / name).with_suffix(".png")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_image(target, Picture(pictures[0]))
                 progress(total)
-            found.sets[label(model, which)] = results.distances(truths)
+            pooled = {"lr_psnr": pooled_psnr(lr_psnrs)} if lr_psnrs else {}
+            found.sets[label(model, which)] = pooled | results.distances(truths)
     found.images = {
         row: found.images[row] for row in (label(model, which) for which in settings_by_label for model in models)
     }
@@ -166,6 +182,17 @@ def check_names(models: Sequence[str], samples: Mapping[str, Sample], has_files:
             raise ValueError(f"save: expected images that differ in more than their endings, got {other} and {name}")
 
 
+def folder_names(labels: Iterable[str]) -> dict[str, str]:
+    """Give every label a folder name: without characters that file systems refuse, numbered where two would agree."""
+    names: dict[str, str] = {}
+    for number, text in enumerate(labels, start=1):
+        name = re.sub(r"[^\w ,+-]+", "_", text)[:64].strip(" _")
+        while (text and not name) or name.casefold() in map(str.casefold, names.values()):
+            name = f"{name} {number}".lstrip()
+        names[text] = name
+    return names
+
+
 def label(name: str, which: str) -> str:
     """A row's name in tables: of a model and its settings, or of the model alone."""
     return f"{name}, {which}" if which else name
@@ -175,9 +202,9 @@ def upscale_all(
     upscale: UpscaleFunction, samples: Mapping[str, Sample], settings: EvalSettings
 ) -> Iterator[tuple[str, str, tuple[Tensor, Tensor, Tensor], dict[str, float]]]:
     """Name, prompt, pictures (the result, the truth and the low-res input) and cost, image by image."""
-    prompts, meter = choose_prompts(samples, settings), ResourceMeter(settings.device)
+    prompts, meter = choose_prompts(samples, settings), ResourceMeter(settings.upscale.device)
     for name, sample in samples.items():
         truth = load_truth(sample.path, settings)
-        low_res = make_low_res(truth, settings.scale, settings.low_res, settings.seed, name)
+        low_res = load_low_res(name, truth, settings)
         result, cost = meter.run(partial(upscale, name, low_res, prompts[name]))
         yield name, prompts[name], (result, truth, low_res), cost

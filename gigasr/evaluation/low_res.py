@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +21,11 @@ from gigasr.data.real_esrgan import (
     uniform,
 )
 from gigasr.data.samples import sample_rng
+from gigasr.evaluation.options import LowResKind
 from gigasr.metrics import import_basicsr, low_res_from
 from gigasr.networks.ops import resize
 from gigasr.pixels import to_uint8
 
-LowResKind = Literal["bicubic", "matlab", "blur", "noise", "jpeg", "resize", "blind"]
 _Size = tuple[int, int]
 Degrade = Callable[[Tensor, _Size, torch.Generator], Tensor]  # hr [1, 3, H, W], low-res size, rng
 

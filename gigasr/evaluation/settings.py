@@ -11,15 +11,14 @@ from torch import Tensor
 
 from gigasr.data.captions import Sample, shuffle_captions
 from gigasr.evaluation.image_sets import load_square
-from gigasr.evaluation.low_res import LowResKind
+from gigasr.evaluation.options import LowResKind, Prompts
 from gigasr.files.images import read_image
 from gigasr.files.picture import on_white
 from gigasr.metrics import LPIPS_SIDE, crop_to_multiple
 from gigasr.metrics.ops import SSIM_WINDOW
+from gigasr.options import UpscaleOptions
 
 logger = logging.getLogger(__name__)
-
-Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,10 @@ class EvalSettings:
     """What all models get, and where they run."""
 
     scale: int = 8
-    low_res: LowResKind = "bicubic"
-    prompts: Prompts = "right"
+    low_res: LowResKind | Path = "bicubic"  # how inputs are made, or the folder of given ones
+    prompts: Prompts | Literal["given"] = "right"  # given: that of `upscale`, for all images
     square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
-    detail: float = 1.0  # of the networks
-    seed: int = 0  # of the networks, of degradations, and of whose caption is the wrong one
-    device: str = "auto"
-    precision: str = "auto"
+    upscale: UpscaleOptions = UpscaleOptions()  # of the models; its seed also draws degradations and wrong captions
 
 
 def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, Sample]:
@@ -66,10 +62,12 @@ def load_truth(path: Path, settings: EvalSettings) -> Tensor:
 def choose_prompts(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, str]:
     """The prompt of every image."""
     captions = [sample.captions[0] for sample in samples.values()]
-    if settings.prompts == "none":
+    if settings.prompts == "given":
+        captions = [settings.upscale.prompt] * len(captions)
+    elif settings.prompts == "none":
         captions = [""] * len(captions)
     elif settings.prompts == "wrong":
-        order = shuffle_captions(captions, torch.Generator().manual_seed(settings.seed)).tolist()
+        order = shuffle_captions(captions, torch.Generator().manual_seed(settings.upscale.seed)).tolist()
         if any(captions[i] == own for i, own in zip(order, captions, strict=True)):
             raise ValueError("prompts: expected captions that differ, got the same for most images; leave 'wrong' out")
         captions = [captions[i] for i in order]

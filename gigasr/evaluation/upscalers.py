@@ -4,6 +4,7 @@ import glob
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +34,13 @@ def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
         return partial(read_result, Path(model))
     if model in INTERPOLATIONS:
         return lambda name, low_res, prompt: interpolate(low_res, settings.scale, INTERPOLATIONS[model])
-    resolver = SuperResolver.from_pretrained(model, settings.device, settings.precision)
-    scale, seed, detail = settings.scale, settings.seed, settings.detail
-    upscale = partial(resolver.upscale, scale=scale, seed=seed, detail=detail)
-    return lambda name, low_res, prompt: upscale(Picture(low_res), prompt).rgb
+    options = replace(settings.upscale, model=model, scale=settings.scale)
+    resolver = SuperResolver.from_options(options)
+
+    def upscale(name: str, low_res: Tensor, prompt: str) -> Tensor:
+        return resolver.strips(Picture(low_res), replace(options, prompt=prompt)).join().rgb
+
+    return upscale
 
 
 def is_result_folder(model: str) -> bool:
@@ -53,14 +57,14 @@ def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor
     return on_white(read_image(find_result(folder, name))).rgb
 
 
-def find_result(folder: Path, name: str) -> Path:
-    """The result of the same name as the high-res image, or else of another format."""
+def find_result(folder: Path, name: str, kind: str = "result") -> Path:
+    """Find the file of the same name as the high-res image, or else of another format. kind: the word of an error"""
     exact = folder / name
     alike = (path for path in sorted(exact.parent.glob(f"{glob.escape(exact.stem)}.*")) if path.stem == exact.stem)
     found = [exact] if exact.is_file() else [path for path in alike if is_image_file(path)]
     if len(found) != 1:
         names = " and ".join(path.name for path in found) or "none"
-        raise ValueError(f"{folder}: expected one result for {name}, got {names}; name results as the high-res images")
+        raise ValueError(f"{folder}: expected one {kind} for {name}, got {names}; name {kind}s as the high-res images")
     return found[0]
 
 

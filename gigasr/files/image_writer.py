@@ -88,8 +88,10 @@ def write_frames(
         elif file_format == "PNG":
             write_png(file, images, metadata or {}, timing)
         else:
-            options = _options(file_format, metadata or {}, quality or _DEFAULT_QUALITY)
-            _write_pil(file, file_format, images, timing, options)
+            arguments = _encoder_arguments(
+                file_format, metadata or {}, _DEFAULT_QUALITY if quality is None else quality
+            )
+            _write_pil(file, file_format, images, timing, arguments)
 
 
 def check_format(path: Path, bit_depth: int | None = None) -> None:
@@ -175,8 +177,8 @@ def _convert(block: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> 
     return np.concatenate([convert(colours), alpha], axis=2)
 
 
-def _options(file_format: str, texts: dict[str, str], quality: int) -> dict[str, Any]:
-    """Return the options of PIL's encoder for a format."""
+def _encoder_arguments(file_format: str, texts: dict[str, str], quality: int) -> dict[str, Any]:
+    """Return the arguments of PIL's encoder for a format."""
     if file_format == "JPEG":
         return {"quality": quality, "subsampling": 0}
     if file_format == "WEBP":
@@ -193,22 +195,22 @@ def _write_pil(
     file_format: str,
     images: Iterator[PixelRows],
     timing: AnimationTiming | None,
-    options: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> None:
     """Write a picture or an animation with PIL; frames are made on demand."""
     first = next(images)
     sequence = _FrameSequence(_to_image(pixel_rows, file_format) for pixel_rows in itertools.chain([first], images))
-    options = options | {"icc_profile": first.icc_profile, **_metadata_options(file_format, first)}
+    arguments = arguments | {"icc_profile": first.icc_profile, **_metadata_arguments(file_format, first)}
     if timing is not None:
         sequence.n_frames, sequence.is_animated = len(timing.durations), True
-        options |= {"save_all": True, **_timing_options(file_format, timing)}
+        arguments |= {"save_all": True, **_timing_options(file_format, timing)}
         if file_format == "GIF" and sequence.mode == "RGBA":
-            options["disposal"] = 2  # clears each frame before the next, also below transparent pixels
-    sequence.save(file, file_format, **{name: value for name, value in options.items() if value is not None})
+            arguments["disposal"] = 2  # clears each frame before the next, also below transparent pixels
+    sequence.save(file, file_format, **{name: value for name, value in arguments.items() if value is not None})
 
 
-def _metadata_options(file_format: str, pixel_rows: PixelRows) -> dict[str, Any]:
-    """Return the options of PIL's encoder for resolution, EXIF, XMP and IPTC."""
+def _metadata_arguments(file_format: str, pixel_rows: PixelRows) -> dict[str, Any]:
+    """Return the arguments of PIL's encoder for resolution, EXIF, XMP and IPTC."""
     if file_format != "JPEG":
         return {"dpi": pixel_rows.dpi, "exif": exif_bytes(pixel_rows.tags), "xmp": pixel_rows.xmp}
     fits = pixel_rows.dpi is None or max(pixel_rows.dpi) <= _JPEG_DPI

@@ -106,21 +106,21 @@ def iptc_of_tiff(exif: Image.Exif) -> bytes | None:
 
 
 def jpeg_segments(xmp: bytes | None, iptc: bytes | None) -> dict[str, bytes]:
-    """Return the options of Pillow's JPEG encoder for XMP and IPTC.
+    """Return the arguments of Pillow's JPEG encoder for XMP and IPTC.
 
     Data too long for a segment is left out with a warning.
     """
-    options = {}
+    arguments = {}
     if xmp and _fits_jpeg("XMP", xmp):
-        options["xmp"] = xmp
+        arguments["xmp"] = xmp
     if iptc and _fits_jpeg("IPTC", iptc):
         block = b"Photoshop 3.0\0" + b"8BIM"
         block += struct.pack(">HHL", _IPTC_RESOURCE, 0, len(iptc))
         block += iptc
         block += bytes(len(iptc) % 2)
         segment_length = struct.pack(">H", len(block) + 2)
-        options["extra"] = b"\xff\xed" + segment_length + block
-    return options
+        arguments["extra"] = b"\xff\xed" + segment_length + block
+    return arguments
 
 
 def _fits_jpeg(name: str, data: bytes) -> bool:

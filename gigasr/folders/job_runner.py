@@ -19,37 +19,17 @@ from gigasr.files.images import read_frames, read_metadata
 from gigasr.files.picture import AnimationTiming, Picture, PictureStrips
 from gigasr.folders.channel import BoundedChannel, background_thread
 from gigasr.folders.plan import Job
-from gigasr.models.zoo import DEFAULT_MODEL, find_model, load_model, model_scale
+from gigasr.models.zoo import find_model, model_scale
+from gigasr.options import UpscaleOptions
 from gigasr.pipeline import SuperResolver
-from gigasr.sizes import fit_size
 
 JOB_ERRORS = (Exception,)  # of a file, whatever its encoder or decoder comes up with; the rest of them goes on
-# A fingerprint's parts, in its order: files that earlier versions made keep theirs. Hence there is no detail where it
-# is 1, and some parts no longer vary.
-_FINGERPRINTED = (
+# The parts of a fingerprint in version 0.1.0, in its order: files that it made keep theirs. The last ones do not vary.
+_PARTS = (
     *("model", "scale", "size", "seed", "fidelity", "detail", "tile", "aurasr"),
     *("precision", "quality", "bit_depth", "device", "overwrite"),
 )
 _CONSTANTS = {"aurasr": "gigasr", "device": "", "overwrite": False}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of a run; all but the last three affect the results."""
-
-    model: str = DEFAULT_MODEL  # bundled name, file, folder or Hugging Face id
-    scale: float | None = None
-    size: str | None = None  # in words, instead of a scale
-    seed: int = 0
-    fidelity: float = 1.0
-    detail: float = 1.0
-    tile: int = 0  # px; 0 = auto
-    precision: str = "auto"
-    quality: int | None = None  # 1..100, of JPEG, WebP and AVIF
-    bit_depth: int | None = None  # 8 or 16; None = that of the input
-    batch: int = 0  # tiles at a time on each device; 0 = auto
-    device: str = "auto"
-    overwrite: bool = False  # replace outputs that exist
 
 
 @dataclass
@@ -88,13 +68,9 @@ class ResultStrip(NamedTuple):
 class JobRunner:
     """Upscaler of files; the model is loaded for the first file without a result."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        scale = settings.scale and float(settings.scale)  # 8 and 8.0 are one option
-        if scale and scale == model_scale(settings.model):
-            scale = None  # as where none is given
-        known = asdict(settings) | _CONSTANTS | {"model": hash_file(find_model(settings.model)), "scale": scale}
-        self.options = {name: known[name] for name in _FINGERPRINTED if name != "detail" or settings.detail != 1}
+    def __init__(self, options: UpscaleOptions) -> None:
+        self.options = options
+        self.parts = fingerprint_parts(options)
         self.resolver: SuperResolver | None = None
         self.lock = threading.Lock()  # on it, for process()
 
@@ -125,10 +101,10 @@ class JobRunner:
         """
         state = JobState(job)
         with state.record_failure():
-            key = json.dumps([self.options, job.prompt, job.target.suffix]).encode()
+            key = json.dumps([self.parts, job.prompt, job.target.suffix]).encode()
             state.record["input_hash"] = hash_file(job.source.path)
             state.record["options_hash"] = hashlib.sha256(key).hexdigest()[:16]
-            if self.settings.overwrite or not job.target.exists():
+            if self.options.overwrite or not job.target.exists():
                 frames = read_frames(job.source.path)
                 state.count, state.timing = len(frames), frames.timing
                 check_frames(job.target, state.count, is_animation=frames.timing is not None)
@@ -177,41 +153,48 @@ class JobRunner:
     def load(self) -> SuperResolver:
         """Return the model, loaded by the first call."""
         if self.resolver is None:
-            settings = self.settings
-            model = load_model(settings.model)
-            self.resolver = SuperResolver(
-                model, settings.device, settings.precision, settings.tile, batch=settings.batch
-            )
+            self.resolver = SuperResolver.from_options(self.options)
         return self.resolver
 
     def upscale(self, state: JobState) -> Iterator[ResultStrip]:
         """Upscale a file's pictures; yield the results strip by strip."""
         if state.pictures is None:
             return
-        settings, resolver = self.settings, self.load()
+        options, resolver = replace(self.options, prompt=state.job.prompt), self.load()
         for number, picture in enumerate(state.pictures):
-            picture = replace(picture, bit_depth=settings.bit_depth or picture.bit_depth)
-            size = None if settings.size is None else fit_size(settings.size, picture.size)
-            made = resolver.strips(
-                picture, state.job.prompt, settings.scale, size, settings.seed, settings.fidelity, settings.detail
-            )
+            picture = replace(picture, bit_depth=options.bit_depth or picture.bit_depth)
+            made = resolver.strips(picture, options)
             check_image_size(state.job.target, made.size)
             yield from map(partial(ResultStrip, number, made.size), made.strips)
 
     def write(self, state: JobState, strips: Iterable[ResultStrip]) -> None:
         """Write a file's results, with gigasr's texts in the metadata."""
-        job, settings = state.job, self.settings
+        job, options = state.job, self.options
         with state.record_failure():
             results = _join(strips)
             first = next(results)  # an error of the first is met before a folder is made
             prompt = job.prompt if self.load().model.takes_text else ""
-            texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(settings.seed)}
-            texts |= {"Model": Path(settings.model).name, "Fingerprint": job_fingerprint(state)}
-            texts |= {"Detail": str(settings.detail)} if settings.detail != 1 else {}
+            texts = {"Software": f"gigasr {__version__}", "Prompt": prompt, "Seed": str(options.seed)}
+            texts |= {"Model": Path(options.model).name, "Fingerprint": job_fingerprint(state)}
+            texts |= options.notes()
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_frames(job.target, itertools.chain([first], results), state.timing, texts, settings.quality)
+            write_frames(job.target, itertools.chain([first], results), state.timing, texts, options.quality)
             state.record["bytes"] = job.target.stat().st_size
             state.status = "done"
+
+
+def fingerprint_parts(options: UpscaleOptions) -> dict[str, object]:
+    """Return the options that a result depends on, beside its prompt; later ones where they are not the defaults."""
+    scale = options.scale
+    if scale is not None and scale == model_scale(options.model):
+        scale = None  # as where none is given
+    values = asdict(options) | _CONSTANTS | {"model": hash_file(find_model(options.model)), "scale": scale}
+    changed, known = options.changed(), UpscaleOptions.rules()
+    later = [name for name in changed if known[name].changes_result and name not in (*_PARTS, "prompt")]
+    parts = {name: values[name] for name in (*_PARTS, *later)}
+    if "detail" not in changed:
+        del parts["detail"]
+    return parts
 
 
 def job_fingerprint(state: JobState) -> str:

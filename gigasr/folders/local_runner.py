@@ -6,9 +6,10 @@ from typing import Any
 
 from gigasr.files.atomic import remove_leftovers
 from gigasr.folders.channel import BoundedChannel, background_thread
-from gigasr.folders.job_runner import JobRunner, JobState, ResultStrip, Settings
+from gigasr.folders.job_runner import JobRunner, JobState, ResultStrip
 from gigasr.folders.plan import Job
 from gigasr.folders.report import append_record, name_from, normalised_path, read_reports
+from gigasr.options import UpscaleOptions
 
 NotifyJob = Callable[[JobState], None]  # called on progress of a file, and when a file is done, skipped, kept or failed
 
@@ -69,9 +70,9 @@ class LocalRunner:
     While a file is upscaled, the next file is read and the last file is written.
     """
 
-    def __init__(self, jobs: list[Job], settings: Settings, notify: NotifyJob) -> None:
+    def __init__(self, jobs: list[Job], options: UpscaleOptions, notify: NotifyJob) -> None:
         self.jobs, self.notify = jobs, notify
-        self.runner, self.reports = JobRunner(settings), ReportStore(jobs)
+        self.runner, self.reports = JobRunner(options), ReportStore(jobs)
         self.writing: Future[JobState] | None = None
 
     def start(self) -> None:

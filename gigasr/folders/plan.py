@@ -12,6 +12,8 @@ from gigasr.files.formats import OUTPUT_FORMATS, is_image_file, suffix_of
 from gigasr.files.image_writer import check_format
 from gigasr.files.images import default_suffix
 from gigasr.folders.report import normalised_path, read_reports, report_name
+from gigasr.models.zoo import model_scale
+from gigasr.options import UpscaleOptions
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Outputs:
     suffix: str = ""  # "" = .png, or the input's own for several frames or pages
     bit_depth: int | None = None  # 8 or 16; None = the input's
     shard: tuple[int, int] = field(default=(1, 1))  # (i, n): the i-th of n; (1, 1) = all files
+
+
+def size_label(options: UpscaleOptions) -> str:
+    """Name the size of results in their files' names: 4k, 3840x2160 or 8x."""
+    if options.size is not None:
+        return str(options.size)
+    return f"{options.scale or model_scale(options.model):g}x"
 
 
 def find_images(

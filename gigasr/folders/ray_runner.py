@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gigasr.errors import join_lines
-from gigasr.folders.job_runner import JobRunner, JobState, Settings
+from gigasr.folders.job_runner import JobRunner, JobState
 from gigasr.folders.local_runner import NotifyJob, ReportStore
 from gigasr.folders.plan import Job
 from gigasr.models.zoo import find_model
+from gigasr.options import UpscaleOptions
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _FILES_PER_WORKER = 2  # one is read while another is upscaled
 class RemoteRunner:
     """Worker in a separate process."""
 
-    def __init__(self, settings: Settings, num_threads: int) -> None:
+    def __init__(self, options: UpscaleOptions, num_threads: int) -> None:
         """Load the model.
 
         num_threads: of the CPU; 0 = torch's default
@@ -36,7 +37,7 @@ class RemoteRunner:
 
         if num_threads:
             torch.set_num_threads(num_threads)
-        self.runner = JobRunner(settings)
+        self.runner = JobRunner(options)
         self.runner.load()
 
     def is_ready(self) -> bool:
@@ -88,7 +89,7 @@ class RayRunner:
     """Run over files with Ray; if a worker dies, another worker repeats the file."""
 
     def __init__(
-        self, jobs: list[Job], settings: Settings, notify: NotifyJob, address: str, workers: int | None
+        self, jobs: list[Job], options: UpscaleOptions, notify: NotifyJob, address: str, workers: int | None
     ) -> None:
         """Check the model and the reports.
 
@@ -96,11 +97,11 @@ class RayRunner:
         workers: number of processes; None = one per GPU, or without GPUs one per four CPU cores
         """
         self.jobs = jobs
-        self.settings = settings
+        self.options = options
         self.notify = notify
         self.address = address
         self.workers = workers
-        find_model(settings.model)  # raises for an unknown model
+        find_model(options.model)  # raises for an unknown model
         self.reports = ReportStore(jobs)
         self.waiting = deque(self.jobs)
         self.attempts: dict[Job, int] = {}  # failed ones, by file
@@ -108,13 +109,13 @@ class RayRunner:
     def start(self) -> None:
         """Process all files; the workers must see the files under the same paths."""
         ray = _import_ray()
-        options = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         handler = signal.getsignal(signal.SIGTERM)
         if self.address == LOCAL:
             cores = max(os.cpu_count() or 1, self.workers or 1)
-            ray.init(include_dashboard=False, num_cpus=cores, **options)
+            ray.init(include_dashboard=False, num_cpus=cores, **quiet)
         else:
-            ray.init(self.address, **options)
+            ray.init(self.address, **quiet)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's handler would end the process at once
         try:
@@ -142,11 +143,11 @@ class RayRunner:
             num_threads = max(cores // count, 1)
         decorate = ray.remote(max_restarts=-1, max_concurrency=_FILES_PER_WORKER, scheduling_strategy="SPREAD", **share)
         actor = decorate(RemoteRunner)
-        model = Path(self.settings.model)
-        settings = self.settings
+        model = Path(self.options.model)
+        options = self.options
         if model.exists():
-            settings = replace(settings, model=str(model.absolute()))
-        handles = [_WorkerHandle(actor.remote(settings, num_threads)) for _ in range(count)]
+            options = replace(options, model=str(model.absolute()))
+        handles = [_WorkerHandle(actor.remote(options, num_threads)) for _ in range(count)]
         try:
             ray.get([handle.starting for handle in handles])
         except ray.exceptions.RayError as error:

@@ -1,27 +1,16 @@
 """Seeded noise: any part of one endless field, the same however an image is cut."""
 
 import math
-import operator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gigasr.inference.tiling import Tile
+from gigasr.options import check_seed
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's increment
 _NOISE_BLOCK = 1 << 16  # values hashed at a time; keeps the temporaries in the cache
-
-
-def check_seed(seed: int) -> int:
-    """A seed, of whichever type of integers, as Python's; ValueError for what torch's generators don't take."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise ValueError(f"seed: expected an integer, got {seed!r}; 0 is as good as any") from None
-    if not 0 <= number < 2**63:
-        raise ValueError(f"seed: expected 0..2**63 - 1, got {number}; choose another")
-    return number
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -9,7 +9,7 @@ from gigasr.metrics.fid import FeatureSet, FrozenFeatures, frechet_distance, inc
 from gigasr.metrics.low_res import crop_to_multiple, low_res_from, lr_psnr
 from gigasr.metrics.lpips import LPIPS_SIDE, Lpips, lpips_distance
 from gigasr.metrics.niqe import NIQE_BLOCK, niqe
-from gigasr.metrics.psnr_ssim import psnr_y, ssim_y
+from gigasr.metrics.psnr_ssim import pooled_psnr, psnr_y, ssim_y
 from gigasr.metrics.spectrum import spectrum_error
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "lr_psnr",
     "niqe",
     "patches",
+    "pooled_psnr",
     "psnr_y",
     "spectrum_error",
     "ssim_y",

@@ -1,5 +1,8 @@
 """Peak signal-to-noise ratio and structural similarity of the luma, as papers compute them."""
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,17 @@ def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
     """
     x, y = luma_pair("metrics.ssim_y", result, truth, border, min_side=SSIM_WINDOW)
     return float(structural_similarity(x, y).mean())
+
+
+def pooled_psnr(images: Iterable[tuple[float, int]]) -> float:
+    """Compute the peak signal-to-noise ratio of several images as of one that holds them all.
+
+    images:  dB and pixels of each
+    returns: dB; infinite only where all images are equal to theirs
+    """
+    pairs = list(images)
+    error = sum(10 ** (-decibels / 10) * pixels for decibels, pixels in pairs) / sum(pixels for _, pixels in pairs)
+    return -10 * math.log10(error) if error else math.inf
 
 
 def psnr(x: Tensor, y: Tensor) -> float:

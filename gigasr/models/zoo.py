@@ -26,8 +26,9 @@ from gigasr.models.onnx_model import describe_onnx, load_onnx
 from gigasr.models.spandrel_backend import SpandrelModel, load_spandrel
 from gigasr.networks.text import WEIGHTS
 from gigasr.networks.upsampler import Upsampler
+from gigasr.options import UpscaleOptions
 
-DEFAULT_MODEL = "upsampler_lite"
+DEFAULT_MODEL = UpscaleOptions.model
 
 
 def bundled_models() -> list[str]:

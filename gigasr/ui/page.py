@@ -4,7 +4,7 @@ from typing import Any
 
 from gigasr.ui.jobs import Jobs
 from gigasr.ui.parts import import_gradio
-from gigasr.ui.t2i_tab import Generate, add_t2i_tab
+from gigasr.ui.t2i_tab import T2IService, add_t2i_tab
 from gigasr.ui.upscale_tab import add_upscale_tab
 from gigasr.ui.upscaler import Limits, Upscaler
 
@@ -29,10 +29,10 @@ COLOURS = {  # of the theme
 }
 
 
-def build(upscaler: Upscaler, generate: Generate | None, why_not: str = "") -> Any:
+def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") -> Any:
     """Put the page together: gradio's Blocks, to be served by launch(**launch_options(...)).
 
-    generate: what the second tab calls; None = it says why_not instead
+    t2i: None = the second tab says why_not instead
     """
     gr = import_gradio()
     jobs = Jobs()
@@ -47,10 +47,10 @@ def build(upscaler: Upscaler, generate: Generate | None, why_not: str = "") -> A
             work, cancel = add_upscale_tab(upscaler, jobs)
             cancel.click(stop, cancels=[work], api_name="stop", queue=False)
         with gr.Tab("Text to image"):
-            if generate is None:
+            if t2i is None:
                 gr.Markdown(why_not)
             else:
-                work, cancel = add_t2i_tab(generate, jobs)
+                work, cancel = add_t2i_tab(t2i, jobs)
                 cancel.click(stop, cancels=[work], api_visibility="private", queue=False)
         page.unload(stop)
     page.queue(max_size=64)

@@ -4,16 +4,19 @@ import atexit
 import functools
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gigasr.errors import EXPECTED, join_lines
 from gigasr.files.image_writer import to_pil
 from gigasr.files.images import read_image
 from gigasr.files.picture import Picture
+from gigasr.options import Options
+
+T = TypeVar("T", bound=Options)
 
 PREVIEW = 4096  # px; longest side of what the page shows; the file has all
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # what the page does by the way
@@ -47,6 +50,18 @@ def report_errors_on_page() -> Iterator[None]:
         subject, colon, rest = join_lines(reason).partition(": ")
         text = f"{Path(subject).name}: {rest}" if colon else subject
         raise gr.Error(text, print_exception=False) from error
+
+
+def page_options(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Make options from the values of the page's fields; empty ones keep their defaults."""
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            value = value.strip()
+        if value is not None and value != "":
+            expected = kind.field_types()[name]
+            given[name] = expected(value) if expected in (int, str) else value  # sliders give floats
+    return kind(**given)
 
 
 @functools.cache

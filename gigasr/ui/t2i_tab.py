@@ -1,9 +1,11 @@
 """The page's second tab: a text, the pictures generated from it, the files."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from gigasr.options import Options
 from gigasr.sizes import SIZES
 from gigasr.ui.jobs import Jobs, ReportProgress
 from gigasr.ui.parts import (
@@ -12,37 +14,52 @@ from gigasr.ui.parts import (
     add_buttons,
     import_gradio,
     new_folder,
+    page_options,
     preview_large,
     report_errors_on_page,
 )
 
 IDEAS = ("a red apple, 3d style", "a cat face, flat style", "a rocket, noto style", "a pizza, flat twemoji style")
-Generate = Callable[
-    [dict[str, Any], Path, ReportProgress], list[Path]
-]  # options as of t2i, folder -> the pictures in it
+O = TypeVar("O", bound=Options)
 
 
-def add_t2i_tab(generate: Generate, jobs: Jobs) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class T2IService(Generic[O]):
+    """The generator behind the tab."""
+
+    kind: type[O]  # of its options
+    generate: Callable[[O, Path, ReportProgress], list[Path]]  # writes the pictures into a folder
+
+
+def add_t2i_tab(service: T2IService[O], jobs: Jobs) -> tuple[Any, Any]:
     """Add the controls and the endpoint /paint; returns its event and the button that stops it."""
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
-            inputs = add_t2i_controls()
+            controls = add_t2i_controls()
             button, cancel = add_buttons("Generate")
         with gr.Column(scale=3):
             gallery = gr.Gallery(
                 label="Pictures", columns=[2, 2, 4], height=600, object_fit="contain", interactive=False
             )
             files = gr.File(label="Files in full quality", file_count="multiple", interactive=False, visible=False)
-    starts, outputs = [button.click, inputs[0].submit], [gallery, files]
-    shown = {"show_progress_on": gallery, "scroll_to_output": True}
-    event = gr.on(starts, make_endpoint(generate, jobs), inputs, outputs, api_name="paint", **shown, **ONE_AT_A_TIME)
+    event = gr.on(
+        [button.click, controls["prompt"].submit],
+        make_endpoint(service, jobs),
+        None,
+        [gallery, files],
+        inputs_kwargs=controls,
+        api_name="paint",
+        show_progress_on=gallery,
+        scroll_to_output=True,
+        **ONE_AT_A_TIME,
+    )
     event.success(lambda: gr.File(visible=True), None, files, **PRIVATE)
     return event, cancel
 
 
-def add_t2i_controls() -> list[Any]:
-    """Add what a user can say of the work; returns the inputs of /paint, the prompt first."""
+def add_t2i_controls() -> dict[str, Any]:
+    """Add the fields of the options; returns them by the names of the arguments of /paint, in their order."""
     gr = import_gradio()
     prompt = gr.Textbox("", label="Prompt", placeholder=IDEAS[0], max_lines=4)
     gr.Examples([[idea] for idea in IDEAS], prompt, label="Ideas", api_visibility="private")
@@ -64,44 +81,31 @@ def add_t2i_controls() -> list[Any]:
     with gr.Accordion("Lead to another prompt", open=False):
         to = gr.Textbox("", label="To", placeholder="a green pear")
         frames = gr.Slider(2, 32, 8, step=1, label="Frames")
-    return [prompt, size, count, seed, truncation, style_prompt, mix_at, to, frames]
+    controls = {"prompt": prompt, "size": size, "count": count, "seed": seed, "truncation": truncation}
+    return controls | {"style_prompt": style_prompt, "mix_at": mix_at, "to": to, "frames": frames}
 
 
-def make_endpoint(generate: Generate, jobs: Jobs) -> Callable[..., Any]:
-    """The endpoint; its arguments and docstring are the HTTP API's."""
+def make_endpoint(service: T2IService[O], jobs: Jobs) -> Callable[..., Any]:
+    """Make the endpoint; its docstring is the HTTP API's, as are the names of the controls."""
     gr = import_gradio()
 
     async def run(
         request: gr.Request,  # type: ignore[name-defined]
-        prompt: str,
-        size: str = "512",
-        count: int = 1,
-        seed: int = 0,
-        truncation: float = 1.0,
-        style_prompt: str = "",
-        mix_at: int = 16,
-        to: str = "",
-        frames: int = 8,
         progress: Any = gr.Progress(),  # noqa: B008
+        **values: Any,
     ) -> tuple[list[str], list[str]]:
         """Generate images of a prompt, mixed with a style prompt or leading to another one where they are given.
 
         Gives previews, and the pictures' files in full quality.
         """
         with report_errors_on_page():
-            if not (prompt or "").strip():
+            if not (values["prompt"] or "").strip():
                 raise ValueError("prompt: expected what to generate, got nothing; describe the picture")
-            options: dict[str, Any] = {"count": int(count), "seed": int(seed or 0), "truncation": truncation}
-            options |= {"mix_at": int(mix_at or 16), "prompt": prompt, "size": str(size or 512), "frames": int(frames)}
-            options |= {"style_prompt": (style_prompt or "").strip() or None, "to": (to or "").strip() or None}
-            if options["to"] and (options["style_prompt"] or options["count"] > 1):
-                raise ValueError(
-                    "to: expected one prompt to lead to, got a style prompt or several pictures; leave one out"
-                )
+            options = page_options(service.kind, values)
 
             def work(notify: ReportProgress) -> tuple[list[str], list[str]]:
                 with new_folder() as folder:
-                    paths = generate(options, folder, notify)
+                    paths = service.generate(options, folder, notify)
                     return [preview_large(path, folder) for path in paths], [str(path) for path in paths]
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))

@@ -7,8 +7,9 @@ from typing import Any
 
 from gigasr.files.formats import OUTPUT_FORMATS
 from gigasr.files.images import read_image
-from gigasr.folders.job_runner import Settings
-from gigasr.sizes import fit_size, target_size
+from gigasr.folders.plan import size_label
+from gigasr.options import STRENGTHS, Rule, UpscaleOptions
+from gigasr.sizes import target_size
 from gigasr.ui.jobs import Jobs, ReportProgress
 from gigasr.ui.parts import (
     ONE_AT_A_TIME,
@@ -17,6 +18,7 @@ from gigasr.ui.parts import (
     add_buttons,
     import_gradio,
     new_folder,
+    page_options,
     preview,
     preview_large,
     report_errors_on_page,
@@ -34,7 +36,7 @@ def add_upscale_tab(upscaler: Upscaler, jobs: Jobs) -> tuple[Any, Any]:
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
-            inputs = add_upscale_controls(upscaler.models)
+            upload, controls = add_upscale_controls(upscaler.models)
             button, cancel = add_buttons("Upscale")
         with gr.Column(scale=3):
             slider = gr.ImageSlider(
@@ -42,15 +44,26 @@ def add_upscale_tab(upscaler: Upscaler, jobs: Jobs) -> tuple[Any, Any]:
             )
             facts = gr.Markdown(label="Facts")
             result = gr.File(label="Result in full quality", interactive=False, visible=False)
-    starts, outputs = [button.click, inputs[1].submit], [slider, facts, result]
-    shown = {"show_progress_on": slider, "scroll_to_output": True}
-    event = gr.on(starts, make_upscale(upscaler, jobs), inputs, outputs, api_name="upscale", **shown, **ONE_AT_A_TIME)
+    event = gr.on(
+        [button.click, controls["prompt"].submit],
+        make_upscale(upscaler, jobs),
+        upload,
+        [slider, facts, result],
+        inputs_kwargs=controls,
+        api_name="upscale",
+        show_progress_on=slider,
+        scroll_to_output=True,
+        **ONE_AT_A_TIME,
+    )
     event.success(lambda: gr.File(visible=True), None, result, **PRIVATE)
     return event, cancel
 
 
-def add_upscale_controls(models: list[str]) -> list[Any]:
-    """Add what a user can say of the work; returns the inputs of /upscale, the prompt second."""
+def add_upscale_controls(models: list[str]) -> tuple[Any, dict[str, Any]]:
+    """Add the field of the picture and those of the options.
+
+    returns: the first; the others by the names of the arguments of /upscale, in their order
+    """
     gr = import_gradio()
     upload = gr.File(label="Picture", file_types=sorted(OUTPUT_FORMATS), height=130)
     thumbnail = gr.Image(label="Input", interactive=False, visible=False, height=220, buttons=[])
@@ -63,31 +76,32 @@ def add_upscale_controls(models: list[str]) -> list[Any]:
     with gr.Accordion("More", open=False):
         model = gr.Dropdown(models, value=models[0], label="Model")
         seed = gr.Number(0, label="Seed", info="another one, other details", precision=0, minimum=0)
-        fidelity = gr.Slider(0, 1, 1, step=0.05, label="Fidelity to the input's colours")
-        detail = gr.Slider(0, 2, 1, step=0.05, label="Detail", info="0 is none, 1 as trained, more is crisper")
+        sliders = {name: add_slider(name, UpscaleOptions.rules()[name]) for name in STRENGTHS}
         suffix = gr.Dropdown(list(FORMATS), value="png", label="Format")
     upload.change(show_thumbnail, upload, [thumbnail, before], **PRIVATE)
     preset.input(PRESETS.get, preset, [scale, size], **PRIVATE)
     gr.on([before.change, scale.change, size.change], tell_outlook, [before, scale, size], outlook, **PRIVATE)
-    return [upload, prompt, scale, size, model, seed, fidelity, suffix, detail]
+    controls = {"prompt": prompt, "scale": scale, "size": size, "model": model, "seed": seed}
+    return upload, controls | {"fidelity": sliders.pop("fidelity"), "suffix": suffix} | sliders
+
+
+def add_slider(name: str, rule: Rule) -> Any:
+    """Add the slider of a strength."""
+    low, high = rule.limits
+    return import_gradio().Slider(low, high, 1, step=0.05, label=name.capitalize(), info=rule.help)
 
 
 def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
-    """The endpoint; its name, arguments and docstring are the HTTP API's."""
+    """Make the endpoint; its name and docstring are the HTTP API's, as are the names of the controls."""
     gr = import_gradio()
 
     async def upscale(
         request: gr.Request,  # type: ignore[name-defined]
         image: str,
-        prompt: str = "",
-        scale: float = 8,
-        size: str = "",
-        model: str = upscaler.models[0],
-        seed: int = 0,
-        fidelity: float = 1.0,
-        suffix: str = "png",
-        detail: float = 1.0,
         progress: Any = gr.Progress(),  # noqa: B008 (gradio looks for this default)
+        *,
+        suffix: str,
+        **values: Any,
     ) -> Answer:
         """Upscale a picture by a factor or, where one is given, to a size such as 4k or 3840x2160.
 
@@ -96,13 +110,12 @@ def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
         with report_errors_on_page():
             if image is None:
                 raise ValueError("picture: expected a file, got none; drop one into the field")
-            size = (size or "").strip()
-            factor = None if size else float(scale)
-            given = Settings(model, factor, size or None, int(seed or 0), float(fidelity), float(detail))
-            source = Path(image)
+            if (values["size"] or "").strip():
+                del values["scale"]
+            options, source = page_options(UpscaleOptions, values), Path(image)
 
             def work(notify: ReportProgress) -> Answer:
-                return answer(upscaler, source, given, prompt or "", suffix, notify)
+                return answer(upscaler, source, options, suffix, notify)
 
             return await jobs.run(request.session_hash, work, lambda share, what: progress(share, desc=what))
 
@@ -123,7 +136,7 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
     """What would come of an upload, in words; nothing where there is none, or where starting will say what is wrong."""
     try:
         if before is not None:
-            wanted = fit_size(size.strip(), before) if size.strip() else None
+            wanted = size.strip() or None
             height, width = target_size(before, None if wanted else scale, wanted, 1)
             return f"{before[1]}×{before[0]} becomes **{width}×{height} px**, {width * height / 1e6:.1f} megapixels"
     except ValueError:
@@ -131,14 +144,12 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
     return ""
 
 
-def answer(
-    upscaler: Upscaler, source: Path, settings: Settings, prompt: str, suffix: str, notify: ReportProgress
-) -> Answer:
-    """What /upscale gives."""
+def answer(upscaler: Upscaler, source: Path, options: UpscaleOptions, suffix: str, notify: ReportProgress) -> Answer:
+    """Do what /upscale is asked for."""
     began = time.monotonic()
     with new_folder() as folder:
-        target = folder / f"{source.stem}_{settings.size or f'{settings.scale:g}x'}.{suffix}"
-        work = upscaler.upscale(source, target, settings, prompt, notify)
+        target = folder / f"{source.stem}_{size_label(options)}.{suffix}"
+        work = upscaler.upscale(source, target, options, notify)
         height, width = work.size
         facts = f"{width}×{height} px, {target.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
         before = preview(read_image(source), min(PREVIEW, max(work.size)), folder / "preview.webp")

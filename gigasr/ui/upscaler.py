@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gigasr.files.images import Frames, read_frames
-from gigasr.folders.job_runner import JobState, Settings
+from gigasr.folders.job_runner import JobState
 from gigasr.folders.local_runner import LocalRunner
 from gigasr.folders.plan import InputImage, Job
 from gigasr.folders.prompts import check_prompts
+from gigasr.options import Precision, UpscaleOptions
 from gigasr.pipeline import SuperResolver
-from gigasr.sizes import fit_size, target_size
+from gigasr.sizes import target_size
 from gigasr.ui.jobs import ReportProgress
 
 
@@ -38,7 +39,7 @@ class Limits:
 class Upscaler:
     """Upscales uploads as `gigasr upscale` does: the same options give the same file."""
 
-    def __init__(self, models: Sequence[str], device: str, precision: str, limits: Limits) -> None:
+    def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: Limits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
         self.resolver = functools.lru_cache(maxsize=2)(self.load)
 
@@ -46,11 +47,11 @@ class Upscaler:
         """A model, ready to upscale."""
         return SuperResolver.from_pretrained(model, self.device, self.precision)
 
-    def upscale(self, source: Path, target: Path, settings: Settings, prompt: str, notify: ReportProgress) -> JobState:
+    def upscale(self, source: Path, target: Path, options: UpscaleOptions, notify: ReportProgress) -> JobState:
         """Write the result of one picture."""
-        check_prompts([prompt])
-        self.check_size(read_frames(source), settings)
-        resolver, began = self.resolver(settings.model), time.monotonic()
+        check_prompts([options.prompt])
+        self.check_size(read_frames(source), options)
+        resolver, began = self.resolver(options.model), time.monotonic()
         done: list[JobState] = []
 
         def advance(state: JobState) -> None:
@@ -60,19 +61,18 @@ class Upscaler:
             else:
                 done.append(state)
 
-        job = Job(InputImage(source, source.parent, is_named=True), target, prompt=prompt)
-        run = LocalRunner([job], replace(settings, device=self.device, precision=self.precision), advance)
+        job = Job(InputImage(source, source.parent, is_named=True), target, prompt=options.prompt)
+        run = LocalRunner([job], replace(options, device=self.device, precision=self.precision), advance)
         run.runner.resolver = resolver
         run.start()
         if done[0].error is not None:
             raise done[0].error
         return done[0]
 
-    def check_size(self, frames: Frames, settings: Settings) -> None:
+    def check_size(self, frames: Frames, options: UpscaleOptions) -> None:
         """Raise ValueError for a result that is too large for this page, all its frames or pages taken together."""
         pixels = 0
         for picture in frames:
-            size = None if settings.size is None else fit_size(settings.size, picture.size)
-            height, width = target_size(picture.size, settings.scale, size, 1)
+            height, width = target_size(picture.size, options.scale, options.size, 1)
             pixels += height * width
             self.limits.check(pixels, len(frames), (height, width))
