@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from gigasr.models.foreign import AuraModel
 from test_aurasr import CONFIG as AURA_CONFIG
 from test_aurasr import aura_sr
-from test_foreign import NETWORKS, save_network
 from test_onnx_model import nearest
+from test_spandrel_backend import NETWORKS, save_network
 from torch import Tensor, nn
 
 from gigasr.config.model import Config
 from gigasr.config.networks import UpsamplerConfig
 from gigasr.files.picture import Picture
 from gigasr.inference.devices import ExecutionPlan
-from gigasr.inference.engine import BlendedTileEngine, BodyTailEngine, PromptedUpsampler
+from gigasr.inference.engine import BlendedTileEngine, BodyTailEngine
 from gigasr.inference.row_stream import RowStream
-from gigasr.models.aurasr import AuraConfig, AuraWeights
+from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
+from gigasr.models.native import PromptedUpsampler
 from gigasr.models.zoo import load_model, load_upsampler
 from gigasr.networks.upsampler import Upsampler
 from gigasr.pipeline import SuperResolver
