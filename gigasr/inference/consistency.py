@@ -1,4 +1,4 @@
-"""The low-res image is the truth: what a result adds to it can be scaled, and its reduction gives the input back.
+"""The low-res correction (also: back-projection, data consistency), and the scaling of detail.
 
 The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U upsamples (bicubic),
 and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.

@@ -1,7 +1,8 @@
 """Fold a network for one (w, text): the same network with its leaves replaced by plain, constant layers.
 
 For one prompt and one z, w is the same all over the image. Kernel selection, modulation and demodulation then leave an
-ordinary convolution; the keys and values of cross-attention and the style's token are constants.
+ordinary convolution; the keys and values of cross-attention and the style's token are constants. Other names for this:
+fusing, re-parameterisation.
 """
 
 import copy

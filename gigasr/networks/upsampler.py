@@ -1,6 +1,7 @@
 """The text-conditioned upsampler: an asymmetric U-Net of adaptive blocks (GigaGAN, section 3.4).
 
-Body: everything at the low-res resolution and below, attention included. Tail: everything above it, convolution only.
+Body and tail, as in EDSR. Body: everything at the low-res resolution and below, attention included. Tail: everything
+above it, convolution only.
 """
 
 import copy
