@@ -19,7 +19,7 @@ from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
 from gigasr.models.zoo import load_upsampler
 from gigasr.training.adversarial import AdversarialTask
-from gigasr.training.trainer import Source, Trainer
+from gigasr.training.trainer import DataSource, Trainer
 
 Make = Callable[..., Trainer]
 
@@ -126,7 +126,7 @@ def float64() -> Iterator[None]:
 class InFloat64:
     """Crops of another source in float64."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DataSource) -> None:
         self.source = source
 
     def batches(self, *arguments: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
