@@ -11,8 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gigasr.networks.ops import (
     add_upsampled_,
     blur_kernel,
+    by_position,
     conv2d_per_sample,
     demodulate,
+    depth_to_space,
+    filter_axes,
+    gaussian_taps,
     l2_attention,
     modulate,
     select_kernel,
@@ -83,6 +87,32 @@ def test_conv2d_per_sample_equals_a_loop_over_the_samples(size: int) -> None:
     x, kernel = torch.randn(3, 4, 6, 7), torch.randn(3, 2, 4, size, size)
     expected = [F.conv2d(x[b : b + 1], kernel[b], padding=size // 2) for b in range(3)]
     torch.testing.assert_close(conv2d_per_sample(x, kernel), torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [1, 3])
+def test_conv2d_per_sample_equals_a_grouped_convolution_and_so_do_its_gradients(
+    size: int, memory_format: torch.memory_format
+) -> None:
+    x = doubles(3, 4, 6, 7).contiguous(memory_format=memory_format).requires_grad_()
+    kernel, bias = doubles(3, 2, 4, size, size).requires_grad_(), doubles(2).requires_grad_()
+    y = conv2d_per_sample(x, kernel, bias)
+    grouped = F.conv2d(
+        x.reshape(1, 12, 6, 7), kernel.flatten(0, 1), bias.repeat(3), padding=size // 2, groups=3
+    ).view_as(y)
+    torch.testing.assert_close(y, grouped)
+    grad = doubles(*y.shape)
+    ours, theirs = (torch.autograd.grad(output, (x, kernel, bias), grad) for output in (y, grouped))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_depth_to_space_is_the_pixel_shuffle_of_channels_ordered_by_position(
+    memory_format: torch.memory_format,
+) -> None:
+    x = doubles(2, 12, 3, 5).contiguous(memory_format=memory_format)
+    y = depth_to_space(by_position(x, 4, dim=1).contiguous(memory_format=memory_format))
+    assert torch.equal(y, F.pixel_shuffle(x, 2)) and y.is_contiguous(memory_format=memory_format)
 
 
 def test_the_adaptive_convolution_is_twice_differentiable() -> None:
@@ -198,3 +228,9 @@ def test_add_upscaled_adds_the_inner_rows_of_what_upscale_gives(scale: int) -> N
     expected = y + 0.3 * upsample_bicubic(x, scale)[:, :, 2 * scale : 7 * scale]
     add_upsampled_(y, x, scale, 0.3)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_filtering_does_not_depend_on_the_memory_format(dtype: torch.dtype) -> None:
+    x, taps = torch.randn(2, 3, 32, 32).to(dtype), gaussian_taps(4.0, 12)
+    assert torch.equal(filter_axes(x.contiguous(memory_format=torch.channels_last), taps), filter_axes(x, taps))

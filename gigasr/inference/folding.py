@@ -17,7 +17,7 @@ from gigasr.config.networks import LevelConfig, UpsamplerConfig
 from gigasr.inference.tiling import Margin, TilingRules
 from gigasr.networks.attention import AttentionUnit
 from gigasr.networks.blocks import SLOPE, AdaptiveConv2d, EqualizedConv2d, EqualizedLinear, UpBlock
-from gigasr.networks.ops import upsample_bicubic
+from gigasr.networks.ops import depth_to_space, upsample_bicubic
 from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Level, Upsampler, remove_low_frequencies
 
@@ -43,25 +43,16 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class FoldedUpBlock(nn.Module):
-    """An upsampling block whose channels are ordered by position first, so that shuffling moves whole runs of them."""
+    """An upsampling block that holds a map less at a time."""
 
     def __init__(self, block: UpBlock, w: Tensor, text: TextFeatures) -> None:
         super().__init__()
         self.conv0, self.conv1, self.skip = fold_leaves(block, w, text).children()
-        for conv in (self.conv0, self.skip):
-            for parameter in conv.parameters():
-                parameter.data = parameter.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W] -> [B, O, 2H, 2W]; w is accepted and ignored"""
         y: Tensor = self.conv1(depth_to_space(self.conv0(x)))
-        return y.add_(depth_to_space(self.skip(x)))  # last, and in place: a map less at a time
-
-
-def depth_to_space(x: Tensor) -> Tensor:
-    """x: [B, 4 C, H, W], channels by (row, column, channel) -> [B, C, 2 H, 2 W]; both channels_last"""
-    y = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3)  # [B, H, row, W, column, C]
-    return y.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        return y.add_(depth_to_space(self.skip(x)))  # last, and in place
 
 
 class FoldedAttentionUnit(nn.Module):
@@ -101,9 +92,9 @@ def fold_linear(layer: EqualizedLinear) -> nn.Linear:
 def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | None:
     """The constant module that replaces this one, or None where its children are to be folded instead."""
     if isinstance(module, AdaptiveConv2d):
-        return FoldedConv2d(module.kernel(w)[0], module.bias * module.gain, 1, module.activate)
+        return FoldedConv2d(module.kernel(w)[0], module.scaled_bias(), 1, module.activate)
     if isinstance(module, EqualizedConv2d):
-        return FoldedConv2d(module.kernel(), module.bias * module.gain, module.stride, module.activate)
+        return FoldedConv2d(module.kernel(), module.scaled_bias(), module.stride, module.activate)
     if isinstance(module, EqualizedLinear):
         return fold_linear(module)
     if isinstance(module, AttentionUnit):

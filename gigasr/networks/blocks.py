@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gigasr.networks.ops import (
+    by_position,
     conv2d_per_sample,
     conv2d_shared,
     demodulate,
+    depth_to_space,
     mixed_norm,
     modulate,
     select_kernel,
@@ -59,22 +61,28 @@ class EqualizedConv2d(nn.Module):
         activate: bool = False,
         gain: float = 1.0,
         padding: int | None = None,
+        positions: int = 1,
     ) -> None:
+        """positions: of the pixels that output channels are to become; these are ordered by (position, channel)"""
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.stride, self.padding = stride, kernel_size // 2 if padding is None else padding
         self.activate = activate
-        self.gain = gain * (SQRT2 if activate else 1.0)
+        self.gain, self.positions = gain * (SQRT2 if activate else 1.0), positions
 
     def kernel(self) -> Tensor:
         """returns: [O, I, K, K]  the kernel as it is applied, output gain included"""
-        return self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
+        return by_position(self.weight, self.positions) * (self.gain / math.sqrt(self.weight[0].numel()))
+
+    def scaled_bias(self) -> Tensor:
+        """returns: [O]  the bias as it is applied, output gain included"""
+        return by_position(self.bias, self.positions) * self.gain
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, I, H, W] -> [B, O, H/stride, W/stride] (less the border where padding = 0)"""
-        y = F.conv2d(x, self.kernel(), self.bias * self.gain, stride=self.stride, padding=self.padding)
-        return F.leaky_relu(y, SLOPE) if self.activate else y
+        y = F.conv2d(x, self.kernel(), self.scaled_bias(), stride=self.stride, padding=self.padding)
+        return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
 
 
 class AdaptiveConv2d(nn.Module):
@@ -94,18 +102,24 @@ class AdaptiveConv2d(nn.Module):
         demodulated: bool = True,
         activate: bool = True,
         gain: float = 1.0,
+        positions: int = 1,
     ) -> None:
+        """positions: as EqualizedConv2d has them"""
         super().__init__()
         self.bank = nn.Parameter(torch.randn(num_kernels, out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.to_styles = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
         self.to_logits = EqualizedLinear(w_dim, num_kernels) if num_kernels > 1 else None
         self.demodulated, self.activate = demodulated, activate
-        self.gain = gain * (SQRT2 if activate else 1.0)
+        self.gain, self.positions = gain * (SQRT2 if activate else 1.0), positions
 
     def scaled_bank(self) -> Tensor:
         """returns: [N, O, I, K, K]  the bank at unit gain, for equalised learning rates"""
-        return self.bank / math.sqrt(self.bank[0, 0].numel())
+        return by_position(self.bank, self.positions, dim=1) / math.sqrt(self.bank[0, 0].numel())
+
+    def scaled_bias(self) -> Tensor:
+        """returns: [O]  the bias as it is applied, output gain included"""
+        return by_position(self.bias, self.positions) * self.gain
 
     def kernel(self, w: Tensor) -> Tensor:
         """w: [B, w_dim] -> [B, O, I, K, K]  the kernel as it is applied, output gain included"""
@@ -117,9 +131,12 @@ class AdaptiveConv2d(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W], w: [B, w_dim] -> [B, O, H, W]"""
-        y = self.convolve_shared(x, w) if self.is_small(x) else conv2d_per_sample(x, self.kernel(w).to(x.dtype))
-        y = y + (self.bias * self.gain).to(x.dtype)[:, None, None]
-        return F.leaky_relu(y, SLOPE) if self.activate else y
+        bias = self.scaled_bias().to(x.dtype)
+        if self.is_small(x):
+            y = self.convolve_shared(x, w) + bias[:, None, None]
+        else:
+            y = conv2d_per_sample(x, self.kernel(w).to(x.dtype), bias)
+        return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
 
     def is_small(self, x: Tensor) -> bool:
         """Whether a batch of maps has fewer pixels to convolve than kernels have weights to mix."""
@@ -157,6 +174,10 @@ class ToRGB(AdaptiveConv2d):
     def __init__(self, in_channels: int, w_dim: int, gain: float = 1.0) -> None:
         super().__init__(in_channels, 3, 1, w_dim, demodulated=False, activate=False, gain=gain)
 
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [B, I, H, W], w: [B, w_dim] -> [B, 3, H, W], plane by plane, as filters and resampling take images"""
+        return super().forward(x, w).contiguous()
+
 
 class MappingNetwork(nn.Module):
     """(z, t_global) -> w: an MLP over the two normalised and concatenated inputs."""
@@ -190,16 +211,17 @@ class UpBlock(nn.Module):
         self, in_channels: int, out_channels: int, w_dim: int, num_kernels: int, upsample: str, gain: float = 0.4
     ) -> None:
         super().__init__()
-        expanded = out_channels * (4 if upsample == "shuffle" else 1)
-        self.conv0 = AdaptiveConv2d(in_channels, expanded, 3, w_dim, num_kernels)
+        positions = 4 if upsample == "shuffle" else 1
+        expanded = out_channels * positions
+        self.conv0 = AdaptiveConv2d(in_channels, expanded, 3, w_dim, num_kernels, positions=positions)
         self.conv1 = AdaptiveConv2d(out_channels, out_channels, 3, w_dim, num_kernels, gain=gain)
-        self.skip = EqualizedConv2d(in_channels, expanded, 1)
+        self.skip = EqualizedConv2d(in_channels, expanded, 1, positions=positions)
         self.upsample = upsample
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W], w: [B, w_dim] -> [B, O, 2H, 2W]"""
         if self.upsample == "shuffle":
-            return F.pixel_shuffle(self.skip(x), 2) + self.conv1(F.pixel_shuffle(self.conv0(x, w), 2), w)
+            return depth_to_space(self.skip(x)) + self.conv1(depth_to_space(self.conv0(x, w)), w)
         return upsample2d(self.skip(x)) + self.conv1(self.conv0(upsample2d(x), w), w)
 
 

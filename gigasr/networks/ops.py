@@ -16,7 +16,7 @@ MIN_MAP_SIDE = 4  # px; of a network's coarsest map: torch 2.14.1 errs with AMX 
 
 
 def select_kernel(bank: Tensor, logits: Tensor) -> Tensor:
-    """Mix the kernel bank into one kernel per sample.
+    """Mix the kernel bank into one kernel per sample, each laid out in channels_last.
 
     bank:    [N, O, I, K, K]  learned kernels, shared by all samples
     logits:  [B, N]           one score per kernel
@@ -24,7 +24,8 @@ def select_kernel(bank: Tensor, logits: Tensor) -> Tensor:
 
     Source: GigaGAN (arXiv:2303.05511), sample-adaptive kernel selection.
     """
-    return (logits.softmax(dim=1) @ bank.flatten(1)).view(-1, *bank.shape[1:])
+    rows = bank.permute(0, 1, 3, 4, 2)  # [N, O, K, K, I]
+    return (logits.softmax(dim=1) @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 1, 4, 2, 3)
 
 
 def modulate(kernel: Tensor, styles: Tensor) -> Tensor:
@@ -47,21 +48,35 @@ def demodulate(kernel: Tensor, gain: float = 1.0) -> Tensor:
 
     Source: StyleGAN2 (arXiv:1912.04958), weight demodulation.
     """
-    return kernel * (gain * torch.rsqrt(kernel.square().sum(dim=(2, 3, 4), keepdim=True) + EPS))
+    norm = torch.linalg.vector_norm(kernel, dim=(2, 3, 4), keepdim=True)
+    return kernel * (gain * torch.rsqrt(norm.square() + EPS)).to(kernel.dtype)
 
 
-def conv2d_per_sample(x: Tensor, kernel: Tensor) -> Tensor:
+def conv2d_per_sample(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve each sample with its own kernel, at the same size.
+
+    On CPUs sample by sample, as their grouped convolutions are slower by half or more, backwards by a factor of three.
+    Kernels and maps in channels_last are fastest there.
 
     x:       [B, I, H, W]
     kernel:  [B, O, I, K, K]  K odd
+    bias:    [O]
     returns: [B, O, H, W]     zero padding of K // 2
     """
     batch, out_channels, in_channels, size, _ = kernel.shape
-    if size == 1:
-        return (kernel.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])  # grouped, it would be convolved one by one
+    if size == 1:  # grouped, it would be convolved one by one
+        if x.is_contiguous(memory_format=torch.channels_last):  # and stay so, as will its gradient
+            y = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.flatten(2).mT).unflatten(1, x.shape[2:])
+            y = y.permute(0, 3, 1, 2)
+        else:
+            y = (kernel.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return y if bias is None else y + bias[:, None, None]
+    if x.is_cpu:
+        pairs = zip(x.split(1), kernel.unbind(), strict=True)
+        return torch.cat([F.conv2d(one, own, bias, padding=size // 2) for one, own in pairs])
     grouped = x.reshape(1, batch * in_channels, *x.shape[2:])
-    y = F.conv2d(grouped, kernel.reshape(-1, in_channels, size, size), padding=size // 2, groups=batch)
+    own_bias = None if bias is None else bias.repeat(batch)
+    y = F.conv2d(grouped, kernel.reshape(-1, in_channels, size, size), own_bias, padding=size // 2, groups=batch)
     return y.reshape(batch, out_channels, *y.shape[2:])
 
 
@@ -93,6 +108,25 @@ def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
     products = torch.stack([(bank * kernel).sum(dim=(3, 4)) for kernel in bank])  # [N, N, O, I]
     by_pair = torch.einsum("nmoi,bi->bnmo", products, styles.square())
     return torch.einsum("bnmo,bn,bm->bo", by_pair, shares, shares).clamp(min=0).add(EPS).sqrt()
+
+
+def by_position(parameter: Tensor, positions: int, dim: int = 0) -> Tensor:
+    """Order output channels by (position, channel), as `depth_to_space` moves them in whole runs.
+
+    parameter: [..., C * positions, ...]  along dim by (channel, position), as pixel_shuffle takes them
+    returns:   the same shape
+    """
+    if positions == 1:
+        return parameter
+    return parameter.unflatten(dim, (-1, positions)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """x: [B, 4 C, H, W], channels by (row, column, channel) -> [B, C, 2 H, 2 W] in the same memory format"""
+    y = x.unflatten(1, (2, 2, -1))  # [B, row, column, C, H, W]
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return y.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    return y.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
 def blur_kernel(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -162,6 +196,7 @@ def filter_axes(x: Tensor, taps: Tensor, dims: tuple[int, ...] = (2, 3)) -> Tens
     dims:    2 = along the height, 3 = along the width
     returns: [B, C, H, W]
     """
+    x = x.contiguous()  # in channels_last, oneDNN 3.12's depthwise convolution of bf16 by 1x25 never returns
     radius, channels = len(taps) // 2, x.shape[1]
     for dim in dims:
         pad, shape = ((0, 0, radius, radius), (-1, 1)) if dim == 2 else ((radius, radius, 0, 0), (1, -1))

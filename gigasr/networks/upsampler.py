@@ -157,6 +157,8 @@ class Upsampler(nn.Module):
 
     def encode(self, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """lr: [B, 3, H, W] -> the map of the coarsest level, and those that the others skip to, finest first"""
+        if lr.is_cpu:  # every map inherits the layout; GPUs' grouped convolutions would copy theirs back and forth
+            lr = lr.contiguous(memory_format=torch.channels_last)
         x, skips = self.stem(lr), []
         for block in self.encoder:
             skips.append(x)
