@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_shards import broken_samples, write_shard
-from torch import Tensor
 
 from gigasr.config.model import Config
+from gigasr.data.loader import LoadedBatch
 from gigasr.data.shards import open_source
 from gigasr.models import checkpoint
 from gigasr.models.zoo import load_upsampler
@@ -129,9 +130,9 @@ class InFloat64:
     def __init__(self, source: DataSource) -> None:
         self.source = source
 
-    def batches(self, *arguments: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-        for indices, hr, captions in self.source.batches(*arguments):
-            yield indices, hr.double(), captions
+    def batches(self, *arguments: Any) -> Iterator[LoadedBatch]:
+        for batch in self.source.batches(*arguments):
+            yield batch._replace(hr=batch.hr.double())
 
 
 def test_accumulated_micro_batches_equal_one_batch(float64: None, make: Make, tiny_config: Config) -> None:
@@ -148,7 +149,7 @@ def test_accumulated_micro_batches_equal_one_batch(float64: None, make: Make, ti
         a, b = (list(getattr(trainer.task, name).parameters()) for trainer in (whole, parts))
         assert {parameter.dtype for parameter in a} == {torch.float64}
         torch.testing.assert_close([x.grad for x in a], [x.grad for x in b], atol=1e-9, rtol=1e-9)
-        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)  # of a step of 2.5e-3: Adam magnifies rounding near zero
 
 
 def test_recomputed_blocks_give_the_same_run(make: Make, tiny_config: Config) -> None:
