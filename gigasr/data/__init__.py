@@ -1,1 +1,1 @@
-"""Training data: captioned samples of folders and shards, and low-res images made, and damaged, from them."""
+"""Training data: captioned samples, and low-res images made from them."""

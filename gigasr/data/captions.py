@@ -1,4 +1,4 @@
-"""Captions: read from a captions.jsonl or from text files, and shuffled for the matching loss."""
+"""Captions: read from lists or text files, and shuffled for the matching loss."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from gigasr.files.text_file import read_text
 
 @dataclass(frozen=True)
 class Sample:
-    """An image of a folder and what may be said of it."""
+    """An image of a folder with its captions."""
 
     path: Path
     captions: tuple[str, ...]
@@ -30,9 +30,10 @@ class CaptionRow(NamedTuple):
 
 
 def read_rows(index: Path) -> Iterator[CaptionRow]:
-    """Yield the lines of a captions.jsonl: objects with `file` and `prompt`, or `file` and a list of `captions`.
+    """Yield the lines of a captions.jsonl.
 
-    An empty list stands for one empty caption. Raises ValueError, naming the line, for anything else.
+    A line is an object with `file` and `prompt`, or with `file` and a list of `captions`. An empty list stands for one
+    empty caption. Raises ValueError, naming the line, for anything else.
     """
     for number, line in enumerate(read_text(index).split("\n"), start=1):
         if line.strip():
@@ -56,22 +57,25 @@ def indexed_samples(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
 
 
 def sidecar_samples(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
-    """Yield all images of a folder with the text beside each; they belong to whichever split is asked for."""
+    """Yield all images of a folder, each with its text file's caption.
+
+    split: entered in the fields of every image, so that the images belong to any split
+    """
     for path in visible_files(folder, STILL_SUFFIXES):
         yield Sample(path, (sidecar_caption(path),)), {"split": split}
 
 
 def sidecar_caption(path: Path) -> str:
-    """The text of the .txt file beside an image, or an empty caption."""
+    """Read the .txt file beside an image; an empty caption without one."""
     text = path.with_suffix(".txt")
     return read_text(text).strip() if text.exists() else ""
 
 
 def shuffle_captions(captions: Sequence[str], rng: torch.Generator) -> Tensor:
-    """Draw whose caption each sample is given in the matching loss: never its own.
+    """Draw a mismatched caption for each sample of the matching loss.
 
-    Equal captions lie side by side in an otherwise random circle, which is turned by the size of the largest group:
-    no sample meets a copy of its own caption, unless one caption fills more than half the batch.
+    Equal captions lie side by side in an otherwise random circle. The circle is turned by the size of the largest
+    group. Thus no sample gets a copy of its own caption, unless one caption fills more than half the batch.
 
     captions: B captions
     rng:      on the CPU

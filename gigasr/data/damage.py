@@ -1,4 +1,4 @@
-"""What can be wrong with a picture, and how often training sees it."""
+"""Damage of pictures: its kinds, its strengths, and its frequency in training."""
 
 import math
 from collections.abc import Callable
@@ -15,21 +15,25 @@ Keep = Literal["nothing", "grain", "all"]
 _Range = tuple[float, float]
 
 COARSENESS: dict[NoiseKind, _Range] = {"camera": (0.3, 1.0), "grain": (0.3, 0.9)}  # px
-LARGER = 2  # times the low-res size: the raster of a first round of damage
+LARGER = 2  # times the low-res size: the size of a picture in its first round of damage
 
 
 @dataclass(frozen=True)
 class Blur:
-    sigma: float  # px; std of the kernel, of a motion's along its path
+    """Blur by a Gaussian, a defocused lens or a straight motion."""
+
+    sigma: float  # px; std of the kernel; of a motion's kernel, along its path
     kind: BlurKind = "gaussian"
     angle: float = 0.0  # radians; of a motion's path, from the x axis
 
 
 @dataclass(frozen=True)
 class Noise:
+    """Noise of one kind and strength."""
+
     std: float  # 8-bit levels, at middle gray
     kind: NoiseKind = "white"
-    coarseness: float = 0.0  # px; sigma of the Gaussian by which neighbouring pixels are alike
+    coarseness: float = 0.0  # px; sigma of the Gaussian that correlates neighbouring pixels
 
 
 @dataclass(frozen=True)
@@ -42,58 +46,66 @@ class Sharpening:
 
 @dataclass(frozen=True)
 class Jpeg:
+    """One round of JPEG compression."""
+
     quality: int
     subsampling: int = 2  # Pillow's number: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0
-    offset: tuple[int, int] = (0, 0)  # px right and down by which the picture is shifted in the grid of blocks
+    offset: tuple[int, int] = (0, 0)  # px right and down; shift of the picture in the grid of blocks
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What happened to a picture, in this order; by default nothing.
+    """All damage of one picture, in order of its application; by default none.
 
-    All lengths are px of the picture that comes out.
+    All lengths are px of the damaged picture.
     """
 
-    before: "Damage | None" = None  # what a picture LARGER times this one went through, of which this one was made
+    before: "Damage | None" = None  # a first round, at LARGER times this picture's size
     blur: Blur | None = None
     reduction: Literal["bicubic", "lanczos", "bilinear", "area"] = "bicubic"
-    shrunk: float = 1.0  # factor by which the picture was once smaller
+    shrunk: float = 1.0  # the picture was reduced by this factor and resized back
     noise: Noise | None = None
     sharpening: Sharpening | None = None
     colours: int = 0  # size of a palette; 0 = none
     jpegs: tuple[Jpeg, ...] = ()
-    origin: Origin = ""  # where such damage comes from, if it has a name
-    keep: Keep = "nothing"  # what the words want left as it is
-    is_said: bool = False  # whether the words say any of this
+    origin: Origin = ""  # a named source of such damage
+    keep: Keep = "nothing"  # the part of the damage that the caption asks to keep
+    is_said: bool = False  # whether the caption states the damage
 
     @property
     def is_clean(self) -> bool:
-        """Whether the picture is the plain reduction of the high-res one."""
+        """Whether the picture is a plain reduction of the high-res picture."""
         return replace(self, origin="", keep="nothing", is_said=False) == Damage()
 
 
 def chance(probability: float, rng: Random) -> bool:
-    """returns: True with that probability"""
+    """Draw True with this probability."""
     return rng.random() < probability
 
 
 def towards_low(limits: _Range, power: float, rng: Random) -> float:
-    """returns: between the limits, the nearer to the lower one the larger the power; 1 is uniform"""
+    """Draw a value between the limits; a larger power favours the lower limit.
+
+    power: 1 is uniform
+    """
     low, high = limits
     return low + (high - low) * rng.random() ** power
 
 
 def draw_blur(limits: _Range, rng: Random) -> Blur:
-    """limits: px, of sigma"""
+    """Draw blur: Gaussian in six of ten cases, else defocus or motion.
+
+    limits: px, of sigma
+    """
     kind: BlurKind = rng.choices(("gaussian", "defocus", "motion"), (6, 2, 2))[0]
     return Blur(rng.uniform(*limits), kind, rng.uniform(0, math.pi) if kind == "motion" else 0.0)
 
 
 def draw_noise(limits: _Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
-    """Draw noise; what is coarse hides more of a picture, so it is weaker.
+    """Draw noise; coarse noise hides more of a picture, so its std is smaller.
 
     limits: 8-bit levels, of the std
-    kinds:  to choose from; empty = all, in shares of their own
+    kinds:  to choose from, equally often; empty = all, in shares of their own
     """
     kind = rng.choice(kinds) if kinds else rng.choices(("white", "gray", "shot", "camera", "grain"), (6, 4, 2, 5, 3))[0]
     coarseness = rng.uniform(*COARSENESS.get(kind, (0.0, 0.0)))
@@ -101,7 +113,9 @@ def draw_noise(limits: _Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -
 
 
 def draw_jpeg(limits: _Range, rng: Random) -> Jpeg:
-    """Draw a compression; half the pictures were cropped since, so that the grid starts anywhere.
+    """Draw a JPEG compression; half the pictures have been cropped since.
+
+    After a crop the grid of blocks starts anywhere.
 
     limits: of the quality
     """
@@ -110,17 +124,20 @@ def draw_jpeg(limits: _Range, rng: Random) -> Jpeg:
 
 
 def draw_jpegs(limits: _Range, rng: Random) -> tuple[Jpeg, ...]:
-    """One round mostly, sometimes two or three."""
+    """Draw one round of JPEG mostly, sometimes two or three."""
     return tuple(draw_jpeg(limits, rng) for _ in range(rng.choices((1, 2, 3), (8, 2, 1))[0]))
 
 
 def draw_sharpening(max_percent: int, rng: Random) -> Sharpening:
-    """max_percent: percent; of noise even half of what a clean picture bears is too much"""
+    """Draw an unsharp mask of at least 40 percent.
+
+    max_percent: at most 150 beside noise; a clean picture bears 300
+    """
     return Sharpening(rng.uniform(0.4, 1.5), rng.randint(40, max_percent))
 
 
 def draw_single(rng: Random) -> Damage:
-    """One cause alone, of any strength."""
+    """Draw one cause alone, of any strength."""
     cause = rng.choices(("noise", "jpeg", "blur", "shrunk", "sharpening", "colours"), (36, 30, 20, 5, 6, 3))[0]
     match cause:
         case "noise":
@@ -137,7 +154,7 @@ def draw_single(rng: Random) -> Damage:
 
 
 def draw_several(rng: Random) -> Damage:
-    """Two causes or more, each a little weaker than alone."""
+    """Draw two causes or more, each a little weaker than alone."""
     causes = set(rng.sample(("blur", "noise", "jpeg"), rng.choice((2, 2, 3))))
     return Damage(
         blur=draw_blur((0.3, 1.5), rng) if "blur" in causes else None,
@@ -150,7 +167,7 @@ def draw_several(rng: Random) -> Damage:
 
 
 def draw_heavy(rng: Random) -> Damage:
-    """Two rounds of nearly everything, as pictures that went round the web have.
+    """Draw two rounds of almost all causes, as in pictures shared on the web.
 
     Source: Real-ESRGAN (arXiv:2107.10833), high-order degradation; the first round at twice the low-res size.
     """
@@ -172,7 +189,10 @@ def draw_heavy(rng: Random) -> Damage:
 
 
 def draw_scan(rng: Random) -> Damage:
-    """A print or a film on a scanner: grain and softness; colours stay."""
+    """Draw the damage of a scanned print or film: grain and softness.
+
+    Colours stay.
+    """
     return Damage(
         blur=Blur(rng.uniform(0.3, 1.0)),
         noise=draw_noise((3, 22), rng, ("grain",)),
@@ -183,7 +203,7 @@ def draw_scan(rng: Random) -> Damage:
 
 
 def draw_screenshot(rng: Random) -> Damage:
-    """What a screen showed: clean, with few colours, or compressed."""
+    """Draw the damage of a screenshot: none, few colours, or compression."""
     look = rng.choice(("clean", "colours", "jpeg", "jpeg"))
     return Damage(
         shrunk=rng.uniform(1.1, 2.0) if chance(0.3, rng) else 1.0,
@@ -194,7 +214,10 @@ def draw_screenshot(rng: Random) -> Damage:
 
 
 def draw_web(rng: Random) -> Damage:
-    """A picture posted again and again: resized, sharpened, compressed several times."""
+    """Draw the damage of a picture posted several times.
+
+    Each time the picture may be resized, sharpened and compressed.
+    """
     return Damage(
         before=Damage(jpegs=(draw_jpeg((40, 95), rng),)) if chance(0.5, rng) else None,
         reduction=rng.choice(("bicubic", "lanczos", "bilinear", "area")),
@@ -206,7 +229,7 @@ def draw_web(rng: Random) -> Damage:
 
 
 def draw_phone(rng: Random) -> Damage:
-    """A small camera: noise that its software has smoothed and sharpened, then JPEG."""
+    """Draw the damage of a small camera: smoothed noise, sharpening, JPEG."""
     return Damage(
         blur=Blur(rng.uniform(0.3, 0.8)) if chance(0.4, rng) else None,
         noise=draw_noise((2, 20), rng, ("camera",)),
@@ -216,7 +239,7 @@ def draw_phone(rng: Random) -> Damage:
     )
 
 
-MIXTURES: tuple[tuple[Callable[[Random], Damage], int], ...] = (  # and how often each is drawn
+MIXTURES: tuple[tuple[Callable[[Random], Damage], int], ...] = (  # each with its share
     (draw_several, 50),
     (draw_scan, 12),
     (draw_screenshot, 8),
@@ -226,9 +249,9 @@ MIXTURES: tuple[tuple[Callable[[Random], Damage], int], ...] = (  # and how ofte
 
 
 def draw_damage(config: RestorationConfig, rng: Random) -> Damage:
-    """Draw what is wrong with a sample, whether it is said, and what the words want kept.
+    """Draw the damage of a sample, its mention in the caption, and what to keep.
 
-    Single causes are as frequent as mixtures. Only words can ask to keep anything.
+    Single causes are as frequent as mixtures. Only a caption that states the damage can ask to keep any of it.
     """
     is_said = chance(config.words, rng)
     if chance(config.clean, rng):
@@ -244,7 +267,7 @@ def draw_damage(config: RestorationConfig, rng: Random) -> Damage:
 
 
 def draw_keep(damage: Damage, config: RestorationConfig, rng: Random) -> Keep:
-    """Draw what is to stay of a damage that is said: all of it, its grain, or nothing."""
+    """Draw the part of a stated damage to keep: all, its grain, or nothing."""
     if chance(config.contrary, rng):
         return "all"
     return "grain" if damage.noise and chance(config.keep_grain, rng) else "nothing"

@@ -1,4 +1,7 @@
-"""Low-res images from high-res ones: bicubic reduction, and what cameras, websites and time do to pictures."""
+"""Low-res images from high-res ones: bicubic reduction and degradations.
+
+Degradations imitate cameras, websites and repeated copies.
+"""
 
 from collections.abc import Sequence
 
@@ -21,12 +24,12 @@ def bicubic_low_res(hr: Tensor, scale: int) -> Tensor:
 
 
 def add_gaussian_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Add Gaussian noise, its std drawn per image.
+    """Add Gaussian noise; its std is drawn per image.
 
-    lr:          [B, 3, H, W]
+    lr:      [B, 3, H, W]
     max_std: the std is uniform in [0, max_std]
-    rngs:        B, on the CPU
-    returns:     [B, 3, H, W]
+    rngs:    B, on the CPU
+    returns: [B, 3, H, W]
     """
     stds = lr.new_tensor([uniform((0.0, max_std), rng) for rng in rngs])[:, None, None, None]
     fields = [torch.randn(lr.shape[1:], generator=field_rng(rng, lr.device), device=lr.device) for rng in rngs]
@@ -34,7 +37,9 @@ def add_gaussian_noise(lr: Tensor, max_std: float, rngs: Sequence[torch.Generato
 
 
 def degrade_mild(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Degrade as a phone and a website do: blur, noise, JPEG, each drawn per image.
+    """Degrade as a phone and a website do: blur, noise, JPEG.
+
+    Strengths are drawn per image.
 
     lr:      [B, 3, H, W] in [-1, 1]
     rngs:    B, on the CPU
@@ -49,12 +54,16 @@ def degrade_mild(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
 
 
 def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Make the low-res input of training: each image by one of three ways, then noise augmentation.
+    """Make the low-res input of training: one of three ways, then noise.
+
+    The ways are bicubic alone, mild degradation, and Real-ESRGAN's; each image draws its own.
 
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     config:  shares of the ways and the largest std of the noise
-    rngs:    B, on the CPU; everything about an image is drawn from its own, so batch mates change nothing
+    rngs:    B, on the CPU; all draws of an image come from its own generator, so batch mates change nothing
     returns: [B, 3, H / scale, W / scale]  8-bit levels in [-1, 1], plus the noise
+
+    Raises ValueError for another number of generators.
 
     Source: GigaGAN (arXiv:2303.05511), noise augmentation of the upsampler's input.
     """

@@ -26,10 +26,11 @@ from gigasr.files.images import load_rgb
 
 
 def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sample]:
-    """List a folder's images with their captions, as far as the filters let them through.
+    """List a folder's images with captions, filtered.
 
-    A captions.jsonl (one object a line: file, captions, optional split, width, height and scores) decides what is
-    read; without one, every image counts and its caption is the text file beside it, or empty.
+    A captions.jsonl (one object a line: file, captions, optional split, width, height and scores) lists the images.
+    Without a list, all images are taken; the caption is the text file beside the image, or empty. Raises ValueError if
+    no image is left.
     """
     index = folder / "captions.jsonl"
     samples: list[Sample] = []
@@ -50,10 +51,10 @@ def read_folder(folder: Path, config: DataConfig, split: str | None) -> list[Sam
 
 
 class CropDataset(Dataset[Example]):
-    """The endless sequence of a folder's crops: every image once per epoch, in an order of its own.
+    """The endless sequence of a folder's crops.
 
-    The crop at an index is a function of (seed, index): a resumed run draws what an uninterrupted one would have.
-    Where an image can't be read, the next readable one of the epoch stands in.
+    Every epoch shows every image once, in a new order. The crop at an index depends only on (seed, index), so a resumed
+    run continues exactly. The next readable image of the epoch replaces an unreadable one.
     """
 
     def __init__(self, samples: tuple[Sample, ...], sampler: CropSampler, seed: int) -> None:
@@ -76,7 +77,7 @@ class CropDataset(Dataset[Example]):
         raise ValueError(f"data: expected readable images, got none of {len(self.samples)}; the warnings name them")
 
     def read(self, path: Path) -> Image.Image | None:
-        """The image, or None where it can't be read."""
+        """Read an image; None if it is unreadable."""
         if str(path) in self.skipped.names:
             return None
         if path in self.kept:
@@ -101,7 +102,9 @@ class FolderSource:
     def batches(
         self, schedule: CropSchedule, batch_size: int, start: int, end: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[LoadedBatch]:
-        """Yield a process's batches of the crops start..end; all processes together see what one alone would see.
+        """Yield a process's batches of the crops start..end.
+
+        All processes together see the crops of a single process.
 
         batch_size: crops per process, fewer at the end
         start, end: numbers of crops, of all processes together

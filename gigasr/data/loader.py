@@ -10,21 +10,22 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class LoadedBatch(NamedTuple):
-    """Training examples as the readers give them."""
+    """A batch of training examples from the workers."""
 
     numbers: Tensor  # [B] of the crops in the whole run
     hr: Tensor  # [B, 3, crop, crop] in [-1, 1]
     captions: list[str]
-    lr: Tensor | None = None  # [B, 3, crop / scale, ...] in [-1, 1], where the readers make it
-    root: Tensor | None = None  # the same without the damage that is to be removed
+    lr: Tensor | None = None  # [B, 3, crop / scale, ...] in [-1, 1]; None if the training step makes it
+    root: Tensor | None = None  # lr without the damage that is to be removed
 
 
 def load(
     dataset: Dataset[Any], num_workers: int, batch_size: int = 1, parts: Iterable[list[int]] | None = None
 ) -> Iterator[LoadedBatch]:
-    """Yield the batches of a torch DataLoader, read by so many processes; ValueError as a reader raised it.
+    """Yield the batches of a torch DataLoader with worker processes.
 
-    Its generator is its own: starting the processes would else move torch's random state.
+    The DataLoader gets its own generator, because starting workers draws from torch's global one. A worker's ValueError
+    is raised with its own message.
     """
     loader = DataLoader(
         dataset,
@@ -42,10 +43,13 @@ def load(
         raise ValueError(str(error).strip().rsplit("\nValueError: ", 1)[-1]) from None
     finally:
         if num_workers:
-            batches._shutdown_workers()  # at exit Python would wait for them for ever, as they are deaf to SIGTERM
+            batches._shutdown_workers()  # workers ignore SIGTERM, so Python would wait for them at exit for ever
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """Terminals and schedulers send SIGINT and SIGTERM to every process; readers go on until the step is saved."""
+    """Ignore SIGINT and SIGTERM in a worker.
+
+    Terminals and schedulers signal every process; workers must read on until the trainer has saved its step.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,7 @@
-"""The vocabulary of a picture's state: each meaning in several phrasings, the last of them kept from training."""
+"""The vocabulary of a picture's state: several phrasings of each meaning.
+
+The last phrasings of each meaning are kept from training.
+"""
 
 from typing import NamedTuple
 
@@ -7,11 +10,11 @@ class Phrases(NamedTuple):
     """Ways to say one thing."""
 
     trained: tuple[str, ...]
-    held_out: tuple[str, ...]  # never in a training caption: they show whether a meaning was learnt, or its wording
+    held_out: tuple[str, ...]  # never in a training caption: they test for the meaning, not the wording
 
 
 def split(trained: str, held_out: str) -> Phrases:
-    """Both lists as texts, phrasings with semicolons between them."""
+    """Split both texts into phrasings at the semicolons."""
     return Phrases(tuple(trained.split("; ")), tuple(held_out.split("; ")))
 
 

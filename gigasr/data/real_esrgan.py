@@ -1,4 +1,4 @@
-"""Unknown degradations of found pictures: two rounds of blur, resizing, noise and JPEG (Real-ESRGAN).
+"""Real-ESRGAN's degradation: two rounds of blur, resizing, noise and JPEG.
 
 Source: Real-ESRGAN (arXiv:2107.10833), high-order degradation, with the shares and ranges of its x4plus training.
 """
@@ -25,11 +25,11 @@ GRAY_SHARE = 0.4  # of the noise
 
 @dataclass(frozen=True)
 class DegradationRound:
-    """What one round of degradation draws from."""
+    """Probabilities and ranges of one round of degradation."""
 
     blur: float  # probability
     sigma: _Range  # px, of the blur kernels
-    directions: tuple[float, float, float]  # shares of enlarging, reducing, keeping the size
+    directions: tuple[float, float, float]  # shares of upsampling, downsampling, keeping the size
     resize: _Range  # of the factor
     gaussian: _Range  # of the std, in 8-bit levels
     poisson: _Range  # of the gain
@@ -41,38 +41,49 @@ SECOND = DegradationRound(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25),
 
 
 def uniform(limits: _Range, rng: torch.Generator) -> float:
-    """returns: uniform in [low, high)"""
+    """Draw a number uniformly from [low, high)."""
     low, high = limits
     return low + (high - low) * torch.rand((), generator=rng).item()
 
 
 def draw_bool(probability: float, rng: torch.Generator) -> bool:
-    """returns: True with that probability"""
+    """Draw True with this probability."""
     return torch.rand((), generator=rng).item() < probability
 
 
 def pick(shares: Sequence[float], rng: torch.Generator) -> int:
-    """returns: an index, each as often as its share"""
+    """Draw an index, each with its share as probability."""
     return int(torch.multinomial(torch.tensor(shares, dtype=torch.float32), 1, generator=rng))
 
 
 def field_rng(rng: torch.Generator, device: torch.device) -> torch.Generator:
-    """returns: a generator on the device for whole fields of noise, seeded by a draw from rng"""
+    """Make a generator on the device for fields of noise, seeded from rng."""
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
 
 
 def generalised_gaussian(distance: Tensor, beta: float) -> Tensor:
-    """distance: squared, in sigmas; beta 1 is the Gaussian, less is more pointed"""
+    """Evaluate a generalised Gaussian; beta 1 is the Gaussian, less is more pointed.
+
+    distance: squared, in sigmas
+    """
     return torch.exp(-0.5 * distance**beta)
 
 
 def plateau(distance: Tensor, beta: float) -> Tensor:
-    """distance: squared, in sigmas; flat within one sigma, the more so the larger beta"""
+    """Evaluate a bell with a flat top; a larger beta is flatter within one sigma.
+
+    distance: squared, in sigmas
+    """
     return 1 / (1 + distance**beta)
 
 
 BLUR_KERNELS: tuple[tuple[Callable[[Tensor, float], Tensor], _Range, bool, float], ...] = (
-    (generalised_gaussian, (1.0, 1.0), True, 0.45),  # profile, range of beta, as wide in all directions, share
+    (
+        generalised_gaussian,
+        (1.0, 1.0),
+        True,
+        0.45,
+    ),  # profile, range of beta, whether equally wide in all directions, share
     (generalised_gaussian, (1.0, 1.0), False, 0.25),
     (generalised_gaussian, (0.5, 4.0), True, 0.12),
     (generalised_gaussian, (0.5, 4.0), False, 0.03),
@@ -82,7 +93,7 @@ BLUR_KERNELS: tuple[tuple[Callable[[Tensor, float], Tensor], _Range, bool, float
 
 
 def grid(size: int) -> tuple[Tensor, Tensor]:
-    """returns: y [K, 1] and x [1, K], px from the centre"""
+    """Return the coordinates y [K, 1] and x [1, K], px from the centre."""
     axis = torch.arange(size) - (size - 1) / 2
     return axis[:, None], axis[None, :]
 
@@ -100,9 +111,11 @@ def squared_distance(size: int, sigma_x: float, sigma_y: float, angle: float) ->
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
-    """Give the ideal circular low-pass filter, cut to a square: it rings, as sharpened pictures do.
+    """Compute the ideal circular low-pass filter, cut to a square.
 
-    cutoff:  radians per px, pi keeps everything up to the pixel grid's limit along the axes
+    The filter rings, as sharpened pictures do.
+
+    cutoff:  radians per px; pi keeps everything up to the pixel grid's limit along the axes
     returns: [K, K]  cutoff J1(cutoff r) / (2 pi r), scaled to sum 1
     """
     y, x = grid(size)
@@ -120,7 +133,7 @@ def pad_kernel(kernel: Tensor) -> Tensor:
 
 
 def draw_size(rng: torch.Generator) -> int:
-    """returns: one of the odd numbers 7..21"""
+    """Draw a kernel size, one of the odd numbers 7..21."""
     return 7 + 2 * int(torch.randint(8, (), generator=rng))
 
 
@@ -154,12 +167,12 @@ def blur(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 def random_resize(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Resize by area, bilinear or bicubic, drawn.
+    """Resize by area, bilinear or bicubic interpolation, drawn.
 
     x:       [B, 3, H, W]
     returns: [B, 3, *size]
 
-    Differs: shrinking is always antialiased.
+    Differs from the paper: shrinking is always antialiased.
     """
     mode = ("area", "bilinear", "bicubic")[pick([1, 1, 1], rng)]
     if size == tuple(x.shape[2:]):
@@ -168,13 +181,13 @@ def random_resize(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Ten
 
 
 def draw_factor(stage: DegradationRound, rng: torch.Generator) -> float:
-    """returns: the factor of a resize, 1 = keep"""
+    """Draw the factor of a resize; 1 keeps the size."""
     low, high = stage.resize
     return uniform(((1.0, high), (low, 1.0), (1.0, 1.0))[pick(stage.directions, rng)], rng)
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    """returns: size * factor, at least one pixel"""
+    """Return size * factor, rounded, at least one pixel."""
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
@@ -188,9 +201,10 @@ def poisson_noise(x: Tensor, gain: float, is_gray: bool, rng: torch.Generator) -
 
     x:       [1, 3, H, W] in [0, 1]
     rng:     on x's device
-    returns: [1, 1 or 3, H, W]  variance gain^2 x / 255; that of the luma if gray
+    returns: [1, 1 or 3, H, W]  variance gain^2 x / 255; of the luma if gray
 
-    Differs: always 255, where the source takes the number of levels in the image and drowns flat pictures in noise.
+    Differs from the source. The count at white is always 255. The source takes the number of levels in the image, so
+    flat pictures drown in noise.
     """
     if is_gray:
         x = (x * x.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
@@ -231,7 +245,7 @@ def downsample_to_low_res(x: Tensor, size: tuple[int, int], rng: torch.Generator
 
 
 def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Run what follows the first blur, for one image.
+    """Apply everything after the first blur to one image.
 
     x:       [1, 3, H, W] in [0, 1]
     size:    of the low-res image
@@ -251,16 +265,16 @@ def after_first_blur(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> 
 
 
 def degrade_real_esrgan(hr: Tensor, scale: int, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Degrade twice, every image by draws of its own.
+    """Degrade in two rounds, with draws per image.
 
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     rngs:    B, on the CPU
     returns: [B, 3, H / scale, W / scale] in [-1, 1], not rounded
 
-    Differs: the ranges were chosen for images four times the low-res size; taken as they are, a first blur of 3 px
-    would be half as wide at scale 8, seen in the low-res image. So larger scales first reduce to four times the
-    low-res size, and every range then acts there as at scale 4. The second resize is relative to the low-res size,
-    as in the source. Draws are per image, not per batch, and the truth is not sharpened.
+    Differs from the paper. Its ranges suit images four times the low-res size. Unchanged at scale 8, a first blur of 3
+    px would be half as wide in the low-res image. So larger scales first reduce to four times the low-res size, and
+    every range acts as at scale 4. Draws are per image, not per batch, and the truth is not sharpened. As in the
+    source, the second resize is relative to the low-res size.
     """
     size = (hr.shape[2] // scale, hr.shape[3] // scale)
     start = scaled(size, min(scale, TUNED_SCALE))

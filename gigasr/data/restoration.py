@@ -1,6 +1,6 @@
-"""Low-res images spoilt as people's pictures are, each beside what is to be made of it.
+"""Damaged low-res images, each with the target of the root.
 
-In 8 bit with Pillow, as files are: fast enough for the processes that read training examples.
+Work in 8 bit with Pillow, as files are: fast enough for the processes that read training examples.
 """
 
 import io
@@ -27,22 +27,22 @@ FILTERS = {
     "area": Image.Resampling.BOX,
 }
 CHROMA_COARSENESS = 2.0  # times that of the luma, in a camera's noise
-MARGIN = 16  # px mirrored around a picture that is filtered by its spectrum
+MARGIN = 16  # px; mirrored border of a picture during filtering by its spectrum
 
 
 class Spoilt(NamedTuple):
-    """A low-res image and what the root is to make of it, both [h, w, 3]."""
+    """A low-res image and the target of the root, both [h, w, 3]."""
 
     lr: Pixels
     target: Pixels
-    has_truth: bool  # whether the high-res image shows the target; not where the target keeps noise or all damage
+    has_truth: bool  # whether the high-res image shows the target; False if the target keeps noise or all damage
 
 
 def spoil(hr: Pixels, scale: int, damage: Damage, rng: Random) -> Spoilt:
-    """Reduce a picture and damage it; nothing moves by a part of a pixel.
+    """Reduce a picture and damage it, without a shift by part of a pixel.
 
     hr:      [h * scale, w * scale, 3]
-    returns: without damage twice the reduction by Pillow's antialiased bicubic
+    returns: without damage, Pillow's antialiased bicubic reduction as both images
     """
     picture = Image.fromarray(hr)
     size = (picture.width // scale, picture.height // scale)
@@ -59,7 +59,11 @@ def spoil(hr: Pixels, scale: int, damage: Damage, rng: Random) -> Spoilt:
 
 
 def spoil_picture(picture: Image.Image, size: PilSize, damage: Damage, seed: int) -> Image.Image:
-    """Damage a picture at least of that size; the seed decides the noise -> of that size"""
+    """Damage a picture and reduce it to the size.
+
+    picture: at least of that size
+    seed:    decides the noise
+    """
     if damage.before:
         picture = spoil_picture(picture, (size[0] * LARGER, size[1] * LARGER), damage.before, seed + 1)
     if damage.blur and damage.blur.kind == "gaussian":
@@ -82,13 +86,13 @@ def spoil_picture(picture: Image.Image, size: PilSize, damage: Damage, seed: int
 
 
 def lose_resolution(picture: Image.Image, factor: float) -> Image.Image:
-    """Lose what a picture smaller by the factor has no pixels for."""
+    """Shrink a picture by the factor and resize it back: fine detail is lost."""
     small = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
     return picture.resize(small, Image.Resampling.BICUBIC).resize(picture.size, Image.Resampling.BICUBIC)
 
 
 def compress(picture: Image.Image, jpeg: Jpeg) -> Image.Image:
-    """Save as JPEG and read again, the grid of blocks where jpeg.offset says."""
+    """Save as JPEG and read again; jpeg.offset shifts the grid of blocks."""
     left, top = jpeg.offset
     pixels = np.pad(np.asarray(picture), ((top, 0), (left, 0), (0, 0)), mode="edge") if left or top else picture
     buffer = io.BytesIO()
@@ -98,17 +102,25 @@ def compress(picture: Image.Image, jpeg: Jpeg) -> Image.Image:
 
 
 def to_levels(values: Field) -> Image.Image:
-    """[h, w, 3] in 8-bit levels, of any size -> the nearest picture"""
+    """values: [h, w, 3] in 8-bit levels, of any size -> picture of the nearest levels"""
     return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def frequencies(height: int, width: int) -> tuple[Field, Field]:
-    """returns: of a real image's spectrum, y [height, 1] and x [1, width // 2 + 1], cycles per px"""
+    """Return the frequencies of a real image's spectrum, in cycles per px.
+
+    returns: y [height, 1] and x [1, width // 2 + 1]
+    """
     return np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
 
 
 def filter_spectrum(values: Field, transfer: Field) -> Field:
-    """values: [h, w, C], transfer: [h, w // 2 + 1] -> [h, w, C]  as if the image went on round its edges"""
+    """Multiply the spectrum by a transfer function, with wrapped borders.
+
+    values:   [h, w, C]
+    transfer: [h, w // 2 + 1]
+    returns:  [h, w, C]
+    """
     spectrum = np.fft.rfft2(values, axes=(0, 1)) * transfer[..., None]
     return np.fft.irfft2(spectrum, values.shape[:2], axes=(0, 1))
 
@@ -118,7 +130,7 @@ def blur_optically(picture: Image.Image, blur: Blur) -> Image.Image:
     values = np.pad(np.asarray(picture, np.float64), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="symmetric")
     y, x = frequencies(*values.shape[:2])
     if blur.kind == "motion":
-        length = blur.sigma * math.sqrt(12)  # whose std is sigma
+        length = blur.sigma * math.sqrt(12)  # a uniform path of this length has std sigma
         transfer = np.sinc(length * (x * math.cos(blur.angle) + y * math.sin(blur.angle)))
     else:
         phase = np.maximum(2 * math.pi * 2 * blur.sigma * np.hypot(y, x), 1e-9)  # a disc of radius 2 sigma
@@ -127,7 +139,7 @@ def blur_optically(picture: Image.Image, blur: Blur) -> Image.Image:
 
 
 def correlate(field: Field, sigma: float) -> Field:
-    """Make neighbours of white noise alike, by a Gaussian of sigma px; its variance stays.
+    """Blur white noise by a Gaussian of sigma px and keep its variance.
 
     field: [h, w, C] -> [h, w, C]
     """
@@ -138,15 +150,18 @@ def correlate(field: Field, sigma: float) -> Field:
 
 
 def add_noise(picture: Image.Image, noise: Noise, seed: int) -> Image.Image:
-    """Add noise of that kind; the same seed gives the same noise on a picture of the same brightness."""
+    """Add noise of that kind.
+
+    With one seed, pictures of equal brightness get equal noise.
+    """
     values = np.asarray(picture, np.float64)
     return to_levels(values + noise.std * unit_noise(values, noise, np.random.default_rng(seed)))
 
 
 def unit_noise(values: Field, noise: Noise, generator: np.random.Generator) -> Field:
-    """Draw a field whose std is 1 at middle gray, in every channel.
+    """Draw a field of noise; its std is 1 at middle gray, in every channel.
 
-    values:  [h, w, 3] in 8-bit levels; what light makes grows with them
+    values:  [h, w, 3] in 8-bit levels; photon noise grows with them
     returns: [h, w, 1 or 3]
     """
     shape = values.shape[:2]
@@ -163,4 +178,4 @@ def unit_noise(values: Field, noise: Noise, generator: np.random.Generator) -> F
             return field * np.sqrt(0.2 + 3.2 * luma * (1 - luma))
     fine = correlate(generator.standard_normal((*shape, 1)), noise.coarseness)
     coarse = correlate(generator.standard_normal((*shape, 3)), noise.coarseness * CHROMA_COARSENESS)
-    return (fine + coarse) * np.sqrt((0.3 + 1.4 * luma) / 2)  # of the electronics and of the light
+    return (fine + coarse) * np.sqrt((0.3 + 1.4 * luma) / 2)  # variance: electronics, constant, plus light

@@ -1,4 +1,4 @@
-"""Samples of folders and shards: filters, random crops, the random numbers of each."""
+"""Samples of folders and shards: filters, random crops, random numbers."""
 
 import hashlib
 import logging
@@ -34,30 +34,33 @@ class Example(NamedTuple):
     number: int  # of the crop in the whole run
     hr: Tensor  # [3, crop, crop] in [-1, 1]
     caption: str
-    lr: Tensor  # [3, crop / scale, crop / scale] in [-1, 1]; empty where the training step makes it
-    root: Tensor  # the same without the damage that is to be removed
+    lr: Tensor  # [3, crop / scale, crop / scale] in [-1, 1]; empty if the training step makes it
+    root: Tensor  # lr without the damage that is to be removed
 
 
 @dataclass(frozen=True)
 class CropSchedule:
-    """The side and the scale of every crop of a phase: those of the full scale and of the early ones take turns."""
+    """The side and the scale of every crop of a phase.
+
+    The full scale and the early scales take turns.
+    """
 
     crop: int  # px
     scale: int = 1  # HR / LR
     early: tuple[tuple[int, int], ...] = ()  # (crop, scale)
     start: int = 0  # number of the phase's first crop
     batch_size: int = 1  # crops of a step, of all processes together
-    restoration: RestorationConfig | None = None  # how the low-res images are damaged that the readers make
+    restoration: RestorationConfig | None = None  # damage of low-res images made by the workers
 
     def at(self, number: int) -> tuple[int, int]:
-        """The (crop, scale) of a crop, by its number in the whole run."""
+        """Return (crop, scale) of a crop, by its number in the whole run."""
         turns = ((self.crop, self.scale), *self.early)
         return turns[(number - self.start) // self.batch_size % len(turns)]
 
 
 @dataclass
 class UnreadableFiles:
-    """The names of what could not be read; each is warned about once."""
+    """The names of unreadable files; each causes one warning."""
 
     names: set[str] = field(default_factory=set)
 
@@ -68,15 +71,18 @@ class UnreadableFiles:
 
 
 def sample_rng(seed: int, index: int | str) -> torch.Generator:
-    """A generator for one image's draws, on the CPU; neighbouring seeds and indices have nothing in common."""
+    """Make a CPU generator for one image's draws.
+
+    Seed and index are hashed, so neighbouring values give unrelated draws.
+    """
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
-    """The name of the filter that leaves a sample out, if any.
+    """Return the name of the filter that rejects a sample, or None.
 
-    fields: what is known of the sample: width and height in px (the file's header where they are missing), scores
+    fields: known facts of the sample: scores, and width and height in px; the file's header gives missing sizes
     """
     for name, min_score in config.min_scores.items():
         score = fields.get(name)
@@ -91,16 +97,17 @@ def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: D
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
-    """How many samples each filter removed, in words."""
+    """List the number of samples that each filter removed."""
     return ", ".join(f"{count} by {name}" for name, count in sorted(left_out.items())) or "none by a filter"
 
 
 @dataclass(frozen=True)
 class CropSampler:
-    """Cuts random square crops out of images, mirrored half the time, each with one of its captions or none.
+    """Random square crops of images, each as an example.
 
-    Half the images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's.
-    Where the config says `full_image`, each is reduced to the crop instead, or the middle square of it.
+    Each crop has one of the image's captions or none; with `horizontal_flip`, half the crops are mirrored. Half the
+    images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's. With
+    `full_image`, the middle square of the image, reduced to the crop's size, is the only crop.
     """
 
     schedule: CropSchedule
@@ -116,7 +123,10 @@ class CropSampler:
         return damaged_item(number, pixels, scale, caption, self.schedule.restoration, rng)
 
     def sample_caption(self, captions: tuple[str, ...], rng: random.Random) -> str:
-        """One of the captions, with the words that are left; in a small set, whole captions would name the image."""
+        """Pick a caption and drop words at random (`word_dropout`).
+
+        With few images, whole captions would identify the images.
+        """
         caption = rng.choice(captions)
         if not self.config.word_dropout:
             return caption
@@ -135,7 +145,10 @@ class CropSampler:
         return self.random_flip(image.crop((left, top, left + crop, top + crop)), rng)
 
     def prepare(self, image: Image.Image) -> Image.Image:
-        """What of an image all its crops come from."""
+        """Return the image from which all crops are cut.
+
+        With `full_image`, the middle square at the crop's size; else the image itself.
+        """
         side = self.schedule.crop
         return ImageOps.fit(image, (side, side), BICUBIC) if self.config.full_image else image
 
@@ -149,9 +162,10 @@ class CropSampler:
 def damaged_item(
     number: int, pixels: Pixels, scale: int, caption: str, config: RestorationConfig, rng: random.Random
 ) -> Example:
-    """Make an example whose low-res image is damaged, and whose caption may say how.
+    """Make an example with a damaged low-res image and a matching caption.
 
-    Where the caption asks to keep noise or damage, the high-res image gets it too, upscaled: the result is to show it.
+    The caption may state the damage. If the caption asks to keep noise or damage, the high-res image gets it too,
+    upscaled, because the result has to show it.
     """
     damage = draw_damage(config, rng)
     spoilt = spoil(pixels, scale, damage, rng)
@@ -168,6 +182,9 @@ def to_signed(pixels: Pixels) -> Tensor:
 
 
 def own_parts(start: int, end: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:
-    """Yield a process's part of each run of world * batch_size numbers; the last part may be short, or missing."""
+    """Yield a process's part of each run of world * batch_size numbers.
+
+    The last part may be short, or missing.
+    """
     for first in range(start + rank * batch_size, end, world * batch_size):
         yield list(range(first, min(first + batch_size, end)))

@@ -1,4 +1,7 @@
-"""Training data: webdataset shards in the layout of img2dataset, and the choice between them and a folder."""
+"""Training data in webdataset shards, in img2dataset's layout.
+
+`open_source` chooses between shards and a folder.
+"""
 
 import glob
 import io
@@ -31,8 +34,8 @@ from gigasr.files.decoding import DECODER_ERRORS
 from gigasr.files.images import load_rgb
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-SHUFFLE_SIZE = 200  # samples; neighbours in a shard that change places at random
-MAX_BROKEN = 500  # samples; so many broken ones in a row end the run
+SHUFFLE_SIZE = 200  # samples; a shard's samples are shuffled in blocks of this size
+MAX_BROKEN = 500  # samples; this many broken samples in a row end the run
 
 
 def open_source(data: str, config: DataConfig, split: str | None) -> "FolderSource | ShardSource":
@@ -49,12 +52,18 @@ def open_source(data: str, config: DataConfig, split: str | None) -> "FolderSour
 
 
 def is_address(name: str) -> bool:
-    """Whether webdataset fetches it: an address or a command, no path (a drive's letter is no scheme)."""
+    """Tell whether webdataset fetches the name: an address or a command.
+
+    A path is neither, even with a drive's letter, although the letter looks like a scheme.
+    """
     return re.match(r"[A-Za-z][A-Za-z0-9+]+:", name) is not None
 
 
 def find_shards(data: str) -> list[str]:
-    """The names of all shards that a folder, a glob or a pattern stands for. Raises ValueError where one is missing."""
+    """List the names of all shards in a folder, a glob or a pattern.
+
+    Raises ValueError for a missing shard, and without the package webdataset.
+    """
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
@@ -73,10 +82,11 @@ def find_shards(data: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ShardSource:
-    """The training data of shards: NNNNN.tar with KEY.jpg (png, webp), KEY.txt, KEY.json; NNNNN_stats.json beside it.
+    """The training data of shards.
 
-    Each process and each of its workers reads shards of its own, in an order drawn for each epoch; where there are
-    fewer shards than readers, several readers take turns in one.
+    A shard is NNNNN.tar with KEY.jpg (png, webp), KEY.txt and KEY.json, and has NNNNN_stats.json beside it. Each worker
+    of each process reads its own shards, in a new order every epoch. If there are fewer shards than workers, several
+    workers take turns in one shard.
     """
 
     shards: tuple[str, ...]
@@ -89,7 +99,7 @@ class ShardSource:
 
         batch_size: crops per process, fewer at the end
         start, end: numbers of crops, of all processes together; with the same workers, processes and batch_size a
-                    run that starts at a later one goes on as if it had never stopped
+                    run that resumes at a later start continues exactly
         """
         items = ShardItems(self, CropSampler(schedule, self.config), batch_size, start, end, seed, rank, world)
         yield from load(items, self.config.num_workers, batch_size=batch_size)
@@ -97,7 +107,7 @@ class ShardSource:
 
 @dataclass(frozen=True)
 class ShardItems(IterableDataset[Example]):
-    """What the workers of one process make of the shards; they take turns, a batch each."""
+    """The examples of one process; its workers take turns, a batch each."""
 
     source: ShardSource
     sampler: CropSampler
@@ -112,7 +122,9 @@ class ShardItems(IterableDataset[Example]):
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         first = self.start // (self.world * self.batch_size)  # number of the first batch, counted from image 0
-        reader_number = (first + worker) % num_workers  # whoever gives the first batch takes the lane whose turn it is
+        reader_number = (
+            first + worker
+        ) % num_workers  # the worker with the first batch reads the sequence next in turn
         num_skipped = len(range(reader_number, first, num_workers)) * self.batch_size
         reader = Reader(self.source, self.seed, self.rank * num_workers + reader_number, self.world * num_workers)
         images = reader.readable(reader.records(num_skipped))
@@ -128,11 +140,14 @@ class Record(NamedTuple):
     name: str
     image: bytes
     caption: str
-    error: str  # why it can't be used, or empty
+    error: str  # reason for leaving the sample out, or empty
 
 
 class Reader:
-    """One of `readers` that share the shards: its own endless sequence of samples, a function of the seed."""
+    """One of `readers` that share the shards.
+
+    Its endless sequence of samples depends only on the seed, its number and the number of readers.
+    """
 
     def __init__(self, source: ShardSource, seed: int, number: int, readers: int) -> None:
         self.shards, self.config, self.seed = source.shards, source.config, seed
@@ -145,7 +160,10 @@ class Reader:
         self.left_out: Counter[str] = Counter()
 
     def records(self, num_skipped: int) -> Iterator[Record]:
-        """Yield without end, after the first `num_skipped`; shards of known size among those are not opened."""
+        """Yield records without end, after the first `num_skipped`.
+
+        Shards of known size inside the skipped range stay closed. Raises ValueError after an epoch without records.
+        """
         for epoch in itertools.count():
             found = 0
             order = random.Random(f"{self.seed}/{epoch}").sample(range(len(self.shards)), len(self.shards))
@@ -170,7 +188,10 @@ class Reader:
                 )
 
     def known_size(self, shard: int) -> int | None:
-        """How many records this reader finds in a shard: seen before, or from its statistics where no filter counts."""
+        """Return the number of this reader's records in a shard, if known.
+
+        The number is known from an earlier epoch, or without filters from the shard's statistics.
+        """
         if shard in self.sizes or self.config.min_size or self.config.min_scores or is_address(self.shards[shard]):
             return self.sizes.get(shard)
         path = Path(self.shards[shard])
@@ -182,7 +203,7 @@ class Reader:
         return self.sizes[shard]
 
     def shuffled(self, shard: int, rng: random.Random) -> Iterator[Record]:
-        """Yield this reader's records of a shard, in blocks that rng puts in order."""
+        """Yield this reader's records of a shard, shuffled in blocks by rng."""
         samples = itertools.islice(self.samples(self.shards[shard]), self.position_in_group, None, self.group_size)
         records = (record for record in map(self.record, samples) if record)
         while block := list(itertools.islice(records, SHUFFLE_SIZE)):
@@ -190,7 +211,7 @@ class Reader:
             yield from block
 
     def samples(self, shard: str) -> Iterator[dict[str, Any]]:
-        """Yield what webdataset reads from a shard; where it breaks off, the rest is skipped."""
+        """Yield webdataset's samples of a shard; after damage, the rest is skipped."""
         from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
 
         def skip(error: Exception) -> bool:
@@ -210,7 +231,7 @@ class Reader:
             skip(error)
 
     def record(self, sample: dict[str, Any]) -> Record | None:
-        """The record of a sample, or None where a filter leaves it out."""
+        """Turn a sample into a record; None if a filter rejects it."""
         name = f"{sample['__url__']}: {sample['__key__']}"
         image = next((sample[key] for key in IMAGE_KEYS if key in sample), b"")
         try:
@@ -227,10 +248,11 @@ class Reader:
         return Record(name, image, caption, "")
 
     def readable(self, records: Iterator[Record]) -> Iterator[tuple[Image.Image, str]]:
-        """Yield the image and the caption of each record; for a broken one those of the next that is not.
+        """Yield the image and the caption of each record.
 
-        That one still comes in its own turn: what is broken doesn't move the others, so none need be decoded to go on
-        from any of them.
+        The next readable record replaces a broken record. The substitute is still yielded again in its own place, so
+        positions never shift, and a resumed run need not decode the records that it skips. Raises ValueError after
+        MAX_BROKEN broken records in a row.
         """
         ahead: deque[Record] = deque()
         while True:
@@ -248,7 +270,7 @@ class Reader:
             ahead.popleft()
 
     def decode(self, record: Record) -> Image.Image | None:
-        """The record's image, or None where the record is broken."""
+        """Decode the record's image; None if the record is broken."""
         if record.name in self.skipped.names:
             return None
         try:

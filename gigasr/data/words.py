@@ -1,25 +1,28 @@
-"""Words for a picture's state: what is wrong with it, or that it is to be left alone."""
+"""Words for a picture's state: its damage, or the wish to leave it alone."""
 
 from random import Random
 
 from gigasr.data.damage import LARGER, Blur, Damage, Jpeg, Noise, chance
 from gigasr.data.phrases import PHRASES
 
-Causes = dict[str, tuple[str, ...]]  # what is wrong -> the meanings that say it, one as good as the other
+Causes = dict[str, tuple[str, ...]]  # cause -> interchangeable meanings that state it
 
-MIN_STD = 1.0  # 8-bit levels; less noise is not worth a word
-MIN_SIGMA = 0.25  # px; nor is less blur
+MIN_STD = 1.0  # 8-bit levels; weaker noise is not mentioned
+MIN_SIGMA = 0.25  # px; weaker blur is not mentioned
 MIN_SHRUNK = 1.1
-MAX_HALVED_QUALITY = 60  # JPEG quality above which compression before a reduction is hardly seen
-EVERY_COLOUR = 128  # of a palette; more colours are seldom missed
-PARTIAL = 0.3  # share of the captions of several causes that leave some unsaid
+MAX_HALVED_QUALITY = 60  # JPEG quality; compression above it is hardly visible after a reduction
+EVERY_COLOUR = 128  # size of a palette; the loss is hardly visible in larger palettes
+PARTIAL = 0.3  # share of captions that leave out some of several causes
 WHOLESALE = 0.1  # share of captions that only call the picture bad
-ORIGIN = 0.5  # share of captions that name a damage's origin, where it has one
+ORIGIN = 0.5  # share of captions that name the origin, if there is one
 TWICE = 0.15  # share of causes said in two ways
 
 
 def degrees(value: float, min_medium: float, min_strong: float, margin: float) -> tuple[str, ...]:
-    """The degrees by which a value may be called; near a border, of which nobody knows the place, two."""
+    """Return the degrees that describe a value; near a border, two.
+
+    The border between two degrees is a matter of taste, so both words count within the margin.
+    """
     names = []
     if value < min_medium + margin:
         names.append("light")
@@ -31,12 +34,13 @@ def degrees(value: float, min_medium: float, min_strong: float, margin: float) -
 
 
 def noise_meanings(noise: Noise) -> tuple[str, ...]:
-    """A kind's own name counts twice, as does the plain word."""
+    """Return the meanings of noise; the plain word counts twice."""
     own = {"white": "colour noise", "gray": "grain", "grain": "grain", "camera": "camera noise", "shot": "camera noise"}
     return ("noise", "noise", own[noise.kind], *(f"noise, {d}" for d in degrees(noise.std, 8, 18, 2)))
 
 
 def jpeg_meanings(jpegs: tuple[Jpeg, ...]) -> tuple[str, ...]:
+    """Return the meanings of JPEG damage; the worst round gives the degree."""
     worst = min(jpegs, key=lambda jpeg: jpeg.quality)
     meanings = ["jpeg", "jpeg", *(f"jpeg, {d}" for d in degrees(100 - worst.quality, 28, 60, 6))]
     if len(jpegs) > 1:
@@ -47,13 +51,14 @@ def jpeg_meanings(jpegs: tuple[Jpeg, ...]) -> tuple[str, ...]:
 
 
 def blur_meanings(blur: Blur) -> tuple[str, ...]:
+    """Return the meanings of blur; the name of its kind counts twice."""
     own = {"gaussian": "blur", "defocus": "defocus", "motion": "motion"}[blur.kind]
     names = [f"blur, {d}" for d in degrees(blur.sigma, 0.7, 1.2, 0.1) if d != "medium"]
     return ("blur", own, own, *names)
 
 
 def halved(damage: Damage) -> Damage:
-    """What is left to see of a damage after a reduction by LARGER."""
+    """Return the part of a damage still visible after a reduction by LARGER."""
     noise, blur = damage.noise, damage.blur
     return Damage(
         noise=Noise(noise.std / LARGER, noise.kind) if noise else None,
@@ -66,7 +71,7 @@ def halved(damage: Damage) -> Damage:
 
 
 def causes(damage: Damage) -> Causes:
-    """What is wrong with the picture as far as it shows."""
+    """Find the visible damage of a picture, by cause."""
     found: Causes = causes(halved(damage.before)) if damage.before else {}
     if damage.noise and damage.noise.std >= MIN_STD:
         found["noise"] = noise_meanings(damage.noise)
@@ -84,19 +89,22 @@ def causes(damage: Damage) -> Causes:
 
 
 def phrase(meanings: tuple[str, ...], rng: Random, held_out: bool) -> str:
-    """One phrasing of one of the meanings."""
+    """Pick a phrasing of one of the meanings."""
     phrases = PHRASES[rng.choice(meanings)]
     return rng.choice(phrases.held_out if held_out else phrases.trained)
 
 
 def say_left_alone(rng: Random, held_out: bool) -> list[str]:
-    """That a picture is clean, or is to stay as it is."""
+    """Say that a picture is clean, or is to stay as it is."""
     said = [phrase(("clean", "clean", "untouched"), rng, held_out)]
     return [*said, phrase(("sharp",), rng, held_out)] if chance(0.3, rng) else said
 
 
 def say_damage(damage: Damage, rng: Random, held_out: bool) -> list[str]:
-    """What is wrong, or a part of it, in any order; where it comes from; or only that it is bad."""
+    """Say the damage or a part of it, its origin, or only that it is bad.
+
+    Phrases come in random order.
+    """
     found = [meanings for cause, meanings in causes(damage).items() if damage.keep != "grain" or cause != "noise"]
     if len(found) > 1 and chance(PARTIAL, rng):
         found = rng.sample(found, rng.randint(1, len(found) - 1))
@@ -112,12 +120,12 @@ def say_damage(damage: Damage, rng: Random, held_out: bool) -> list[str]:
 
 
 def describe_damage(damage: Damage, rng: Random, held_out: bool = False) -> str:
-    """Say a picture's state in random phrasing and order, whether or not damage.is_said.
+    """Say a picture's state in random phrasing and order.
 
-    A clean picture is called clean, and so is one of which the words want all kept. Causes may be left unsaid, never
-    invented.
+    Without visible damage or an origin, or with all damage to be kept, the words call the picture clean or ask to leave
+    it alone. Causes may be left unsaid, never invented. The text does not depend on damage.is_said.
 
-    held_out: say it only by phrasings that no training caption has
+    held_out: use only phrasings that no training caption has
     """
     if damage.keep == "all" or (not damage.origin and not causes(damage)):
         said = say_left_alone(rng, held_out)
@@ -129,7 +137,7 @@ def describe_damage(damage: Damage, rng: Random, held_out: bool = False) -> str:
 
 
 def compose(content_caption: str, damage: Damage, rng: Random, held_out: bool = False, content: float = 0.5) -> str:
-    """Make a sample's caption: what is in the picture, then its state; either may be missing.
+    """Make a sample's caption: the content, then the state; either may be missing.
 
     content: share of the samples that show the content's caption
     """
