@@ -1,1 +1,1 @@
-"""The networks of the paper and what they are built of."""
+"""The paper's networks and their building blocks."""

@@ -1,4 +1,4 @@
-"""Attention over the pixels of a feature map: among themselves, to the style and to the text."""
+"""Attention of a feature map's pixels: to one another, the style and the text."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,10 @@ from gigasr.networks.ops import l2_attention
 
 
 class ChannelNorm(nn.Module):
-    """RMS normalisation over the channels of each pixel: local, so that no tile sees another's statistics."""
+    """RMS normalisation over the channels of each pixel.
+
+    Statistics are local to a pixel, so tiles are independent.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,10 +34,10 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """L2 self-attention with tied query and key and the style w as one more token to attend to.
+    """L2 self-attention with tied query and key, and a token made from the style w.
 
-    window > 0 restricts it to fixed windows of that many tokens a side, aligned to the origin of the map: its result
-    for a window does not depend on the rest of the image.
+    window > 0 restricts attention to fixed windows of that many tokens a side, aligned to the origin of the map. The
+    result in a window does not depend on the rest of the image.
     """
 
     def __init__(self, channels: int, w_dim: int | None, head_dim: int, window: int = 0) -> None:
@@ -82,7 +85,7 @@ def to_windows(x: Tensor, side: int) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """Dot-product attention from the map's pixels to the text's tokens (paper, Eq. 5: g_xa)."""
+    """Dot-product attention from pixels to text tokens (paper, Eq. 5: g_xa)."""
 
     def __init__(self, channels: int, text_dim: int, head_dim: int) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a leaky ReLU between, four times as wide inside."""
+    """Two linear layers with a leaky ReLU between; the inner width is four times C."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -117,7 +120,10 @@ class FeedForward(nn.Module):
 
 
 class AttentionUnit(nn.Module):
-    """Self-attention, cross-attention, feed-forward, each added with a reduced gain (0.3)."""
+    """Self-attention, cross-attention and feed-forward, as residual branches.
+
+    Each branch is added with a reduced gain (0.3).
+    """
 
     def __init__(
         self, channels: int, w_dim: int, text_dim: int, head_dim: int, window: int = 0, gain: float = 0.3
@@ -134,7 +140,10 @@ class AttentionUnit(nn.Module):
         return self.attend(x, token, *self.cross_attention.keys_values(t_local), mask)
 
     def attend(self, x: Tensor, token: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """The part that depends on the image: token, k and v are constants of (w, text)."""
+        """Apply the unit, given the parts that depend on w and text alone.
+
+        x: [B, C, H, W], token: [B, 1, C], k, v: [B, heads, T, head_dim], mask: [B, T] -> [B, C, H, W]
+        """
         y = x.permute(0, 2, 3, 1)
         y = y + self.gain * self.self_attention(self.self_norm(y), token.to(y.dtype))
         y = y + self.gain * self.cross_attention(self.cross_norm(y), k, v, mask)

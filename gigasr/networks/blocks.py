@@ -1,7 +1,7 @@
-"""Convolutional modules of which both networks are built, and the mapping network.
+"""Convolutional blocks of both networks, and the mapping network.
 
-Every layer owns what it needs from w: its affine and its kernel logits. Weights are stored as N(0, 1) and scaled
-when used (equalised learning rate, StyleGAN).
+Every layer owns its affine map from w to styles and its kernel logits. Weights are stored as N(0, 1) and scaled at run
+time (equalised learning rate, StyleGAN).
 """
 
 import math
@@ -27,7 +27,10 @@ SQRT2 = math.sqrt(2.0)
 
 
 class EqualizedLinear(nn.Module):
-    """Linear layer with equalised learning rate; the weight is N(0, 1) / lr_mul and scaled at run time."""
+    """Linear layer with equalised learning rate.
+
+    The stored weight is N(0, 1) / learning_rate_multiplier and is scaled at run time.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,10 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Plain convolution with equalised learning rate and, where asked, a leaky ReLU of unit gain."""
+    """Plain convolution with equalised learning rate.
+
+    A leaky ReLU of unit gain is optional.
+    """
 
     def __init__(
         self,
@@ -63,7 +69,11 @@ class EqualizedConv2d(nn.Module):
         padding: int | None = None,
         positions: int = 1,
     ) -> None:
-        """positions: of the pixels that output channels are to become; these are ordered by (position, channel)"""
+        """Make the layer.
+
+        positions: number of pixels made from one pixel's output channels (depth_to_space); channels are ordered by
+                   (position, channel)
+        """
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -72,11 +82,11 @@ class EqualizedConv2d(nn.Module):
         self.gain, self.positions = gain * (SQRT2 if activate else 1.0), positions
 
     def kernel(self) -> Tensor:
-        """returns: [O, I, K, K]  the kernel as it is applied, output gain included"""
+        """Return the kernel with its scale and gain applied, [O, I, K, K]."""
         return by_position(self.weight, self.positions) * (self.gain / math.sqrt(self.weight[0].numel()))
 
     def scaled_bias(self) -> Tensor:
-        """returns: [O]  the bias as it is applied, output gain included"""
+        """Return the bias with the output gain applied, [O]."""
         return by_position(self.bias, self.positions) * self.gain
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,10 +96,12 @@ class EqualizedConv2d(nn.Module):
 
 
 class AdaptiveConv2d(nn.Module):
-    """Convolution whose kernel is chosen from a bank and modulated by w (GigaGAN, section 3.1).
+    """Convolution with a kernel mixed from a bank and modulated by w.
 
-    The bank is mixed first, then modulated, then demodulated. The activation, a leaky ReLU, and the output gain are
-    part of the layer: both are positively homogeneous, so that folding moves the gain into the kernel.
+    The bank is mixed first, then modulated, then demodulated. The layer contains its activation, a leaky ReLU, and its
+    output gain: both are positively homogeneous, so folding can move the gain into the kernel.
+
+    Source: GigaGAN (arXiv:2303.05511), section 3.1.
     """
 
     def __init__(
@@ -104,7 +116,10 @@ class AdaptiveConv2d(nn.Module):
         gain: float = 1.0,
         positions: int = 1,
     ) -> None:
-        """positions: as EqualizedConv2d has them"""
+        """Make the layer.
+
+        positions: see EqualizedConv2d
+        """
         super().__init__()
         self.bank = nn.Parameter(torch.randn(num_kernels, out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -114,15 +129,15 @@ class AdaptiveConv2d(nn.Module):
         self.gain, self.positions = gain * (SQRT2 if activate else 1.0), positions
 
     def scaled_bank(self) -> Tensor:
-        """returns: [N, O, I, K, K]  the bank at unit gain, for equalised learning rates"""
+        """Return the bank at unit gain, for equalised learning rates, [N, O, I, K, K]."""
         return by_position(self.bank, self.positions, dim=1) / math.sqrt(self.bank[0, 0].numel())
 
     def scaled_bias(self) -> Tensor:
-        """returns: [O]  the bias as it is applied, output gain included"""
+        """Return the bias with the output gain applied, [O]."""
         return by_position(self.bias, self.positions) * self.gain
 
     def kernel(self, w: Tensor) -> Tensor:
-        """w: [B, w_dim] -> [B, O, I, K, K]  the kernel as it is applied, output gain included"""
+        """w: [B, w_dim] -> [B, O, I, K, K]  the kernels with output gain applied"""
         bank = self.scaled_bank()
         kernel = bank if self.to_logits is None else select_kernel(bank, self.to_logits(w))
         if self.demodulated:
@@ -139,13 +154,19 @@ class AdaptiveConv2d(nn.Module):
         return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
 
     def is_small(self, x: Tensor) -> bool:
-        """Whether a batch of maps has fewer pixels to convolve than kernels have weights to mix."""
+        """Tell whether `convolve_shared` is cheaper than a kernel per sample.
+
+        It is for batches of small maps: N H W at most K K max(I, O).
+        """
         num_kernels, out_channels, in_channels, size, _ = self.bank.shape
         pixels = x.shape[2] * x.shape[3] * num_kernels
         return len(x) > 1 and pixels <= size * size * max(in_channels, out_channels)
 
     def convolve_shared(self, x: Tensor, w: Tensor) -> Tensor:
-        """The convolution by the kernels of `kernel`, without making them. x: [B, I, H, W] -> [B, O, H, W]"""
+        """Convolve as with `kernel`, without making kernels per sample.
+
+        x: [B, I, H, W], w: [B, w_dim] -> [B, O, H, W]
+        """
         bank = self.scaled_bank()
         styles = self.to_styles(w)
         shares = styles.new_ones(len(w), 1) if self.to_logits is None else self.to_logits(w).softmax(dim=1)
@@ -157,9 +178,10 @@ class AdaptiveConv2d(nn.Module):
 
 @torch.no_grad()
 def scale_styles(network: nn.Module, std: float) -> None:
-    """Let the weights from w to styles and kernel logits of a whole new network start at std, not StyleGAN's 1.
+    """Scale a new network's weights from w to styles and kernel logits to std.
 
-    A network that has a picture to start from would otherwise spend its first epochs on bearing random styles.
+    StyleGAN's std is 1. With 1, a network that starts from a picture spends its first epochs on coping with random
+    styles.
     """
     for layer in network.modules():
         if isinstance(layer, AdaptiveConv2d):
@@ -169,18 +191,24 @@ def scale_styles(network: nn.Module, std: float) -> None:
 
 
 class ToRGB(AdaptiveConv2d):
-    """1x1 modulated convolution to RGB: no demodulation, no bank, no activation (StyleGAN2)."""
+    """1x1 modulated convolution to RGB (StyleGAN2).
+
+    No demodulation, no bank, no activation.
+    """
 
     def __init__(self, in_channels: int, w_dim: int, gain: float = 1.0) -> None:
         super().__init__(in_channels, 3, 1, w_dim, demodulated=False, activate=False, gain=gain)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x: [B, I, H, W], w: [B, w_dim] -> [B, 3, H, W], plane by plane, as filters and resampling take images"""
+        """x: [B, I, H, W], w: [B, w_dim] -> [B, 3, H, W], contiguous: filters and resampling read planes"""
         return super().forward(x, w).contiguous()
 
 
 class MappingNetwork(nn.Module):
-    """(z, t_global) -> w: an MLP over the two normalised and concatenated inputs."""
+    """MLP from the noise z and the prompt's t_global to w.
+
+    Both inputs are normalised, then concatenated.
+    """
 
     def __init__(
         self, z_dim: int, text_dim: int, w_dim: int, num_layers: int, learning_rate_multiplier: float = 0.01
@@ -201,10 +229,10 @@ class MappingNetwork(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double the size: a residual block whose first convolution upsamples.
+    """Residual block at twice the size; its first convolution upsamples.
 
     "filter" upsamples with the [1, 3, 3, 1] filter before convolving (StyleGAN2). "shuffle" convolves to four times the
-    channels and shuffles them into pixels: the filter is learned, and the traffic at the high resolution is less.
+    channels and shuffles them into pixels: the filter is learned, and less memory is moved at the high resolution.
     """
 
     def __init__(
@@ -239,7 +267,10 @@ class ResidualBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halve the size: a strided residual block of plain convolutions (encoder of the upsampler)."""
+    """Residual block at half the size: strided, plain convolutions.
+
+    The upsampler's encoder consists of these blocks.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, gain: float = 0.4) -> None:
         super().__init__()

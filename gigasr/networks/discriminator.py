@@ -1,7 +1,8 @@
-"""The multi-scale, text-conditioned discriminator (GigaGAN, section 3.2; shared with gigasr_base).
+"""The multi-scale, text-conditioned discriminator of GigaGAN (section 3.2).
 
-Each level of the pyramid enters the shared trunk by its own from_rgb, independently of the others, and leaves by an
-head after every stage it passes: L levels and L stages give L (L + 1) / 2 predictions (15 for the paper's five).
+Each level of the pyramid enters the shared trunk by its own from_rgb, independently of the others. A prediction head
+follows every stage: L levels and L stages give L (L + 1) / 2 predictions (15 for the paper's five). gigasr_base trains
+with it too.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,10 @@ class ImageAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """Self-attention, residual convolutions, and one that halves the size, or flattens what is left to 1x1."""
+    """Self-attention and residual convolutions, then half the size.
+
+    The last stage may flatten its map to 1x1 instead.
+    """
 
     def __init__(
         self, stage: StageConfig, out_channels: int, head_dim: int, attention_gain: float, flatten: int = 0
@@ -46,7 +50,7 @@ class Stage(nn.Module):
         self.attention = nn.ModuleList(
             ImageAttention(channels, head_dim, attention_gain) for _ in range(stage.attention)
         )
-        num_convs = 2 * stage.blocks - (0 if flatten else 1)  # beside the one that reduces
+        num_convs = 2 * stage.blocks - (0 if flatten else 1)  # besides the reducing convolution
         self.blocks = nn.ModuleList(EqualizedConv2d(channels, channels, 3, activate=True) for _ in range(num_convs))
         self.factor = flatten or 2
         self.down = (
@@ -57,7 +61,7 @@ class Stage(nn.Module):
         self.skip = EqualizedConv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] -> [B, O, H/2, W/2], or [B, O, 1, 1] where it flattens"""
+        """x: [B, C, H, W] -> [B, O, H/2, W/2], or [B, O, 1, 1] if the stage flattens"""
         for unit in self.attention:
             x = unit(x)
         y = x
@@ -67,7 +71,10 @@ class Stage(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Logits of one head: psi (1x1 modulated convolutions, style t_D) plus an unconditional 1x1 head (paper, Eq. 7)."""
+    """Logits of one head: a text-conditioned part plus an unconditional part.
+
+    The first is psi (paper, Eq. 7), 1x1 convolutions modulated by t_D; the second is a plain 1x1 convolution.
+    """
 
     def __init__(self, channels: int, text_dim: int, num_layers: int) -> None:
         super().__init__()
@@ -84,11 +91,14 @@ class Predictor(nn.Module):
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """Append a map of the standard deviation within groups of samples (StyleGAN2).
+    """Append a map of the standard deviation within groups of samples.
 
     x:          [B, C, H, W]
-    group_size: the largest divisor of B from 2 to this is taken; where there is none, as of 5 and 7 to 4, all B
+    group_size: upper limit; the group is the largest divisor of B from 2 to this, or all B if there is none, as for
+                B = 5 and 7 with a limit of 4
     returns:    [B, C + 1, H, W]
+
+    Source: StyleGAN2 (arXiv:1912.04958).
     """
     group = next((g for g in range(min(group_size, len(x)), 1, -1) if len(x) % g == 0), len(x))
     grouped = x.view(group, -1, *x.shape[1:])
@@ -97,7 +107,7 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Pyramid and text -> logits of every (level, head) pair."""
+    """Pyramid and text -> logits of every pair of level and head."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -122,19 +132,20 @@ class Discriminator(nn.Module):
         scale_styles(self, config.style_std)
 
     def head_weights(self) -> list[float]:
-        """The weight of each head's map, whose rows are averaged: 1 / num_levels for each level at the last prediction.
+        """Return the weight of each head's map; the rows of a map are averaged.
 
-        At an early head each level that has entered weighs head_weight times that.
+        At the last head each level weighs 1 / num_levels; at an early head each level present weighs head_weight times
+        that.
         """
         levels = self.config.num_levels
         early = [self.config.head_weight * min(j, levels) / levels for j in range(1, len(self.stages))]
         return [*early, 1.0]
 
     def features(self, pyramid: Sequence[Tensor], lr: Tensor | None = None) -> list[Tensor]:
-        """Run the trunk once; the text is not needed yet.
+        """Run the trunk once, without the text.
 
-        pyramid: num_levels images [B, 3, H_i, W_i] in [-1, 1], smallest first; each half the next
-        lr:      [B, 3, h, w] in [-1, 1]; upsampled beside each image where the config says so
+        pyramid: num_levels images [B, 3, H_i, W_i] in [-1, 1], smallest first; each is half the next
+        lr:      [B, 3, h, w] in [-1, 1]; upsampled beside each image with condition_on_lr
         returns: per head, features [levels so far * B, C, H_j, W_j], the largest level first
         """
         features: list[Tensor] = []
@@ -149,7 +160,7 @@ class Discriminator(nn.Module):
         return features
 
     def with_std(self, x: Tensor, batch: int) -> Tensor:
-        """x: [levels * B, C, H, W] -> [levels * B, C + 1, H, W] where the config says so; levels stay apart"""
+        """x: [levels * B, C, H, W] -> [levels * B, C + 1, H, W] with minibatch_std, else x; levels stay apart"""
         if not self.config.minibatch_std:
             return x
         return torch.cat([minibatch_std(level, self.config.minibatch_std) for level in x.split(batch)])
@@ -165,7 +176,7 @@ class Discriminator(nn.Module):
     def predict(self, features: Sequence[Tensor], tokens: TokenFeatures) -> list[Tensor]:
         """features: of `features`, tokens: of B prompts -> one logit map [levels * B, 1, H_j, W_j] per head
 
-        In fp32 under autocast too: what decides between real and fake must not be rounded.
+        Autocast is off: logits in bf16 would round away small differences between real and fake.
         """
         with torch.autocast(features[0].device.type, enabled=False):
             t_global = self.text_transformer(tokens).t_global

@@ -55,8 +55,8 @@ def demodulate(kernel: Tensor, gain: float = 1.0) -> Tensor:
 def conv2d_per_sample(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve each sample with its own kernel, at the same size.
 
-    On CPUs sample by sample, as their grouped convolutions are slower by half or more, backwards by a factor of three.
-    Kernels and maps in channels_last are fastest there.
+    CPUs convolve sample by sample: their grouped convolutions are slower by half or more, backwards by a factor of
+    three. Kernels and maps in channels_last are fastest there.
 
     x:       [B, I, H, W]
     kernel:  [B, O, I, K, K]  K odd
@@ -64,8 +64,8 @@ def conv2d_per_sample(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> 
     returns: [B, O, H, W]     zero padding of K // 2
     """
     batch, out_channels, in_channels, size, _ = kernel.shape
-    if size == 1:  # grouped, it would be convolved one by one
-        if x.is_contiguous(memory_format=torch.channels_last):  # and stay so, as will its gradient
+    if size == 1:  # matrix products: a grouped convolution would run sample by sample
+        if x.is_contiguous(memory_format=torch.channels_last):  # the result and its gradient keep this layout
             y = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.flatten(2).mT).unflatten(1, x.shape[2:])
             y = y.permute(0, 3, 1, 2)
         else:
@@ -81,10 +81,10 @@ def conv2d_per_sample(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> 
 
 
 def conv2d_shared(x: Tensor, bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
-    """Convolve each sample with its own mixed and modulated kernel, without making the kernels.
+    """Convolve with mixed and modulated kernels, without making the kernels.
 
-    Modulation moves to the input, the mixture to the output: N dense convolutions instead of B small ones. Less work
-    where the map has fewer pixels than the kernel has weights per channel, and no [B, O, I, K, K] is kept.
+    Modulation moves to the input, the mixture to the output: N dense convolutions replace B small ones. The work is
+    less if the map has fewer pixels than the kernel has weights per channel, and no [B, O, I, K, K] is kept.
 
     x:       [B, I, H, W]
     bank:    [N, O, I, K, K]  K odd
@@ -98,7 +98,9 @@ def conv2d_shared(x: Tensor, bank: Tensor, shares: Tensor, styles: Tensor) -> Te
 
 
 def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
-    """The norm that each output channel's mixed and modulated kernel has, without making the kernels.
+    """Compute the norm of each output channel's mixed and modulated kernel.
+
+    The Gram matrices of the bank suffice; the kernels are not made.
 
     bank:    [N, O, I, K, K]
     shares:  [B, N]
@@ -111,9 +113,11 @@ def mixed_norm(bank: Tensor, shares: Tensor, styles: Tensor) -> Tensor:
 
 
 def by_position(parameter: Tensor, positions: int, dim: int = 0) -> Tensor:
-    """Order output channels by (position, channel), as `depth_to_space` moves them in whole runs.
+    """Order output channels by (position, channel).
 
-    parameter: [..., C * positions, ...]  along dim by (channel, position), as pixel_shuffle takes them
+    In this order `depth_to_space` moves contiguous runs of channels.
+
+    parameter: [..., C * positions, ...]  along dim by (channel, position), as in pixel_shuffle
     returns:   the same shape
     """
     if positions == 1:
@@ -130,7 +134,7 @@ def depth_to_space(x: Tensor) -> Tensor:
 
 
 def blur_kernel(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """returns: [4, 4]  the separable resampling filter, sum 1"""
+    """Return the separable resampling filter, [4, 4] with sum 1."""
     taps = torch.tensor(FILTER_TAPS, device=device, dtype=dtype)
     return torch.outer(taps, taps) / taps.sum().square()
 
@@ -152,16 +156,15 @@ def l2_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
     """Attend by negative squared distance on the fused dot-product kernel.
 
     softmax_j(-s |q_i - k_j|^2) = softmax_j(2s q_i.k_j - s |k_j|^2), as |q_i|^2 does not depend on j. The second
-    term is one more channel of k against a constant 1 in q, so that no [T, T] matrix is ever made.
+    term is one more channel of k against a constant 1 in q, so no [T, T] matrix is made.
 
     q:       [B, heads, T, D]
     k, v:    [B, heads, S, D]
     mask:    [B or 1, S] bool  True = key takes part
     returns: [B, heads, T, D]
 
-    The scale s = 1 / sqrt(8 D) gives logits of unit variance for unit normal q and k.
-    Source: GigaGAN (arXiv:2303.05511), L2-distance attention; the scale is ours (the paper says "scaled down
-    so that they are roughly unit normal at initialisation").
+    Source: GigaGAN (arXiv:2303.05511), L2-distance attention. The paper asks for logits of about unit variance at
+    initialisation and gives no scale; ours, s = 1 / sqrt(8 D), gives unit variance for unit normal q and k.
     """
     scale = 1.0 / math.sqrt(8 * q.shape[-1])
     k_bias = -scale * k.square().sum(dim=-1, keepdim=True)
@@ -175,21 +178,24 @@ def l2_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """x: [B, C, H, W] -> [B, C, *size], antialiased bicubic; x itself where the size is already right"""
+    """x: [B, C, H, W] -> [B, C, *size], antialiased bicubic; x itself if it has this size"""
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def gaussian_taps(sigma: float, radius: int) -> Tensor:
-    """returns: [2 * radius + 1]  the taps of a Gaussian filter along one axis; their sum is 1"""
+    """Return the taps of a Gaussian filter along one axis, [2 * radius + 1].
+
+    Their sum is 1.
+    """
     distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
     taps = torch.exp(-0.5 * (distance / sigma).square())
     return (taps / taps.sum()).float()
 
 
 def filter_axes(x: Tensor, taps: Tensor, dims: tuple[int, ...] = (2, 3)) -> Tensor:
-    """Filter along height and width, the border replicated.
+    """Filter along height and width, with replicated borders.
 
     x:       [B, C, H, W]
     taps:    [2 * radius + 1]
@@ -213,7 +219,7 @@ def downsample_bicubic(y: Tensor, scale: int) -> Tensor:
 def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
     """x: [B, C, H, W] -> [B, C, H * scale, W * scale], bicubic
 
-    On the CPU, where no gradients are wanted, one axis after the other: four times as fast as torch's.
+    On the CPU, without gradients, one axis follows the other: four times as fast as torch's interpolation.
     """
     if x.is_cpu and x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad):
         x = F.pad(x, (2, 2, 2, 2), mode="replicate")
@@ -227,7 +233,7 @@ def add_upsampled_(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> Non
     Equal to `y += factor * upsample_bicubic(x)` with less memory.
 
     y: [B, C, H * scale, W * scale]  is changed
-    x: [B, C, H + 4, W]              the H rows with two more above and below them
+    x: [B, C, H + 4, W]              the H rows, with two more rows above and below
     """
     columns = _upsample_axis(F.pad(x, (2, 2, 0, 0), mode="replicate"), scale, 3)
     weights = _upsample_axis(torch.eye(x.shape[2], dtype=x.dtype, device=x.device), scale, 0)
@@ -236,11 +242,14 @@ def add_upsampled_(y: Tensor, x: Tensor, scale: int, factor: float = 1.0) -> Non
 
 
 def _upsample_axis(x: Tensor, scale: int, dim: int) -> Tensor:
-    """Make `scale` samples from each one of an axis, whose two outer samples at either end are only margin."""
+    """Make `scale` samples from each sample of an axis.
+
+    Two samples at either end are margin: they are read, but not upsampled.
+    """
     size = x.shape[dim] - 4
     phases = []
     for phase in range(scale):
-        offset = (phase + 0.5) / scale - 0.5  # of the new sample from the old one that it is made from
+        offset = (phase + 0.5) / scale - 0.5  # of the new sample from its old sample
         first = math.floor(offset) - 1
         y = x.narrow(dim, first + 2, size) * cubic(offset - first)
         for tap in range(first + 1, first + 4):
@@ -250,7 +259,10 @@ def _upsample_axis(x: Tensor, scale: int, dim: int) -> Tensor:
 
 
 def cubic(distance: float) -> float:
-    """The weight of a sample at this distance, in samples: Keys' cubic convolution with a = -0.75, as torch's."""
+    """Compute the weight of a sample at this distance, in samples.
+
+    The kernel is Keys' cubic convolution with a = -0.75, as in torch.
+    """
     d, a = abs(distance), -0.75
     if d <= 1:
         return ((a + 2) * d - (a + 3)) * d * d + 1

@@ -1,4 +1,7 @@
-"""Text to features: frozen text towers and the learned text transformer T of GigaGAN (arXiv:2303.05511)."""
+"""Frozen text towers, and GigaGAN's learned text transformer T.
+
+Source: GigaGAN (arXiv:2303.05511).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 @dataclass(frozen=True)
 class TokenFeatures:
-    """What a frozen tower says about each token of a prompt."""
+    """A frozen tower's features of each token of a prompt."""
 
     features: Tensor  # [B, T, D]; output of the tower
     eot: Tensor  # [B] long; index of the end-of-text token
@@ -40,7 +43,10 @@ class TokenFeatures:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What the networks read: t_local in cross-attention, t_global in the mapping network and the discriminator."""
+    """Text features for the networks.
+
+    Cross-attention reads t_local; the mapping network and the discriminator read t_global.
+    """
 
     t_local: Tensor  # [B, T, D]
     t_global: Tensor  # [B, D]; the end-of-text token's element of T's output
@@ -51,7 +57,7 @@ class TextFeatures:
 def clip_tokenizer() -> SimpleTokenizer:
     """Return CLIP's byte-pair tokenizer, which ships inside open_clip.
 
-    The file it is in is run alone: the package imports torchvision and timm, which takes longer than torch itself.
+    Only its file is run: the package also imports torchvision and timm, slower to import than torch itself.
     """
     package = importlib.util.find_spec("open_clip")
     if package is None or package.origin is None:
@@ -64,12 +70,12 @@ def clip_tokenizer() -> SimpleTokenizer:
 
 
 def count_tokens(text: str) -> int:
-    """Count a prompt's tokens, start and end tokens included; above CONTEXT_LENGTH the prompt is truncated."""
+    """Count a prompt's tokens, start and end included; CONTEXT_LENGTH is the limit."""
     return len(clip_tokenizer().encode(text)) + 2
 
 
 def warn_of_cut(text: str) -> None:
-    """Tell of a text that a tower reads only in part."""
+    """Warn of a text above CONTEXT_LENGTH: the tower reads only its beginning."""
     if (count := count_tokens(text)) > CONTEXT_LENGTH:
         logger.warning("prompt: cut to %d of %d tokens: '%.30s...'", CONTEXT_LENGTH - 2, count - 2, text)
 
@@ -77,7 +83,7 @@ def warn_of_cut(text: str) -> None:
 def tokenize(texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Turn prompts into CLIP tokens.
 
-    texts:   B prompts; longer ones are truncated, their end-of-text token is kept
+    texts:   B prompts; longer ones are truncated, but keep their end-of-text token
     returns: tokens [B, 77] long, eot [B] long, mask [B, 77] bool True up to and including end-of-text
     """
     if not texts:
@@ -89,7 +95,7 @@ def tokenize(texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block: masked self-attention, then an MLP four times as wide."""
+    """Pre-norm transformer block: masked self-attention, then a 4x wide MLP."""
 
     def __init__(self, dim: int, num_heads: int, linear: Callable[[int, int], nn.Module] = nn.Linear) -> None:
         super().__init__()
@@ -117,9 +123,10 @@ class TransformerBlock(nn.Module):
 
 
 class LiteTower(nn.Module):
-    """Small text tower for the bundled models: factorised token embedding, full attention, distilled from sentences.
+    """Small text tower of the bundled models, distilled from a sentence encoder.
 
-    Its end-of-text feature, projected, lies in the space of the sentence encoder it was distilled from.
+    The token embedding is factorised, the attention full. The projected end-of-text feature lies in the space of the
+    sentence encoder.
     """
 
     def __init__(
@@ -147,13 +154,13 @@ class LiteTower(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> TokenFeatures:
-        """Encode B prompts; T is the longest prompt's length, which changes no value."""
+        """Encode B prompts; T is the longest prompt's length, without an effect on values."""
         tokens, eot, mask = self._trimmed(texts)
         return TokenFeatures(self(tokens, mask), eot, mask)
 
     @torch.no_grad()
     def encode_sentences(self, texts: list[str]) -> Tensor:
-        """Encode B prompts as [B, sentence_dim] unit vectors, whose dot products say how alike the prompts are."""
+        """Embed B prompts as [B, sentence_dim] unit vectors; dot products compare them."""
         return self.sentences(*self._trimmed(texts))
 
     def _trimmed(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,9 +171,9 @@ class LiteTower(nn.Module):
 
 
 class OpenClipTower(nn.Module):
-    """Penultimate layer of an open_clip text tower, frozen; the paper uses OpenClipTower("ViT-L-14", "openai").
+    """Penultimate layer of an open_clip text tower, frozen.
 
-    pretrained is a tag of open_clip (whose weights it then fetches), a local checkpoint, or None for random weights.
+    The paper uses OpenClipTower("ViT-L-14", "openai"). pretrained: see create_clip
     """
 
     def __init__(self, name: str, pretrained: str | None) -> None:
@@ -205,8 +212,10 @@ class OpenClipTower(nn.Module):
 def create_clip(name: str, pretrained: str | None) -> CLIP:
     """Build an open_clip model.
 
-    pretrained is a tag of open_clip (whose weights it then fetches), a local checkpoint, or None for random weights.
-    A tag brings the activation its weights were trained with; with a file the name must say it ("...-quickgelu").
+    pretrained: a tag of open_clip, a local checkpoint, or None for random weights
+
+    open_clip fetches a tag's weights and takes the activation that they were trained with. With a file, the name must
+    give the activation ("...-quickgelu").
     """
     import open_clip
 
@@ -215,13 +224,13 @@ def create_clip(name: str, pretrained: str | None) -> CLIP:
 
 
 def reads_clip_tokens(text_config: dict[str, Any]) -> bool:
-    """Tell whether an open_clip text tower takes what tokenize() returns."""
+    """Tell whether an open_clip text tower reads the tokens of tokenize()."""
     length = text_config.get("context_length", CONTEXT_LENGTH)
     return length == CONTEXT_LENGTH and "hf_tokenizer_name" not in text_config
 
 
 def load_lite_tower(path: Path) -> LiteTower:
-    """Load a LiteTower, frozen, from a file that scripts/train_text_lite.py wrote."""
+    """Load a LiteTower, frozen, from a file of scripts/train_text_lite.py."""
     with safe_open(path, framework="pt") as file:
         tower = LiteTower(**json.loads(file.metadata()["config"]))
         tower.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
@@ -229,14 +238,14 @@ def load_lite_tower(path: Path) -> LiteTower:
 
 
 def load_tower(name: str, pretrained: str | None = None) -> LiteTower | OpenClipTower:
-    """Load a frozen text tower: "text_lite" ships with the package, any other name is open_clip's."""
+    """Load a frozen text tower: the bundled "text_lite", or open_clip's of that name."""
     if name == "text_lite":
         return load_lite_tower(WEIGHTS / "text_lite.safetensors")
     return OpenClipTower(name, pretrained)
 
 
 class TextFeatureCache:
-    """A frozen tower that keeps in memory what it said of each prompt: for sets of captions that come again."""
+    """A frozen tower that keeps its features of each prompt, for repeated captions."""
 
     def __init__(self, tower: LiteTower | OpenClipTower) -> None:
         self.tower = tower
@@ -266,10 +275,10 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
 
 
 class TextTransformer(nn.Module):
-    """The learned text module T: attention blocks on top of a frozen tower's features.
+    """The learned text module T: attention blocks on a frozen tower's features.
 
     Source: GigaGAN (arXiv:2303.05511), text conditioning; t_global is the element at the end-of-text token,
-    t_local all others. The block's form and the learning-rate multiplier are not given in the paper.
+    t_local all others. The paper gives neither the block's form nor the learning-rate multiplier.
     """
 
     def __init__(

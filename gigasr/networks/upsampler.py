@@ -1,7 +1,9 @@
-"""The text-conditioned upsampler: an asymmetric U-Net of adaptive blocks (GigaGAN, section 3.4).
+"""The text-conditioned upsampler: an asymmetric U-Net of adaptive blocks.
 
-Body and tail, as in EDSR. Body: everything at the low-res resolution and below, attention included. Tail: everything
-above it, convolution only.
+Body and tail, as in EDSR. The body works at the low-res resolution and below, with attention; the tail works above it,
+with convolution only.
+
+Source: GigaGAN (arXiv:2303.05511), section 3.4.
 """
 
 import copy
@@ -25,11 +27,14 @@ from gigasr.networks.ops import MIN_MAP_SIDE, filter_axes, gaussian_taps, upsamp
 from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 
 RGB_GAIN = 0.1  # a shallow pyramid starts near the upsampled low-res image; the paper's deep one adds a std of about 1
-ROOT_SIGMA, ROOT_RADIUS = 4.0, 12  # low-res px; of the Gaussian whose frequencies the root takes from the low-res image
+ROOT_SIGMA, ROOT_RADIUS = 4.0, 12  # low-res px; Gaussian: its frequencies come to the root from the low-res image
 
 
 class Level(nn.Module):
-    """One resolution: an upsampling block (except at the bottom), residual blocks, attention units."""
+    """One resolution: residual blocks, then attention units.
+
+    The first block upsamples, except at the bottom.
+    """
 
     def __init__(self, level: LevelConfig, in_channels: int | None, config: SynthesisConfig) -> None:
         super().__init__()
@@ -57,19 +62,19 @@ class Level(nn.Module):
         return self.run(x, skip, w, text)
 
     def run(self, x: Tensor, skip: Tensor | None, w: Tensor, text: TextFeatures) -> Tensor:
-        """What `forward` does, with or without keeping its intermediate results."""
+        """Run `forward` without checkpointing."""
         x = x if self.up is None else self.up(x, w)
         x = x if skip is None else x + skip
         return self.attend(self.convolve(x, w), w, text)
 
     def convolve(self, x: Tensor, w: Tensor) -> Tensor:
-        """The residual blocks. x: [B, C, H, W] -> [B, C, H, W]"""
+        """Apply the residual blocks. x: [B, C, H, W] -> [B, C, H, W]."""
         for block in self.blocks:
             x = block(x, w)
         return x
 
     def attend(self, x: Tensor, w: Tensor, text: TextFeatures) -> Tensor:
-        """The attention units. x: [B, C, H, W] -> [B, C, H, W]"""
+        """Apply the attention units. x: [B, C, H, W] -> [B, C, H, W]."""
         for unit in self.attention:
             x = unit(x, w, text.t_local, text.mask)
         return x
@@ -113,11 +118,14 @@ class Upsampler(nn.Module):
 
     @property
     def scales(self) -> list[int]:
-        """The factors at which the pyramid may end, smallest first."""
+        """The possible scales of the pyramid's last image, smallest first."""
         return sorted({*self.config.early_scales, self.config.scale})
 
     def ending_at(self, scale: int) -> "Upsampler":
-        """The network without the levels above one of its `scales`; both share their parameters."""
+        """Return the network without the levels above one of its `scales`.
+
+        The two networks share their parameters. Raises ValueError for other scales.
+        """
         config = self.config
         if scale not in self.scales:
             raise ValueError(f"scale: expected one of {self.scales}, got {scale}; choose a scale it was trained for")
@@ -134,12 +142,15 @@ class Upsampler(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """The body takes heights and widths that are multiples of this many px."""
+        """The body's heights and widths must be multiples of this many px."""
         return 2**self.config.num_down
 
     @property
     def min_side(self) -> int:
-        """The least height and width the body is given, px; as in training where attention is global."""
+        """The body's least height and width, px; lr_size with global attention.
+
+        Global attention then sees at least as many tokens as in training.
+        """
         return max(MIN_MAP_SIDE * self.multiple, 0 if self.config.window else self.config.lr_size)
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> tuple[Tensor, TextFeatures]:
@@ -156,7 +167,7 @@ class Upsampler(nn.Module):
         return x
 
     def encode(self, lr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """lr: [B, 3, H, W] -> the map of the coarsest level, and those that the others skip to, finest first"""
+        """lr: [B, 3, H, W] -> the map of the coarsest level, and the maps for the skips, finest first"""
         if lr.is_cpu:  # every map inherits the layout; GPUs' grouped convolutions would copy theirs back and forth
             lr = lr.contiguous(memory_format=torch.channels_last)
         x, skips = self.stem(lr), []
@@ -174,8 +185,8 @@ class Upsampler(nn.Module):
     ) -> list[Tensor]:
         """features: [B, C, H, W], root: [B, 3, H, W] in [-1, 1] -> pyramid [B, 3, 2H, 2W], ..., [B, 3, scale H, ...]
 
-        StyleGAN2's skip generator. The paper does not give its root: ours is the low-res image, restored where the
-        network restores. A smaller scale ends the pyramid at its level.
+        StyleGAN2's skip generator. The paper does not give its root. Ours is the low-res image, restored if the network
+        restores. A smaller scale ends the pyramid at its level.
         """
         pyramid, x, rgb = [], features, root
         top = self.config.num_down + 1
@@ -191,7 +202,7 @@ class Upsampler(nn.Module):
     ) -> list[Tensor]:
         """lr, noise: [B, 3, H, W], lr in [-1, 1], noise N(0, 1), z: [B, z_dim] -> pyramid, smallest first
 
-        The body sees lr plus the noise, scaled to the config's input_noise; None leaves it out. The pyramid of a
+        The body sees lr plus the noise, scaled by the config's input_noise; None adds no noise. The pyramid of a
         network that restores begins with its root. A smaller scale ends the pyramid at its level.
         """
         w, text = self.condition(z, tokens)
@@ -203,7 +214,9 @@ class Upsampler(nn.Module):
 
 
 def remove_low_frequencies(residual: Tensor) -> Tensor:
-    """Subtract a Gaussian average, so that adding the residual to an image keeps the image's colours.
+    """Subtract a Gaussian average from a residual of an image.
+
+    Adding the rest to the image keeps the image's colours.
 
     residual: [B, 3, H, W]
     returns:  [B, 3, H, W]; a constant becomes 0, a wave of 64 px keeps 7 % of itself, one of 8 px 99 %

@@ -1,4 +1,7 @@
-"""A frozen CLIP image tower: for the contrastive loss, and under the vision-aided discriminator of GigaGAN."""
+"""A frozen CLIP image tower and the vision-aided discriminator of GigaGAN.
+
+The tower also serves the contrastive loss.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ PROJECTION_SEED = 2303_05511  # of the fixed random projections: the same in eve
 
 
 def create_vit(name: str, pretrained: str | None) -> CLIP:
-    """Build an open_clip model whose image tower is a vision transformer; see text.create_clip."""
+    """Build an open_clip model with a vision transformer; see text.create_clip.
+
+    Raises ValueError for other models, and for text towers that do not read CLIP tokens.
+    """
     import open_clip
 
     config = open_clip.get_model_config(name)
@@ -36,7 +42,10 @@ def create_vit(name: str, pretrained: str | None) -> CLIP:
 
 
 class ImageTower(nn.Module):
-    """A frozen open_clip model that reads images in [-1, 1] of any size; gradients pass through it to the image."""
+    """A frozen open_clip model for images in [-1, 1] of any size.
+
+    Gradients pass through the model to the image.
+    """
 
     mean: Tensor
     std: Tensor
@@ -56,9 +65,9 @@ class ImageTower(nn.Module):
         """Resize to the tower's size, antialiased bicubic, and normalise.
 
         images:  [B, 3, H, W] in [-1, 1]
-        returns: [B, 3, h, w]  what the tower was trained on
+        returns: [B, 3, h, w]  in the tower's own range
 
-        differs: open_clip cuts a non-square image's ends off; here it is squeezed, so that every pixel counts.
+        Differs from open_clip: a non-square image is squeezed, not cropped, so every pixel counts.
         """
         images = resize(images, self.size)
         return (0.5 * images + 0.5 - self.mean) / self.std
@@ -68,7 +77,7 @@ class ImageTower(nn.Module):
 
         images:  [B, 3, H, W] in [-1, 1]
         layers:  increasing numbers of blocks, counted from 1
-        returns: per layer, [B, width, h, w]  the patch tokens it gives; the class token is dropped
+        returns: per layer, [B, width, h, w]  the block's patch tokens, without the class token
         """
         output = self.model.visual.forward_intermediates(
             self.prepare(images), [layer - 1 for layer in layers], stop_early=True, intermediates_only=True
@@ -81,7 +90,7 @@ class ImageTower(nn.Module):
 
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Embed B prompts as [B, D] unit vectors; longer ones are truncated at 77 tokens."""
+        """Embed B prompts as [B, D] unit vectors, truncated at 77 tokens."""
         return self.model.encode_text(tokenize(texts)[0].to(self.mean.device), normalize=True)
 
     @property
@@ -91,9 +100,10 @@ class ImageTower(nn.Module):
 
 
 class Projection(nn.Module):
-    """A fixed random mix of the tower's channels, so that heads can't pick the few that tell real from fake at once.
+    """A fixed random mix of the tower's channels.
 
-    Each token is normalised first: the tower's residual stream has another scale after every block.
+    Without the mix, heads would pick the few channels that tell real from fake at once. Each token is normalised first,
+    because the scale of the tower's residual stream changes with every block.
 
     Source: Projected GAN (arXiv:2111.01007), random 1x1 convolutions; GigaGAN's vision-aided loss has one per layer.
     """
@@ -111,9 +121,10 @@ class Projection(nn.Module):
 
 
 class FeatureDiscriminatorHead(nn.Module):
-    """Logits of one layer: 3x3 convolutions, then two predictions, one modulated by t_D and one unconditional.
+    """Logits of one layer: 3x3 convolutions, then two predictions.
 
-    The paper (arXiv:2303.05511, vision-aided loss) gives neither depth nor width.
+    One prediction is modulated by t_D, the other is unconditional. The paper (arXiv:2303.05511, vision-aided loss)
+    gives neither depth nor width.
     """
 
     def __init__(self, channels: int, text_dim: int) -> None:
@@ -130,10 +141,10 @@ class FeatureDiscriminatorHead(nn.Module):
 
 
 class VisionDiscriminator(nn.Module):
-    """Image and text -> logits, high = real, from the features of a frozen CLIP image tower.
+    """Image and text -> logits, high = real, on a frozen image tower's features.
 
-    The tower is no submodule: state_dict(), parameters() and requires_grad_() know the trained parts alone (and the
-    projections), so that checkpoints, optimisers and processes never carry or thaw it. It does move with `.to()`.
+    The tower is no submodule: state_dict(), parameters() and requires_grad_() cover only the trained parts and the
+    projections. So checkpoints, optimisers and processes never copy or train the tower. `.to()` moves it too.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -156,7 +167,7 @@ class VisionDiscriminator(nn.Module):
         return self.frozen[0]
 
     def check_layers(self) -> None:
-        """Raise ValueError where the tower has no such blocks."""
+        """Raise ValueError unless the config's layers are blocks of the tower."""
         layers, depth = self.config.layers, self.tower.depth
         if not layers or list(layers) != sorted(set(layers) & set(range(1, depth + 1))):
             raise ValueError(
@@ -169,7 +180,7 @@ class VisionDiscriminator(nn.Module):
         return super()._apply(fn, recurse)
 
     def head_weights(self) -> list[float]:
-        """The weight of each logit map: all alike, of sum 1."""
+        """Return the weight of each logit map: equal weights of sum 1."""
         return [1.0 / len(self.heads)] * len(self.heads)
 
     def features(self, images: Tensor) -> list[Tensor]:
