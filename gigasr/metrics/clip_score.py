@@ -1,4 +1,7 @@
-"""CLIP score: how well an image shows its prompt, by the protocol of GigaGAN (arXiv:2303.05511)."""
+"""CLIP score: agreement of image and prompt, by GigaGAN's protocol.
+
+Source: GigaGAN (arXiv:2303.05511).
+"""
 
 import torch
 from torch import Tensor
@@ -13,8 +16,9 @@ PREFIX = "A photo depicts "
 class ClipScore:
     """Cosine of an image and its prompt in an open_clip model.
 
-    `ClipScore("ViT-B-32:openai")` fetches weights, `ClipScore("ViT-B-32:weights.pt")` reads a local file. The paper's
-    tables use ViT-g-14:laion2b_s12b_b42k, its ablation ViT-B-32:openai.
+    `ClipScore("ViT-B-32:openai")` fetches weights; `ClipScore("ViT-B-32:weights.pt")` reads a local file. The paper's
+    tables use ViT-g-14:laion2b_s12b_b42k, its ablation ViT-B-32:openai. Raises ValueError for unknown models and
+    unreadable weights.
     """
 
     def __init__(self, source: str, device: torch.device | str = "cpu") -> None:
@@ -40,7 +44,7 @@ class ClipScore:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, prompt: str) -> float:
-        """image: [3, H, W] in [0, 1], read in 8 bit; its centre is scored -> cosine, -1..1"""
+        """image: [3, H, W] in [0, 1], rounded to 8 bit; CLIP reads the central square -> cosine, -1..1"""
         from torchvision.transforms.functional import to_pil_image
 
         pixels = self.prepare(to_pil_image(to_uint8(image)))

@@ -1,4 +1,4 @@
-"""Packages and weights by others that some metrics need."""
+"""Third-party packages and weights of some metrics."""
 
 import importlib
 import sys
@@ -15,7 +15,7 @@ from gigasr.errors import DAMAGED_WEIGHTS
 def import_basicsr() -> ModuleType:
     """Import basicsr's metrics; no other function imports basicsr.
 
-    basicsr 1.4.2 imports a module that torchvision has renamed, so it is given the renamed one.
+    basicsr 1.4.2 imports a torchvision module by an old name, so the module is registered under both names.
     """
     renamed = importlib.import_module("torchvision.transforms._functional_tensor")
     sys.modules.setdefault("torchvision.transforms.functional_tensor", renamed)
@@ -26,6 +26,7 @@ def import_basicsr() -> ModuleType:
 
 
 def import_package(module: str, package: str, advice: str) -> ModuleType:
+    """Import a module; ImportError names the package and the advice."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -33,7 +34,10 @@ def import_package(module: str, package: str, advice: str) -> ModuleType:
 
 
 def read_features(path: str | Path) -> dict[str, Any]:
-    """A file of torchvision's weights, without the word that its models put before those of `features`."""
+    """Read a file of torchvision's weights, without the prefix `features.`.
+
+    The prefix is in files of whole models, not in files of their `features` alone. Raises ValueError for damaged files.
+    """
     try:
         loaded = dict(torch.load(path, map_location="cpu", weights_only=True))
     except DAMAGED_WEIGHTS as error:

@@ -1,7 +1,9 @@
-"""Fréchet distance (FID) between two sets of images, whole and in patches, on features of a frozen network.
+"""Fréchet distance (FID) of two sets of images, whole and in patches.
 
-Source: GANs Trained by a Two Time-Scale Update Rule (arXiv:1706.08500); images are resized as in clean-fid
-(arXiv:2104.11222), antialiased, not as the first implementation did.
+The distance compares features of a frozen network.
+
+Source: GANs Trained by a Two Time-Scale Update Rule (arXiv:1706.08500). Images are resized as in clean-fid
+(arXiv:2104.11222), antialiased, unlike the first implementation.
 """
 
 from pathlib import Path
@@ -15,16 +17,17 @@ from gigasr.networks.ops import resize
 from gigasr.pixels import to_uint8
 
 PATCH = 256  # px; side of the squares of patch-FID
-INCEPTION = "inception"  # in the place of a file: torch-fidelity fetches its weights
+INCEPTION = "inception"  # instead of a file: torch-fidelity fetches the weights
 _INCEPTION_KEY, _SQUEEZE_KEY = "Mixed_7c.branch_pool.conv.weight", "12.expand3x3.weight"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SqueezeNet was trained with
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # SqueezeNet's normalisation in its training
 
 
 class FrozenFeatures(nn.Module):
-    """Images to feature vectors.
+    """A frozen network from images to feature vectors.
 
     `FrozenFeatures("squeezenet1_1_features.pth")` works offline; its distances compare with one another, not with those
-    of papers. Papers use Inception: a file of torch-fidelity's weights, or "inception", for which it fetches them.
+    of papers. Papers use Inception: a file of torch-fidelity's weights, or "inception" to have torch-fidelity fetch
+    them.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -45,7 +48,10 @@ class FrozenFeatures(nn.Module):
 
     @property
     def classifier(self) -> Tensor | None:
-        """What turns features into logits, without the bias: [1008, 2048] on the CPU; None where not Inception."""
+        """Weights from features to logits, without bias; None without Inception.
+
+        [1008, 2048] on the CPU
+        """
         return self.network.get_parameter("fc.weight").cpu() if self.name == "inception" else None
 
     @torch.inference_mode()
@@ -68,8 +74,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     x: [N, D], y: [M, D]  N and M at least 2
     returns: |mean_x - mean_y|² + tr(C_x + C_y - 2 (C_x C_y)^½); 0 for equal sets
 
-    With the centred features X and Y, C_x = XᵀX and C_y = YᵀY, the trace of the root is the nuclear norm of XYᵀ: no
-    matrix root, exact also for sets smaller than D.
+    With the centred features X and Y, C_x = XᵀX and C_y = YᵀY, the trace of the root is the nuclear norm of XYᵀ. This
+    needs no matrix root and is exact for sets smaller than D, too. Raises ValueError for smaller sets and unequal D.
     """
     if min(len(x), len(y)) < 2 or x.shape[1:] != y.shape[1:]:
         raise ValueError(
@@ -83,10 +89,10 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def inception_score(logits: Tensor, num_splits: int = 10) -> float:
-    """Tell how sure a classifier is of each image, and how many classes there are in all.
+    """Measure a classifier's certainty per image and the variety of its classes.
 
-    logits:  [N, C]  without the bias, as the first implementation has it
-    returns: 1..C, the mean over the splits; of all at once where there are fewer images than splits
+    logits:  [N, C]  without the bias, as in the first implementation
+    returns: 1..C, the mean over the splits; without splits if there are fewer images than splits
 
     Source: Improved Techniques for Training GANs (arXiv:1606.03498).
     """
@@ -97,7 +103,7 @@ def inception_score(logits: Tensor, num_splits: int = 10) -> float:
 
 
 def patches(image: Tensor, side: int = PATCH) -> Tensor:
-    """Cut an image into the squares that fit, from the top left.
+    """Cut an image into whole squares from the top left, without the rest.
 
     image:   [3, H, W]  at least side px a side
     returns: [N, 3, side, side]
@@ -108,28 +114,29 @@ def patches(image: Tensor, side: int = PATCH) -> Tensor:
 
 
 class FeatureSet:
-    """Features of a set of images, gathered one by one; without a network it gathers nothing."""
+    """Features of a set of images, gathered one by one; empty without a network."""
 
     def __init__(self, features: FrozenFeatures | None) -> None:
         self.features = features
         self.clear()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all features."""
         self.whole: list[Tensor] = []
         self.patches: list[Tensor] = []
 
     def add(self, image: Tensor) -> None:
-        """Take in an image [3, H, W] in [0, 1]."""
+        """Add an image [3, H, W] in [0, 1]."""
         if self.features is not None:
             self.whole.append(self.features(image[None]))
             if min(image.shape[1:]) >= PATCH:
                 self.patches.append(self.features(patches(image)))
 
     def distances(self, truth: "FeatureSet") -> dict[str, float]:
-        """FID and patch-FID to another set, each where there are two images or more; the names say the features.
+        """Compute FID and patch-FID to another set, each from two images up.
 
-        With Inception also the Inception Score of this set.
+        With Inception the Inception Score of this set is included. Other networks are named in the keys, as in
+        fid_squeeze.
         """
         if self.features is None:
             return {}

@@ -7,6 +7,7 @@ from gigasr.pixels import to_uint8
 
 
 def check_image(name: str, image: Tensor) -> None:
+    """Raise ValueError unless the image is finite and float, [3, H, W]."""
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise ValueError(
             f"{name}: expected a float image [3, H, W] in [0, 1], got {image.dtype} of shape {tuple(image.shape)}; "
@@ -17,6 +18,11 @@ def check_image(name: str, image: Tensor) -> None:
 
 
 def check_pair(name: str, result: Tensor, truth: Tensor, min_side: int, border: int = 0) -> None:
+    """Raise ValueError unless both images are valid and of one sufficient size.
+
+    min_side: px inside the border
+    border:   px at each side
+    """
     check_image(name, result)
     check_image(name, truth)
     if result.shape != truth.shape:
@@ -33,7 +39,10 @@ def check_pair(name: str, result: Tensor, truth: Tensor, min_side: int, border: 
 
 
 def luma_pair(name: str, result: Tensor, truth: Tensor, border: int, min_side: int) -> tuple[Tensor, Tensor]:
-    """Check both images; give the luma of their 8-bit images without the border, [H, W] in 16..235, float64."""
+    """Check both images and return their luma without the border.
+
+    returns: twice [H - 2 border, W - 2 border] in 16..235, float64, from the images in 8 bit
+    """
     check_pair(name, result, truth, min_side, border)
     inside = [slice(border, length - border) for length in result.shape[1:]]
     x, y = (luma(to_8bit(image).double() / 255)[*inside] for image in (result, truth))

@@ -1,4 +1,4 @@
-"""Low-res inputs of the benchmarks, and how faithful a result is to its own."""
+"""Low-res inputs of the benchmarks, and fidelity of results to them."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ Downsample = Callable[[Tensor, int], Tensor]  # [3, H, W], scale -> [3, H / scal
 
 
 def lr_psnr(result: Tensor, low_res: Tensor, scale: int, downsample: Downsample | None = None) -> float:
-    """Compute how faithful a result is to its input: reduced again, it should be the input.
+    """Compute the fidelity of a result to its input, after reduction.
 
     result:  [3, H * scale, W * scale]  in [0, 1]
     low_res: [3, H, W]  in [0, 1]
     downsample: makes the input; None = low_res_from
-    returns: PSNR over RGB in dB, infinite for a perfect round trip
+    returns: PSNR over RGB in dB, infinite if the reduced result equals the input
     """
     check_image("metrics.lr_psnr", result)
     check_image("metrics.lr_psnr", low_res)
@@ -33,7 +33,9 @@ def lr_psnr(result: Tensor, low_res: Tensor, scale: int, downsample: Downsample 
 
 
 def low_res_from(hr: Tensor, scale: int) -> Tensor:
-    """Make the benchmark's input: cropped to a multiple of `scale`, reduced by PIL's antialiased bicubic, in 8 bit.
+    """Make the benchmark's input: cropped, reduced, in 8 bit.
+
+    The crop makes both sides multiples of `scale`; the reduction is PIL's antialiased bicubic.
 
     hr:      [3, H, W]  in [0, 1]
     returns: [3, H // scale, W // scale]  in [0, 1], multiples of 1/255, on the CPU
@@ -44,10 +46,12 @@ def low_res_from(hr: Tensor, scale: int) -> Tensor:
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
-    """Cut rows and columns from the bottom and the right until both sides are multiples of `scale`.
+    """Crop at the bottom and the right to sides that are multiples of `scale`.
 
     hr:      [3, H, W]  in [0, 1]
-    returns: [3, H - H % scale, W - W % scale]  the truth that belongs to `low_res_from(hr, scale)`
+    returns: [3, H - H % scale, W - W % scale]  the truth for `low_res_from(hr, scale)`
+
+    Raises ValueError for an image smaller than scale, and a scale below 1.
     """
     check_image("metrics.crop_to_multiple", hr)
     height, width = hr.shape[1:]

@@ -12,15 +12,15 @@ from gigasr.metrics.external import import_package, read_features
 from gigasr.metrics.inputs import check_pair, to_8bit
 from gigasr.pixels import uint8_to_signed
 
-LPIPS_SIDE = 32  # px; the least side of an image
+LPIPS_SIDE = 32  # px; least side of an image
 
 
 class Lpips(nn.Module):
-    """Learned perceptual distance, frozen: a metric, and a loss with gradients to the images.
+    """Learned perceptual distance, frozen: a metric, and a loss for images.
 
     `Lpips(features="squeezenet1_1_features.pth")` works offline: the file holds torchvision's weights of the backbone,
-    the whole network's or those of its `features` alone. Without a file torchvision downloads them; raises
-    ConnectionError where it can't.
+    of the whole network or of its `features` alone. Without a file torchvision downloads them; raises ConnectionError
+    if it can't.
 
     Source: The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (arXiv:1801.03924), version 0.1.
     """
@@ -67,7 +67,10 @@ def lpips_distance(result: Tensor, truth: Tensor, lpips: Lpips) -> float:
 
 
 def _load_features(backbone: nn.Module, path: str | Path) -> None:
-    """Load torchvision's `features` into the backbone, which holds the same layers behind the name of a slice."""
+    """Load torchvision's `features` into the backbone.
+
+    The backbone holds the same layers, each with the prefix of a slice. Raises ValueError for another backbone's file.
+    """
     stored = read_features(path)
     wanted = {key: key.partition(".")[2] for key in backbone.state_dict()}
     missing = sorted(set(wanted.values()) - stored.keys())

@@ -1,4 +1,4 @@
-"""NIQE, a metric that needs no truth."""
+"""NIQE, a metric without a reference image."""
 
 import math
 import warnings
@@ -13,10 +13,10 @@ NIQE_BLOCK = 96  # px; NIQE compares statistics of whole blocks
 
 
 def niqe(image: Tensor) -> float:
-    """Compute NIQE, which needs no truth, on the luma without cutting a border.
+    """Compute NIQE, which needs no reference, on the luma without a border.
 
     image: [3, H, W]  in [0, 1]; only whole blocks of 96x96 px count, and two are needed
-    returns: lower is more natural; not a number where fewer than two blocks hold texture
+    returns: lower is more natural; not a number if fewer than two blocks hold texture
 
     Source: Making a "Completely Blind" Image Quality Analyzer (IEEE SPL 2013), as in basicsr.
     """

@@ -1,4 +1,4 @@
-"""Differentiable functions that metrics and losses share: luma, structural similarity, the radial power spectrum."""
+"""Differentiable functions of metrics and losses: luma, SSIM, power spectrum."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ def luma(images: Tensor) -> Tensor:
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Compare means, contrasts and structures in a Gaussian window around every pixel where it fits into the images.
+    """Compare means, contrasts and structures in a Gaussian window per pixel.
+
+    Only pixels whose window fits into the image count.
 
     x, y:    [..., H, W]  luma with a peak of 255
     returns: [..., H - SSIM_WINDOW + 1, W - SSIM_WINDOW + 1]  at most 1, for equal images
@@ -35,11 +37,11 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def radial_spectrum(luma: Tensor, noise: float = 0.0) -> Tensor:
-    """Compute how much detail of each fineness the central square of an image holds.
+    """Compute the power of each ring of frequencies in an image's central square.
 
     luma:    [..., H, W]  at least 2 * NUM_RINGS px a side
-    noise:   variance of white noise that is added to all rings
-    returns: [..., NUM_RINGS - 1]  mean power per ring in dB; the ring around zero frequency is left out
+    noise:   variance of white noise, added to all rings
+    returns: [..., NUM_RINGS - 1]  mean power per ring in dB, without the ring around zero frequency
     """
     size = min(luma.shape[-2:])
     top, left = ((length - size) // 2 for length in luma.shape[-2:])

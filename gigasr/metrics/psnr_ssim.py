@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio and structural similarity of the luma, as papers compute them."""
+"""PSNR and SSIM of the luma, as papers compute them."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,9 @@ from gigasr.metrics.ops import SSIM_WINDOW, structural_similarity
 
 
 def psnr_y(result: Tensor, truth: Tensor, border: int) -> float:
-    """Compute the peak signal-to-noise ratio of the luma; the peak is 255 although studio luma spans 16..235.
+    """Compute the peak signal-to-noise ratio of the luma, with a peak of 255.
+
+    Studio luma spans only 16..235, but papers use 255.
 
     result, truth: [3, H, W]  in [0, 1]; `border` px are cut from each side
     returns: dB, infinite for equal images
@@ -23,7 +25,9 @@ def psnr_y(result: Tensor, truth: Tensor, border: int) -> float:
 
 
 def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
-    """Compute the structural similarity of the luma, averaged where the window fits into the image.
+    """Compute the mean structural similarity of the luma.
+
+    Only pixels whose window fits into the image count.
 
     result, truth: [3, H, W]  in [0, 1]; `border` px are cut from each side
     returns: at most 1, for equal images
@@ -36,10 +40,10 @@ def ssim_y(result: Tensor, truth: Tensor, border: int) -> float:
 
 
 def pooled_psnr(images: Iterable[tuple[float, int]]) -> float:
-    """Compute the peak signal-to-noise ratio of several images as of one that holds them all.
+    """Compute the PSNR of several images as of one large image.
 
     images:  dB and pixels of each
-    returns: dB; infinite only where all images are equal to theirs
+    returns: dB; infinite only if all images are equal to their truths
     """
     pairs = list(images)
     error = sum(10 ** (-decibels / 10) * pixels for decibels, pixels in pairs) / sum(pixels for _, pixels in pairs)
@@ -47,4 +51,5 @@ def pooled_psnr(images: Iterable[tuple[float, int]]) -> float:
 
 
 def psnr(x: Tensor, y: Tensor) -> float:
+    """Compute the PSNR of two images in dB, with a peak of 255."""
     return float(10 * torch.log10(255**2 / (x - y).square().mean()))
