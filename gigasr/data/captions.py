@@ -59,7 +59,7 @@ def indexed_samples(index: Path) -> Iterator[tuple[Sample, dict[str, Any]]]:
 def sidecar_samples(folder: Path, split: str | None) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """Yield all images of a folder, each with its text file's caption.
 
-    split: entered in the fields of every image, so that the images belong to any split
+    split: entered in the fields of every image, so all images belong to the split
     """
     for path in visible_files(folder, STILL_SUFFIXES):
         yield Sample(path, (sidecar_caption(path),)), {"split": split}

@@ -1,4 +1,4 @@
-"""Damage of pictures: its kinds, its strengths, and its frequency in training."""
+"""Damage of pictures: kinds, strengths, and frequency in training."""
 
 import math
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Damage:
-    """All damage of one picture, in order of its application; by default none.
+    """All damage of one picture, in order of application; by default no damage.
 
     All lengths are px of the damaged picture.
     """
@@ -102,7 +102,7 @@ def draw_blur(limits: _Range, rng: Random) -> Blur:
 
 
 def draw_noise(limits: _Range, rng: Random, kinds: tuple[NoiseKind, ...] = ()) -> Noise:
-    """Draw noise; coarse noise hides more of a picture, so its std is smaller.
+    """Draw noise; coarse noise hides more of a picture, so it gets a smaller std.
 
     limits: 8-bit levels, of the std
     kinds:  to choose from, equally often; empty = all, in shares of their own
@@ -137,7 +137,7 @@ def draw_sharpening(max_percent: int, rng: Random) -> Sharpening:
 
 
 def draw_single(rng: Random) -> Damage:
-    """Draw one cause alone, of any strength."""
+    """Draw a single cause, of any strength."""
     cause = rng.choices(("noise", "jpeg", "blur", "shrunk", "sharpening", "colours"), (36, 30, 20, 5, 6, 3))[0]
     match cause:
         case "noise":
@@ -251,7 +251,7 @@ MIXTURES: tuple[tuple[Callable[[Random], Damage], int], ...] = (  # each with it
 def draw_damage(config: RestorationConfig, rng: Random) -> Damage:
     """Draw the damage of a sample, its mention in the caption, and what to keep.
 
-    Single causes are as frequent as mixtures. Only a caption that states the damage can ask to keep any of it.
+    Single causes and mixtures are equally frequent. Only a caption with the damage in words can ask to keep any damage.
     """
     is_said = chance(config.words, rng)
     if chance(config.clean, rng):

@@ -56,11 +56,11 @@ def degrade_mild(lr: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
 def degrade(hr: Tensor, scale: int, config: DegradationConfig, rngs: Sequence[torch.Generator]) -> Tensor:
     """Make the low-res input of training: one of three ways, then noise.
 
-    The ways are bicubic alone, mild degradation, and Real-ESRGAN's; each image draws its own.
+    The ways are bicubic alone, mild degradation, and Real-ESRGAN's; each image draws a way.
 
     hr:      [B, 3, H, W] in [-1, 1], multiples of scale
     config:  shares of the ways and the largest std of the noise
-    rngs:    B, on the CPU; all draws of an image come from its own generator, so batch mates change nothing
+    rngs:    B, on the CPU; an image's draws come from the image's own generator, so batch mates change nothing
     returns: [B, 3, H / scale, W / scale]  8-bit levels in [-1, 1], plus the noise
 
     Raises ValueError for another number of generators.

@@ -52,7 +52,7 @@ def draw_bool(probability: float, rng: torch.Generator) -> bool:
 
 
 def pick(shares: Sequence[float], rng: torch.Generator) -> int:
-    """Draw an index, each with its share as probability."""
+    """Draw an index; the shares are the probabilities."""
     return int(torch.multinomial(torch.tensor(shares, dtype=torch.float32), 1, generator=rng))
 
 

@@ -80,7 +80,7 @@ def sample_rng(seed: int, index: int | str) -> torch.Generator:
 
 
 def rejecting_filter(fields: Mapping[str, Any], file: Path | BinaryIO, config: DataConfig) -> str | None:
-    """Return the name of the filter that rejects a sample, or None.
+    """Return the name of the filter for which a sample is left out, or None.
 
     fields: known facts of the sample: scores, and width and height in px; the file's header gives missing sizes
     """
@@ -105,8 +105,8 @@ def describe_left_out(left_out: Counter[str]) -> str:
 class CropSampler:
     """Random square crops of images, each as an example.
 
-    Each crop has one of the image's captions or none; with `horizontal_flip`, half the crops are mirrored. Half the
-    images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's. With
+    Each crop has a caption of the image, or an empty caption. With `horizontal_flip`, half the crops are mirrored. Half
+    the images are first reduced by up to `max_downscale`: their finest detail is then sharper than a camera's. With
     `full_image`, the middle square of the image, reduced to the crop's size, is the only crop.
     """
 

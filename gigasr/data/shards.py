@@ -107,7 +107,7 @@ class ShardSource:
 
 @dataclass(frozen=True)
 class ShardItems(IterableDataset[Example]):
-    """The examples of one process; its workers take turns, a batch each."""
+    """The examples of one process; the workers take turns, a batch each."""
 
     source: ShardSource
     sampler: CropSampler
@@ -144,9 +144,9 @@ class Record(NamedTuple):
 
 
 class Reader:
-    """One of `readers` that share the shards.
+    """One of several readers; together they share the shards.
 
-    Its endless sequence of samples depends only on the seed, its number and the number of readers.
+    A reader's endless sequence of samples depends only on the seed, the reader's number and the number of readers.
     """
 
     def __init__(self, source: ShardSource, seed: int, number: int, readers: int) -> None:
@@ -250,9 +250,9 @@ class Reader:
     def readable(self, records: Iterator[Record]) -> Iterator[tuple[Image.Image, str]]:
         """Yield the image and the caption of each record.
 
-        The next readable record replaces a broken record. The substitute is still yielded again in its own place, so
-        positions never shift, and a resumed run need not decode the records that it skips. Raises ValueError after
-        MAX_BROKEN broken records in a row.
+        The next readable record replaces a broken record. The substitute is still yielded again in its own place. So
+        positions never shift, and a resumed run need not decode the skipped records. Raises ValueError after MAX_BROKEN
+        broken records in a row.
         """
         ahead: deque[Record] = deque()
         while True:

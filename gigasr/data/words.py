@@ -1,4 +1,4 @@
-"""Words for a picture's state: its damage, or the wish to leave it alone."""
+"""Words for a picture's state: damage, or the wish to leave the picture alone."""
 
 from random import Random
 
@@ -19,7 +19,7 @@ TWICE = 0.15  # share of causes said in two ways
 
 
 def degrees(value: float, min_medium: float, min_strong: float, margin: float) -> tuple[str, ...]:
-    """Return the degrees that describe a value; near a border, two.
+    """Return the words for the degree of a value; near a border, two words.
 
     The border between two degrees is a matter of taste, so both words count within the margin.
     """
@@ -89,19 +89,19 @@ def causes(damage: Damage) -> Causes:
 
 
 def phrase(meanings: tuple[str, ...], rng: Random, held_out: bool) -> str:
-    """Pick a phrasing of one of the meanings."""
+    """Pick a phrasing of any of the meanings."""
     phrases = PHRASES[rng.choice(meanings)]
     return rng.choice(phrases.held_out if held_out else phrases.trained)
 
 
 def say_left_alone(rng: Random, held_out: bool) -> list[str]:
-    """Say that a picture is clean, or is to stay as it is."""
+    """Say that a picture is clean, or should stay unchanged."""
     said = [phrase(("clean", "clean", "untouched"), rng, held_out)]
     return [*said, phrase(("sharp",), rng, held_out)] if chance(0.3, rng) else said
 
 
 def say_damage(damage: Damage, rng: Random, held_out: bool) -> list[str]:
-    """Say the damage or a part of it, its origin, or only that it is bad.
+    """Say the damage, or a part of the damage, the origin, or only "bad".
 
     Phrases come in random order.
     """

@@ -1,6 +1,6 @@
 """Metrics of a super-resolved image, one module per metric.
 
-Images are float tensors [3, H, W] in [0, 1] on any device. Every metric first rounds them to 8 bit, as files would.
+Images are float tensors [3, H, W] in [0, 1] on any device. Every metric first rounds to 8 bit, like an image file.
 """
 
 from gigasr.metrics.clip_score import ClipScore

@@ -25,9 +25,9 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # SqueezeNet's norma
 class FrozenFeatures(nn.Module):
     """A frozen network from images to feature vectors.
 
-    `FrozenFeatures("squeezenet1_1_features.pth")` works offline; its distances compare with one another, not with those
-    of papers. Papers use Inception: a file of torch-fidelity's weights, or "inception" to have torch-fidelity fetch
-    them.
+    `FrozenFeatures("squeezenet1_1_features.pth")` works offline. Its distances are comparable only among themselves,
+    not with distances in papers. Papers use Inception: a file of torch-fidelity's weights, or "inception" to have
+    torch-fidelity fetch them.
     """
 
     def __init__(self, source: str | Path) -> None:

@@ -98,8 +98,8 @@ class EqualizedConv2d(nn.Module):
 class AdaptiveConv2d(nn.Module):
     """Convolution with a kernel mixed from a bank and modulated by w.
 
-    The bank is mixed first, then modulated, then demodulated. The layer contains its activation, a leaky ReLU, and its
-    output gain: both are positively homogeneous, so folding can move the gain into the kernel.
+    The bank is mixed first, then modulated, then demodulated. Activation, a leaky ReLU, and output gain belong to the
+    layer: both are positively homogeneous, so folding can move the gain into the kernel.
 
     Source: GigaGAN (arXiv:2303.05511), section 3.1.
     """
@@ -156,7 +156,7 @@ class AdaptiveConv2d(nn.Module):
     def is_small(self, x: Tensor) -> bool:
         """Tell whether `convolve_shared` is cheaper than a kernel per sample.
 
-        It is for batches of small maps: N H W at most K K max(I, O).
+        Batches of small maps are cheaper: N H W at most K K max(I, O).
         """
         num_kernels, out_channels, in_channels, size, _ = self.bank.shape
         pixels = x.shape[2] * x.shape[3] * num_kernels

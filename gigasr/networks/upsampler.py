@@ -122,7 +122,7 @@ class Upsampler(nn.Module):
         return sorted({*self.config.early_scales, self.config.scale})
 
     def ending_at(self, scale: int) -> "Upsampler":
-        """Return the network without the levels above one of its `scales`.
+        """Return a network with the levels up to one of the `scales`.
 
         The two networks share their parameters. Raises ValueError for other scales.
         """

@@ -123,8 +123,8 @@ class Projection(nn.Module):
 class FeatureDiscriminatorHead(nn.Module):
     """Logits of one layer: 3x3 convolutions, then two predictions.
 
-    One prediction is modulated by t_D, the other is unconditional. The paper (arXiv:2303.05511, vision-aided loss)
-    gives neither depth nor width.
+    The first prediction is modulated by t_D, the second is unconditional. The paper (arXiv:2303.05511, vision-aided
+    loss) gives neither depth nor width.
     """
 
     def __init__(self, channels: int, text_dim: int) -> None:
