@@ -88,9 +88,9 @@ class SuperResolver:
         scale:    1..64, also fractions; default without a size: the network's own scale
         size:     instead of a scale (height, width) in px, or in words: "4k"; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
-        fidelity: 0..1, share of the low-res correction, which makes the downsampled result match the restored input
+        fidelity: 0..1, share of the low-res correction; 1 = the downsampled result matches the restored input
         detail:   0..2, gain of the network's detail over bicubic interpolation, before the correction; 0 = none
-        restore:  0..1, share of the damage to remove that the network finds in the picture; 0 = none
+        restore:  0..1, share of the damage to remove, as found by the network; 0 = none
         progress: called after every strip
         """
         options = UpscaleOptions(
@@ -188,9 +188,10 @@ def one_pass(engine: Engine, lr: RowStream, options: UpscaleOptions) -> RowStrea
 
 
 def choose_scale(scales: list[int], size: tuple[int, int], target: tuple[int, int]) -> int:
-    """Choose the smallest scale that reaches a target size, or else the largest.
+    """Choose the smallest scale that reaches the target, or else the largest.
 
-    scales: in rising order
+    scales:       in rising order
+    size, target: (height, width), px
     """
     factor = max(target[0] / size[0], target[1] / size[1])
     return next((scale for scale in scales if scale >= factor), scales[-1])

@@ -1,6 +1,6 @@
-"""The base generator: z and text -> a 64 px image and its pyramid (GigaGAN, section 3.1).
+"""The base generator: z and text -> pyramid up to 64 px (GigaGAN, section 3.1).
 
-The blocks are the upsampler's. Every level takes its own condition (w and text), so that coarse levels can follow one
+The blocks are the upsampler's. Every level takes a condition (w and text) of its own: coarse levels can follow one
 prompt and fine levels another.
 """
 
@@ -53,13 +53,14 @@ class Generator(nn.Module):
         self.recent_w: list[Tensor] = []  # the mean w of each training pass since the last `take_w`
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> Condition:
-        """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
+        """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and T's features"""
         text = self.text_transformer(tokens)
         return Condition(self.mapping(z, text.t_global), text)
 
     def synthesize(self, conditions: Sequence[Condition]) -> list[Tensor]:
-        """conditions: one per level, smallest first, each of B samples -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ...
+        """conditions: one per level -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ...
 
+        Conditions start with the smallest level; each has B samples.
         With fewer conditions than levels, the pyramid has only the smaller images.
         """
         x = self.constant.expand(len(conditions[0].w), -1, -1, -1)

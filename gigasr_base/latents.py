@@ -42,7 +42,7 @@ def prompt_mean(mapping: nn.Module, t_global: Tensor, z_dim: int) -> Tensor:
 
 
 def truncate(w: Tensor, w_mean: Tensor, w_prompt_mean: Tensor, psi: float) -> Tensor:
-    """Truncate w: pull it towards the mean of all prompts, then of its own prompt.
+    """Truncate w: towards the mean of all prompts, then towards the prompt's mean.
 
     Truncation trades variety for quality.
 
@@ -116,7 +116,7 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def even_shares(steps: Tensor, count: int) -> list[float]:
-    """Choose shares of a path so that the frames there change by equal amounts.
+    """Choose shares of a path with equal changes from frame to frame.
 
     steps:   [N]  measured lengths of N equal shares of the path, at least 0
     count:   number of shares to choose, both ends included, at least 2

@@ -1,4 +1,4 @@
-"""Metrics of generated icons: retrieval, silhouettes, smoothness of interpolations."""
+"""Metrics of generated icons: retrieval, silhouettes, smooth interpolation."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def silhouette(images: Tensor) -> Tensor:
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Compute intersection over union: a, b [B, H, W] bool -> [B]; 1 if both are empty."""
+    """Compute the IoU of masks: a, b [B, H, W] bool -> [B]; 1 if both are empty."""
     union = (a | b).sum(dim=(1, 2))
     return torch.where(union > 0, (a & b).sum(dim=(1, 2)) / union.clamp(min=1), 1.0)
 

@@ -95,8 +95,8 @@ class TextToImage:
     ) -> Tensor:
         """Generate frames from one prompt to another, and from one seed's z to another's.
 
-        z moves along the arc. w is interpolated linearly between the prompts: with interpolated text, the mapping
-        network would make it leap. Frames lie closer where the image changes fast; all are therefore generated twice,
+        z moves along the arc. w is interpolated linearly between the prompts: with interpolated text the mapping
+        network would make w leap. Frames lie closer where the image changes fast; all are therefore generated twice,
         the first time to measure the changes.
 
         to_seed:  None = the same seed; with equal prompts and two seeds only z changes
@@ -178,7 +178,7 @@ def paired(**columns: Sequence[Any]) -> Iterator[Any]:
 
 
 def check_reachable_size(size: tuple[int, int], base_size: int) -> None:
-    """Raise ValueError for a size that `upscale_image` cannot reach.
+    """Raise ValueError for a size beyond the reach of `upscale_image`.
 
     size:      (height, width), px
     base_size: px, side of the base model's images
@@ -208,8 +208,8 @@ def upscale_strips(
 ) -> PictureStrips:
     """Upscale a square image until it covers a size, and cut out the middle.
 
-    An image that is larger than the size is downsampled. Raises ValueError for an image that is not square, and for a
-    missing resolver.
+    An image above the size is downsampled. Raises ValueError for an image that is not square, and for a missing
+    resolver.
 
     image:    [3, S, S] in [0, 1]
     size:     (height, width), px; the longer side up to 64 S

@@ -1,4 +1,4 @@
-"""Shared work of the t2i command and the page: file names, images and metadata of a set."""
+"""File names, images and metadata of a set, for the t2i command and the page."""
 
 import hashlib
 import json
@@ -123,7 +123,7 @@ def describe_pictures(options: T2IOptions, is_upscaled: bool) -> dict[str, str]:
 def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
     """Hash the weights and the size into 16 hex digits.
 
-    The fingerprint identifies pictures that an earlier run made.
+    The fingerprint identifies pictures of an earlier run.
     """
     paths = [find_base(model), *([] if upsampler is None else [zoo.find_model(upsampler)])]
     key = json.dumps([size, *(hash_file(path) for path in paths)])

@@ -1,6 +1,6 @@
 """The command line.
 
-Commands import heavy packages only when they run.
+A command imports heavy packages only at its run.
 """
 
 import io
@@ -43,7 +43,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of up to 64 MB.
 
     By default glibc returns blocks above 32 MB, or less, to the system, and the system clears new blocks page by page.
-    Feature maps are that large; clearing them takes longer than filling them.
+    Feature maps are that large, and clearing takes longer than filling.
     """
     import ctypes
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INTERRUPTED = 130  # exit code, as of a shell's command
+INTERRUPTED = 130  # exit code of interrupted commands, as in shells
 SEED_RANGE = click.IntRange(0, 2**63 - 1)
 device_option = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 precision_option = click.option("--precision", type=Choice(get_args(Precision)), default="auto", show_default=True)
@@ -54,7 +54,7 @@ class GroupedCommand(click.Command):
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Report errors that a user can cause in one line, with exit code 1.
+    """Report a user's errors in one line, with exit code 1.
 
     An interrupt gives one line and exit code 130. With --debug errors keep their traceback.
     """

@@ -147,7 +147,7 @@ def refuse_options(useless: tuple[str, ...], reason: str) -> None:
 
 
 def list_samples(options: EvalOptions) -> "dict[str, Sample]":
-    """Find the samples of the data folder, by path relative to it.
+    """Find the samples of the data folder, by relative path.
 
     Raises ValueError for a split without captions.jsonl.
     """
@@ -164,7 +164,7 @@ def list_samples(options: EvalOptions) -> "dict[str, Sample]":
 def name_below(folder: Path, path: Path) -> str:
     """Return the path of an image relative to its folder; results have this name.
 
-    Raises ValueError for an image outside the folder, as captions.jsonl may list.
+    Raises ValueError for an image outside the folder, from a captions.jsonl.
     """
     absolute, root = (Path(os.path.abspath(each)) for each in (path, folder))
     if not absolute.is_relative_to(root):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gigasr_base.pipeline import TextToImage
 
 FRAME_DURATION = 100.0  # ms; of animations
-ANIMATED = (".webp", ".gif", ".avif")  # names of one, where frames are asked for; .png stands for single pictures
+ANIMATED = (".webp", ".gif", ".avif")  # suffixes of an animation, if frames are asked for; .png gives single pictures
 SHEET_THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 
 
@@ -113,9 +113,9 @@ def check_formats(targets: Iterable[Path]) -> None:
 
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:
-    """Find the files that an earlier run has made.
+    """Find the files of an earlier run.
 
-    Raises ValueError for a file with other content: it must not be replaced.
+    Raises ValueError for a file of any other origin, which must not be replaced.
     """
     from gigasr_base.t2i_job import is_made
 
@@ -167,7 +167,7 @@ def show_progress(picture: "PictureStrips", label: str) -> "Iterator[Picture]":
         for strip in picture.strips:
             bar.update(strip.size[0])
             yield strip
-            del strip  # or it lives while the next one is made
+            del strip  # else two strips would be in memory
 
 
 def write_set(
@@ -202,7 +202,7 @@ def write_set(
 
 
 def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "Iterator[Picture]":
-    """Pass the strips of a picture on, then append its thumbnail, [3, h, w], to a list."""
+    """Pass the strips of a picture on, then append a thumbnail, [3, h, w], to a list."""
     import torch
 
     from gigasr.networks.ops import resize
@@ -214,7 +214,7 @@ def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "
     for strip in picture.strips:
         narrow.append(resize(strip.rgb[None], (strip.size[0], size[1])))
         yield strip
-        del strip  # or it lives while the next one is made
+        del strip  # else two strips would be in memory
     thumbnails.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
 
 
@@ -232,7 +232,7 @@ def write_animation(pictures: "Iterator[PictureStrips]", target: Path, noted: di
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and remove leftovers of killed commands in it."""
+    """Make a folder; remove leftovers of killed commands from an existing one."""
     from gigasr.files.atomic import remove_leftovers
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def check_training_options(options: TrainOptions) -> None:
 
 
 def check_run_folder(folder: Path, is_resumed: bool) -> None:
-    """Raise ValueError for a run folder that does not fit.
+    """Raise ValueError for an unsuitable run folder.
 
     A resumed run needs a folder with a run; a new run needs a folder without one.
     """
@@ -110,7 +110,7 @@ def load_any_config(path: Path, overrides: tuple[str, ...]) -> Any:
 
 
 def task_class(settings: Any) -> "type[AdversarialTask]":
-    """Return the class of the adversarial task that a config trains."""
+    """Return the class of a config's adversarial task."""
     from gigasr_base.config import BaseConfig
 
     if isinstance(settings, BaseConfig):
@@ -190,7 +190,7 @@ def open_validation(options: TrainOptions, settings: Any) -> "DataSource | None"
 
 
 def splits(folder: Path) -> set[str]:
-    """Read the splits that a folder's captions.jsonl names; without one, none."""
+    """Read the names of splits in a folder's captions.jsonl; a missing file has none."""
     from gigasr.data.captions import read_rows
 
     index = folder / "captions.jsonl"

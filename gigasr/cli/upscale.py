@@ -140,7 +140,7 @@ def plan_run(
 ) -> "list[Job]":
     """Plan the outputs and prompts of a run.
 
-    Errors of both are raised here, before the first job runs. Inputs that are outputs of other inputs are left out.
+    Errors of both are raised here, before the first job runs. An input that is the output of another is left out.
     """
     from gigasr.folders.plan import Outputs, is_in_shard, plan_jobs, size_label
     from gigasr.folders.prompts import assign_prompts
@@ -210,7 +210,9 @@ def run_jobs(
 
 
 class Reporter:
-    """Prints the progress of a run: a bar and failures on a terminal, else a line per file."""
+    """Prints the progress of a run: a bar on a terminal, else a line per file.
+
+    Failures are printed in both cases."""
 
     def __init__(self, bar: "tqdm[Any]", is_single: bool, is_debug: bool) -> None:
         self.bar, self.is_single, self.is_debug = bar, is_single, is_debug

@@ -87,7 +87,7 @@ def plan_benchmarks(
 
 
 def our_cases(network: Upsampler, name: str, plan: BenchPlan, side: int, has_pipeline: bool) -> list[BenchCase]:
-    """Return the cases of a network of ours: pipeline (if asked for), folded, unfolded.
+    """Return a network's cases: pipeline (if asked for), folded, unfolded.
 
     side: px of the low-res input; rounded up to a multiple of the network's
     """
@@ -141,8 +141,8 @@ def aurasr_cases(execution: ExecutionPlan) -> list[BenchCase]:
     """Return the cases of AuraSR: in gigasr and in its own package.
 
     The network has the public size and random weights; the input has 256 px. The time in gigasr includes folding.
-    Memory includes the weights: gigasr keeps the folded ones, the package all of them. Raises ImportError without the
-    package.
+    Memory includes the weights: gigasr keeps only the folded weights, the package all weights. Raises
+    ImportError without the package.
     """
     try:
         from aura_sr import AuraSR
@@ -182,7 +182,7 @@ def run_unfolded(network: Upsampler, lr: Tensor, z: Tensor, tokens: TokenFeature
 def peer_cases(execution: ExecutionPlan) -> list[BenchCase]:
     """Return the cases of Real-ESRGAN's small and large network at 4x.
 
-    Both take one tile and have random weights, as weights do not change times.
+    Both take one tile. The weights are random: weights do not change times.
     """
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.ESRGAN import ESRGAN
@@ -210,7 +210,7 @@ def seconds(run: Callable[[], object], execution: ExecutionPlan, clock: str) -> 
 
 
 def count_flops(run: Callable[[], object]) -> float:
-    """Count the operations of one call; a multiplication with its addition counts as two."""
+    """Count the operations of one call; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
@@ -219,7 +219,7 @@ def count_flops(run: Callable[[], object]) -> float:
 def bare_convolutions(case: BenchCase, plan: BenchPlan) -> tuple[float, float]:
     """Count and time the convolutions of one call alone, without the other layers.
 
-    The time bounds that of the network from below.
+    The network needs at least this time.
 
     returns: operations, seconds
     """
@@ -254,7 +254,7 @@ def matmul_peak(plan: BenchPlan) -> float:
 
 @torch.inference_mode()
 def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
-    """Time all cases in turn: once to warm up, then as often as the plan says.
+    """Time all cases in turn: once to warm up, then `repeats` times.
 
     The warm-up also measures the peak memory.
 

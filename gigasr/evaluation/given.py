@@ -50,7 +50,7 @@ def advise(truth: Tensor, low_res: Tensor, scale: int) -> str:
 def check_inputs(samples: Mapping[str, Sample], settings_by_label: Iterable[EvalSettings]) -> None:
     """Raise ValueError for a given input that is missing or has another size.
 
-    The check precedes the first model, so that no run is lost.
+    The check precedes the first model: a long run must not fail late.
     """
     for settings in settings_by_label:
         for name, sample in samples.items() if isinstance(settings.low_res, Path) else ():

@@ -1,4 +1,4 @@
-"""Image folders as sets of squares, prepared as in the paper, and their FID features."""
+"""Image folders as sets of squares, prepared as in the paper, and FID features."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

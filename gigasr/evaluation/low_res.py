@@ -1,4 +1,4 @@
-"""Low-res inputs of an evaluation: PIL's bicubic, MATLAB's, or seeded degradations."""
+"""Low-res inputs of an evaluation: PIL's or MATLAB's bicubic, seeded degradations."""
 
 import importlib
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def compressed(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
 
 
 def resized(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
-    """Resize three times with drawn filters: to two drawn sizes, then to the low-res size."""
+    """Resize with drawn filters: to two drawn sizes, then to the low-res size."""
     large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
     x = random_resize(downscale(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
     return random_resize(random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)

@@ -18,7 +18,7 @@ WATCH_EVERY = 0.005  # seconds
 class ResourceMeter:
     """A meter for the time and peak memory of calls.
 
-    Memory is that of all GPUs, or of the process on a CPU, above the amount in use when the meter was made.
+    Memory counts on all GPUs, or for the process on a CPU, above the amount at the meter's construction.
     """
 
     def __init__(self, device: str) -> None:

@@ -41,7 +41,7 @@ def name_prompts(options: EvalOptions) -> dict[str, EvalSettings]:
 def plan_settings(options: EvalOptions) -> dict[str, EvalSettings]:
     """Return the settings of each row, by the row's label.
 
-    A label names the input, the prompt or both, only as far as rows differ; a single row has "".
+    A label names the input, the prompt or both, whichever differ between rows; a single row has "".
     """
     inputs, prompts = name_inputs(options.low_res), name_prompts(options)
     settings_by_label = {}

@@ -33,7 +33,7 @@ class EvalSettings:
 
 
 def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, Sample]:
-    """Select the samples whose images can be evaluated.
+    """Select the samples with usable images.
 
     Logs a warning for every other sample. Raises ValueError if no sample is left.
     """
@@ -53,7 +53,7 @@ def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[s
 def load_truth(path: Path, settings: EvalSettings) -> Tensor:
     """Read a high-res image -> [3, H, W] in [0, 1], H and W multiples of the scale.
 
-    Transparent parts become white. Raises ValueError for an image that cannot be read or is too small for the metrics.
+    Transparent parts become white. Raises ValueError for an unreadable image or one too small for the metrics.
     """
     image = on_white(read_image(path)).rgb if settings.square is None else load_square(path, settings.square)
     truth, min_side = crop_to_multiple(image, settings.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * settings.scale)

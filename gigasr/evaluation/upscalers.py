@@ -1,4 +1,4 @@
-"""The compared upscalers: models, interpolations, folders of another tool's results."""
+"""The compared upscalers: models, interpolations, folders of given results."""
 
 import glob
 import itertools
@@ -46,7 +46,7 @@ def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
 def is_result_folder(model: str) -> bool:
     """Tell whether a name means a folder of results.
 
-    A folder with weights is a model, even with images in it: a training leaves samples beside its weights.
+    A folder with weights is a model, even with images inside: a training saves samples beside the weights.
     """
     folder = Path(model)
     if model in (*INTERPOLATIONS, *bundled_models()):
@@ -77,7 +77,7 @@ def find_result(folder: Path, name: str, kind: str = "result") -> Path:
 
 
 def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
-    """low_res: [3, h, w] in [0, 1] -> [3, h * scale, w * scale], by one of PIL's filters"""
+    """Resize by a filter of PIL: [3, h, w] in [0, 1] -> [3, h * scale, w * scale]."""
     import numpy as np
     from PIL import Image
 
@@ -89,7 +89,7 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
 def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
     """Raise ValueError for a missing model or result.
 
-    The check precedes the first model, so that no run is lost.
+    The check precedes the first model: a long run must not fail late.
     """
     for model in models:
         if is_result_folder(model):

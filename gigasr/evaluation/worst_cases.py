@@ -39,7 +39,7 @@ def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
 class WorstCases:
     """The images with the worst results of the first row.
 
-    LPIPS ranks them, or PSNR-Y if LPIPS is not measured.
+    LPIPS ranks the images, or PSNR-Y if LPIPS is not measured.
     """
 
     def __init__(self, number: int) -> None:

@@ -1,6 +1,6 @@
 """Work of the page's users in threads, one job at a time.
 
-Work stops when the user asks for it, cancels the request or leaves.
+Work stops when the user presses Cancel, cancels the request or leaves.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ class StoppedError(BaseException):
 
 
 class Jobs:
-    """Runs the work of sessions and stops it.
+    """Runs and stops the work of sessions.
 
     Stopped work ends at the next report of progress.
     """
@@ -30,7 +30,7 @@ class Jobs:
     async def run(self, session: str, work: Callable[[ReportProgress], T], notify: ReportProgress) -> T:
         """Run work(notify) in a thread and return the result.
 
-        Raises the errors of the work, and RuntimeError if it was stopped.
+        Raises the errors of the work, and RuntimeError after a stop.
         """
         stop = threading.Event()
         self.stops[session].add(stop)

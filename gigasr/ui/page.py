@@ -33,7 +33,7 @@ COLOURS = {  # of the theme
 
 
 def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") -> Any:
-    """Build the page as gradio's Blocks, to be served by launch(**launch_options(...)).
+    """Build the page: gradio's Blocks, served by launch(**launch_options(...)).
 
     t2i:     None = the second tab shows `why_not`
     why_not: Markdown, the reason for the missing tab
@@ -64,7 +64,7 @@ def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") ->
 def launch_options(limits: Limits) -> dict[str, Any]:
     """Make the page's options of launch(): theme, CSS, limit of uploads.
 
-    Fonts are the system's, so that the page loads none from other hosts.
+    Fonts are the system's: the page loads nothing from other hosts.
     """
     gr = import_gradio()
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}

@@ -41,7 +41,7 @@ def add_buttons(label: str) -> tuple[Any, Any]:
 
 @contextmanager
 def report_errors_on_page() -> Iterator[None]:
-    """Show errors that a user can cause on the page.
+    """Show a user's errors on the page.
 
     A message has one line and does not show the server's folders.
     """
@@ -71,7 +71,7 @@ def page_options(kind: type[T], values: Mapping[str, Any]) -> T:
 def own_folder(uploads: str) -> Path:
     """Make a folder for the files of all requests, inside the folder of the uploads.
 
-    It is made once and removed when the server ends.
+    The server makes the folder once and removes it at the end.
     """
     folder = Path(uploads) / uuid.uuid4().hex
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -107,7 +107,7 @@ def preview(picture: Picture, side: int, target: Path) -> str:
 def preview_large(source: Path, folder: Path) -> str:
     """Save a preview of a result, with a longest side of at most PREVIEW px.
 
-    libvips streams the result, so that memory never holds all of it. libvips reads no animated AVIF:
+    libvips streams the result: memory never holds all pixels. libvips reads no animated AVIF:
     its first frame is read as a whole.
 
     returns: the preview's file

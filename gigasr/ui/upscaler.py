@@ -42,7 +42,7 @@ class Limits:
 
 
 class Upscaler:
-    """Upscales uploads; gives the same files as `gigasr upscale` with the same options."""
+    """Upscales uploads: with the same options the same files as `gigasr upscale`."""
 
     def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: Limits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
