@@ -174,7 +174,7 @@ def one_pass(engine: Engine, lr: RowStream, options: UpscaleOptions) -> RowStrea
     """
     scale = engine.scale
     size = lr.size[0] * scale, lr.size[1] * scale
-    is_corrected = options.fidelity > 0 and scale > 1  # at scale 1 the correction would restore the input
+    is_corrected = options.fidelity > 0 and scale > 1  # at scale 1 the correction would return the input
     if isinstance(engine, BodyTailEngine):
         root, made = engine.restored(lr, options.seed, options.restore)
     else:

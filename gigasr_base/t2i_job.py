@@ -119,7 +119,7 @@ def describe_pictures(options: T2IOptions, is_upscaled: bool) -> dict[str, str]:
     return texts | options.notes()
 
 
-@lru_cache(maxsize=16)  # one for all prompts of a command or page
+@lru_cache(maxsize=16)  # shared by all prompts of a command and all requests of a page
 def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
     """Hash the weights and the size into 16 hex digits.
 

@@ -51,7 +51,7 @@ class Report:
     """The content of a report."""
 
     title: str
-    facts: Mapping[str, str]  # what was done, in words
+    facts: Mapping[str, str]  # description of the run: name -> text
     table: Table
     plots: Sequence[Plot] = ()
     images: Mapping[str, Table] = field(default_factory=dict)  # row -> image -> metric -> value

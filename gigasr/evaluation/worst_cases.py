@@ -8,7 +8,7 @@ from torch import Tensor
 from gigasr.pixels import to_uint8
 
 SIDE = 256  # px; of the crops
-INPUT, TRUTH = "input", "truth"  # crops beside those of the rows
+INPUT, TRUTH = "input", "truth"  # names of the crops without a row
 
 
 @dataclass
@@ -45,7 +45,7 @@ class WorstCases:
     def __init__(self, number: int) -> None:
         self.number = number
         self.cases: dict[str, WorstCase] = {}
-        self.first: str | None = None  # the row whose metrics decide
+        self.first: str | None = None  # the row that ranks the images
 
     def update(
         self,
