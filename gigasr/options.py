@@ -1,4 +1,7 @@
-"""Options of an upscale; command line, page, fingerprints and metadata are made from their fields."""
+"""Options of an upscale.
+
+The command line, the page, fingerprints and metadata derive from the fields.
+"""
 
 import operator
 from collections.abc import Callable
@@ -9,34 +12,40 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gigasr.sizes import MAX_SCALE, checked_size
 
-MAX_SEED = 2**63 - 1  # torch's generators take no larger one
+MAX_SEED = 2**63 - 1  # limit of torch's generators
 Limits = tuple[float | None, float | None]  # lowest and highest value
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The meaning and the limits of an option."""
+    """The help text, limits and effects of an option."""
 
     help: str
     limits: Limits = (None, None)
     advice: str = "leave it out"  # end of the error for a wrong value
-    check: Callable[[Any], Any] | None = None  # in the place of type and limits: returns the value or raises ValueError
+    check: Callable[[Any], Any] | None = None  # replaces type and limits: returns the value or raises ValueError
     short: str = ""  # short name on the command line, e.g. -s
-    needs: str = ""  # another option; without it this one has no effect
+    needs: str = ""  # the option that this option needs to have an effect
     is_strength: bool = False  # 0 switches an effect off, 1 is as trained
     is_noted: bool = False  # in the metadata of results, unless it is the default
-    changes_result: bool = True  # and belongs to the fingerprint
+    changes_result: bool = True  # and therefore belongs to the fingerprint
 
 
 def option(default: Any, help: str, limits: Limits = (None, None), **more: Any) -> Any:
-    """Define a field of options. more: the other fields of its rule"""
+    """Define a field of options.
+
+    more: other fields of the rule
+    """
     return field(default=default, metadata={"rule": Rule(help, limits, **more)})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a command; every value is checked once, when the object is made."""
+    """Options of a command.
+
+    The constructor checks every value and raises ValueError for a wrong one.
+    """
 
     def __post_init__(self) -> None:
         types = self.field_types()
@@ -50,7 +59,7 @@ class Options:
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
     def notes(self) -> dict[str, str]:
-        """Return the metadata of results that these options add to prompt, seed and model."""
+        """Return the metadata of results, beyond prompt, seed and model."""
         noted = {name: rule for name, rule in self.rules().items() if rule.is_noted}
         changed = self.changed()
         names = [name for name, rule in noted.items() if (rule.needs or name) in changed]
@@ -63,7 +72,7 @@ class Options:
 
     @classmethod
     def field_types(cls) -> dict[str, Any]:
-        """Return the types of the fields by name: T for T | None."""
+        """Return the types of the fields by name; T | None counts as T."""
         found = get_type_hints(cls)
         for name, hint in found.items():
             others = [each for each in get_args(hint) if each is not NoneType]
@@ -73,12 +82,15 @@ class Options:
 
 
 def note_label(name: str) -> str:
-    """Return the key of an option in metadata: "mix_at" -> "Mix at"."""
+    """Return the metadata key of an option: "mix_at" -> "Mix at"."""
     return name.replace("_", " ").capitalize()
 
 
 def _checked(name: str, value: Any, kind: Any, rule: Rule) -> Any:
-    """Return a value as its field's type; ValueError for a value of another type or beyond the limits."""
+    """Return a checked value in the type of the field.
+
+    Raises ValueError for a value of another type or beyond the limits.
+    """
     if rule.check is not None:
         return rule.check(value)
     if kind is float or kind is int:
@@ -106,7 +118,10 @@ def _checked_number(name: str, value: Any, kind: type[int] | type[float], rule: 
 
 
 def check_seed(seed: int) -> int:
-    """Return a seed of any integer type as Python's; ValueError for a seed that torch's generators refuse."""
+    """Convert a seed of any integer type to int.
+
+    Raises ValueError for a seed that torch's generators refuse.
+    """
     try:
         number = operator.index(seed)
     except TypeError:

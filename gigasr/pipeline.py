@@ -1,4 +1,4 @@
-"""SuperResolver: picture in, picture or strips of it out."""
+"""SuperResolver: a picture in, the upscaled picture or its strips out."""
 
 import dataclasses
 import itertools
@@ -20,8 +20,8 @@ from gigasr.sizes import plan_passes, target_size
 
 logger = logging.getLogger(__name__)
 
-MAX_ROW_WIDTH = 12_288  # px; an input that is wider than this, and than high, is upscaled transposed
-ROWS_PER_READ = 64  # rows of the input taken at a time
+MAX_ROW_WIDTH = 12_288  # px; a wider input, if also wider than high, is upscaled transposed
+ROWS_PER_READ = 64  # rows of the input per read
 
 
 class SuperResolver:
@@ -40,11 +40,12 @@ class SuperResolver:
         strip: int = 0,
         batch: int = 0,
     ) -> None:
-        """
-        device: "auto", or one or several of torch's with commas between; one picture is spread over all of them
+        """Prepare a model for devices and a precision.
+
+        device: "auto", or torch's devices with commas between; one picture is spread over all devices
         tile:   side of the network's tiles in low-res px, 0 = auto
         strip:  low-res rows per strip, 0 = auto
-        batch:  tiles at a time on each device, 0 = auto
+        batch:  tiles per call of the network on each device, 0 = auto
         """
         options = UpscaleOptions(device=str(device), precision=precision, tile=tile, strip=strip, batch=batch)
         devices = choose_devices(options.device)
@@ -63,7 +64,7 @@ class SuperResolver:
 
     @classmethod
     def from_options(cls, options: UpscaleOptions) -> "SuperResolver":
-        """Load the model of the options, to run as they say."""
+        """Load the model of the options, with their device, precision and sizes."""
         model = load_model(options.model)
         return cls(model, options.device, options.precision, options.tile, options.strip, options.batch)
 
@@ -79,15 +80,17 @@ class SuperResolver:
         restore: float = 1.0,
         progress: RowProgress | None = None,
     ) -> Picture:
-        """Upscale a picture and give the result as a whole.
+        """Upscale a picture and return the whole result.
 
-        prompt:   what it shows; may be empty
-        scale:    1..64, any number; the network's own scale where neither scale nor size is given
-        size:     (height, width) of the result instead, px, or in words: "4k"; neither side below the picture's
+        Raises ValueError for a wrong picture or option.
+
+        prompt:   content of the picture; may be empty
+        scale:    1..64, also fractions; default without a size: the network's own scale
+        size:     instead of a scale (height, width) in px, or in words: "4k"; neither side below the picture's
         seed:     of z and the noise field: the same seed gives the same picture
-        fidelity: 0..1, how far the result is corrected to give the restored input back when reduced
-        detail:   0..2, how much of what the network adds to bicubic interpolation, before that correction; 0 = none
-        restore:  0..1, how much of the damage that the network finds in the picture is removed; 0 = none
+        fidelity: 0..1, share of the low-res correction; 1 = the downsampled result matches the restored input
+        detail:   0..2, gain of the network's detail over bicubic interpolation, before the correction; 0 = none
+        restore:  0..1, share of the damage to remove, as found by the network; 0 = none
         progress: called after every strip
         """
         options = UpscaleOptions(
@@ -102,20 +105,20 @@ class SuperResolver:
         return self.strips(picture, options).join(progress)
 
     def strips(self, picture: Picture, options: UpscaleOptions | None = None) -> PictureStrips:
-        """Upscale a picture strip by strip, as they are asked for; no more than some strips are held at any time.
+        """Upscale a picture lazily, strip by strip; memory holds only a few strips.
 
-        A wrong picture is an error here, before the first strip. Memory grows with the width. A very wide picture is
-        therefore upscaled transposed, and lies in a temporary file before the first strip comes: 3 bytes a pixel, 4
-        with alpha, twice that for 16 bit.
+        Raises ValueError for a wrong picture or prompt at once, before the first strip. Memory grows with the width. A
+        very wide picture is therefore upscaled transposed, by a temporary file of the whole result: 3 bytes a pixel, 4
+        with alpha, twice as many for 16 bit.
 
-        options: None = the defaults; the model and its execution are the resolver's, whatever the options say
+        options: None = the defaults; the resolver ignores the options' model, device, precision, tile, strip and batch
         """
         options = options or UpscaleOptions()
         check_picture(picture)
         target = target_size(picture.size, options.scale, options.size, self.model.scale)
         inputs = plan_passes(picture.size, target, self.model.scale)
         first = choose_scale(self.model.scales, *[*inputs, target][:2])
-        self.engine(options.prompt, options.seed, first)  # what is wrong with the prompt is an error now
+        self.engine(options.prompt, options.seed, first)  # raises errors of the prompt now
         if options.prompt and not self.model.takes_text:
             logger.warning("prompt: ignored, as this model takes no text")
         if picture.size[1] <= max(picture.size[0], MAX_ROW_WIDTH):
@@ -125,7 +128,12 @@ class SuperResolver:
 
     @torch.inference_mode()
     def engine(self, prompt: str, seed: int, scale: int | None = None) -> Engine:
-        """The model's engine for one prompt, seed and scale; those of the latest prompt and seed are kept."""
+        """Return the model's engine for a prompt, seed and scale.
+
+        The engines of the latest prompt and seed are kept, one per scale.
+
+        scale: None = the model's own
+        """
         key = (prompt if self.model.takes_text else "", seed)
         scale = self.model.scale if scale is None else scale
         if key != self.latest:
@@ -146,7 +154,7 @@ class SuperResolver:
             scale = choose_scale(self.model.scales, pass_size, next_size)
             engine = self.engine(options.prompt, options.seed, scale)
             rows = one_pass(engine, resize_rows(rows, pass_size), options)
-            options = dataclasses.replace(options, restore=0.0)  # what a pass has made is not damaged
+            options = dataclasses.replace(options, restore=0.0)  # the result of a pass has no damage
         top = 0
         for strip in resize_rows(rows, target):
             bottom = top + strip.shape[2]
@@ -155,15 +163,18 @@ class SuperResolver:
                 rgb = to_gray(rgb).expand(3, -1, -1)
             mask = None if alpha is None else alpha.read(top, bottom)[0].clamp(0, 1)
             yield dataclasses.replace(picture, rgb=rgb, alpha=mask, dpi=dpi)
-            del strip, rgb  # or they live while the next strip is made
+            del strip, rgb  # else two strips would be in memory
             top = bottom
 
 
 def one_pass(engine: Engine, lr: RowStream, options: UpscaleOptions) -> RowStream:
-    """Upscale an image once. lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]"""
+    """Upscale an image by the engine's scale, then apply detail and fidelity.
+
+    lr: [1, 3, H, W] in [-1, 1] -> [1, 3, H * scale, W * scale]
+    """
     scale = engine.scale
     size = lr.size[0] * scale, lr.size[1] * scale
-    is_corrected = options.fidelity > 0 and scale > 1  # one of the same size would be made the input again
+    is_corrected = options.fidelity > 0 and scale > 1  # at scale 1 the correction would return the input
     if isinstance(engine, BodyTailEngine):
         root, made = engine.restored(lr, options.seed, options.restore)
     else:
@@ -177,18 +188,25 @@ def one_pass(engine: Engine, lr: RowStream, options: UpscaleOptions) -> RowStrea
 
 
 def choose_scale(scales: list[int], size: tuple[int, int], target: tuple[int, int]) -> int:
-    """The smallest scale that leads from a size to at least the target; the largest where none does."""
+    """Choose the smallest scale that reaches the target, or else the largest.
+
+    scales:       in rising order
+    size, target: (height, width), px
+    """
     factor = max(target[0] / size[0], target[1] / size[1])
     return next((scale for scale in scales if scale >= factor), scales[-1])
 
 
 def check_picture(picture: Picture) -> None:
-    """Raise ValueError for what is no picture, and for values beyond 0..1 or not a number."""
+    """Raise ValueError for a wrong picture.
+
+    Wrong are other types, empty images, and values beyond 0..1 or NaN.
+    """
     if not isinstance(picture, Picture):
         raise ValueError(f"picture: expected a Picture, got {type(picture).__name__}; read_image reads one from a file")
     if not picture.rgb.numel():
         raise ValueError(f"picture: expected at least 1x1 px, got {picture.size[1]}x{picture.size[0]}; choose another")
-    rgb = picture.rgb[: 1 if picture.rgb.stride(0) == 0 else 3]  # torch would copy what shares memory
+    rgb = picture.rgb[: 1 if picture.rgb.stride(0) == 0 else 3]  # torch would copy expanded channels
     for name, values in {"rgb": rgb, "alpha": picture.alpha}.items():
         if values is not None:
             low, high = values.aminmax()
@@ -197,9 +215,9 @@ def check_picture(picture: Picture) -> None:
 
 
 def resize_alpha(alpha: Tensor, size: tuple[int, int]) -> RowStream:
-    """Resize an alpha map [1, H, W], bicubic, without the network, whose texture would be dirt in it; -> [1, 1, *size]
+    """Resize an alpha map by plain bicubic interpolation: [1, H, W] -> [1, 1, *size].
 
-    One that is the same everywhere is so exactly.
+    The network would add texture. A constant map stays exactly constant.
     """
     if alpha.amin() < alpha.amax():
         return resize_rows(RowStream.from_tensor(alpha[None]), size)
@@ -208,7 +226,10 @@ def resize_alpha(alpha: Tensor, size: tuple[int, int]) -> RowStream:
 
 
 def scale_dpi(picture: Picture, size: tuple[int, int]) -> tuple[float, float] | None:
-    """The resolution (x, y) at which the result is printed as large as the picture; None where that is unknown."""
+    """Scale the resolution (x, y) so that the printed size stays the same.
+
+    Returns None if the picture has no resolution.
+    """
     if picture.dpi is None:
         return None
     return picture.dpi[0] * size[1] / picture.size[1], picture.dpi[1] * size[0] / picture.size[0]

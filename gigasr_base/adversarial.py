@@ -28,15 +28,15 @@ class _BaseBatchMaker(BatchMaker):
 
 
 class _BaseLossTerms(LossTerms):
-    """Loss terms with every level of the pyramid compared with the image."""
+    """Loss terms that compare every level of the pyramid with the image."""
 
     def compared(self, batch: Batch, pyramid: Pyramid) -> Pairs:
-        """Pair every level with the captioned image, reduced to its size."""
+        """Pair every level with the captioned image, downsampled to the level's size."""
         return list(zip(pyramid, downsampled_pyramid(batch.hr, len(pyramid)), strict=True))
 
 
 class BaseAdversarialTask(AdversarialTask):
-    """The training of a generator without low-res input."""
+    """The adversarial task of a generator without low-res input."""
 
     kind = "base"
     batch_maker_class = _BaseBatchMaker
@@ -66,13 +66,16 @@ class BaseAdversarialTask(AdversarialTask):
     def synthesize(self, network: nn.Module, batch: Batch) -> Pyramid:
         """Run a generator on a batch -> pyramid, smallest first.
 
-        network: the generator, its average or its replica
+        network: the generator, its EMA or its replica
         """
         with sdpa_kernel(SDPBackend.MATH):  # on maps this small the fused kernels' backward passes are slower
             return network(batch.z, batch.tokens, batch.hr.shape[-1])
 
     def step(self, batch: Sequence[Batch], phase: PhaseConfig, number: int, decay: float = 1.0) -> dict[str, float]:
-        """Update all networks, and the mean of w by the w of the whole batch."""
+        """Update all networks and the running mean of w.
+
+        The mean of w moves by the w of the whole batch, gathered from all processes.
+        """
         log = super().step(batch, phase, number, decay)
         w, _ = gather(self.generator.take_w()[None])
         self.generator.move_w_mean(w.mean(dim=0))
@@ -80,7 +83,7 @@ class BaseAdversarialTask(AdversarialTask):
 
     @torch.no_grad()
     def metrics(self, batch: Batch) -> dict[str, float]:
-        """Compute PSNR, and the share of own captions preferred to mismatched captions.
+        """Compute PSNR and how often own captions are preferred to mismatched ones.
 
         The discriminator prefers the caption with the higher score, on real and on generated images. Phases at smaller
         sizes have PSNR alone.
@@ -97,9 +100,10 @@ class BaseAdversarialTask(AdversarialTask):
         return metrics
 
     def scores(self, maps: Logits) -> Tensor:
-        """Sum the discriminator's maps per image, weighted by head.
+        """Sum the prediction heads' maps per image, weighted by head.
 
-        maps: of every head, [levels * B, 1, H, W], levels as in the heads -> [B]
+        maps:    per head [levels * B, 1, H, W], with the head's number of levels
+        returns: [B]
         """
         weights = self.discriminator.head_weights()
         scores = []

@@ -18,7 +18,7 @@ class GeneratorConfig(SynthesisConfig):
 
     @property
     def sizes(self) -> list[int]:
-        """Side of the image of each level, px."""
+        """Sides of the levels' images, px."""
         return [CONST_SIZE * 2**i for i in range(len(self.levels))]
 
     @property
@@ -55,7 +55,10 @@ class BaseConfig(FrozenModel):
 
 
 def check_crop(phase: PhaseConfig, generator: GeneratorConfig) -> None:
-    """Raise ValueError unless a phase trains whole levels, and all of them where the discriminator plays."""
+    """Raise ValueError unless the crop of a phase is the size of a level.
+
+    An adversarial phase, or one with the vision-aided discriminator, needs the size of the last level.
+    """
     is_adversarial = phase.is_adversarial or phase.loss.vision
     sizes = generator.sizes[-1:] if is_adversarial else generator.sizes
     if phase.crop not in sizes:
@@ -64,5 +67,8 @@ def check_crop(phase: PhaseConfig, generator: GeneratorConfig) -> None:
 
 
 def load_base_config(path: Path, overrides: tuple[str, ...] = ()) -> BaseConfig:
-    """Read a TOML file with a [generator] table. Raises ValueError naming the dotted key."""
+    """Read a TOML file with a [generator] table.
+
+    Raises ValueError with the dotted key of a wrong value.
+    """
     return parse(BaseConfig, read_tables(path, overrides), str(path))

@@ -1,4 +1,4 @@
-"""Evaluate a base generator over truncations: FID to real images, CLIP score, and sheets to look at."""
+"""Evaluate base models over truncations: FID to real images, CLIP score, sheets."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,12 @@ SHEET = 64  # images on a sheet
 
 @dataclass
 class BaseEvaluation:
-    """What was found: metrics, those of each image too, and a sheet, uint8 [3, H, W], by model and truncation."""
+    """The results of an evaluation; a row is a base model at a truncation.
+
+    table:  row -> metric -> value
+    images: row -> image -> metric -> value
+    sheets: row -> the first SHEET images, uint8 [3, H, W]
+    """
 
     table: dict[str, dict[str, float]] = field(default_factory=dict)
     images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -39,9 +44,14 @@ def evaluate_base(
     clip: ClipScore | None,
     progress: Callable[[int], None],
 ) -> BaseEvaluation:
-    """Generate an image of the first caption of every sample, with seed, seed + 1, …, at every truncation.
+    """Evaluate base models on the first captions of samples, at every truncation.
 
-    samples: real images with captions, by name; FID is taken to them, made square and reduced to the model's size
+    FID compares with the samples' images, cut square and resized to the model's size.
+
+    samples:  real images with captions, by name
+    seed:     of the first sample; every further sample adds 1
+    features: of FID; None = without FID and retrieval
+    progress: called after each image with the number of all images
     """
     check_seed(seed + len(samples) - 1)
     found = BaseEvaluation()
@@ -69,7 +79,10 @@ def evaluate_base(
 
 
 def retrieval(fake: FeatureSet, real: FeatureSet) -> dict[str, float]:
-    """The share of generated images whose caption's real image is among the five real ones that are most alike."""
+    """Compute how often the five nearest real images include the caption's own.
+
+    returns: {"retrieval": share of the generated images}; empty without features
+    """
     if fake.features is None:
         return {}
     names = [str(i) for i in range(len(real.whole))]
@@ -78,7 +91,10 @@ def retrieval(fake: FeatureSet, real: FeatureSet) -> dict[str, float]:
 
 
 def load_real(sample: Sample, size: int) -> Tensor:
-    """The middle square of an image, reduced to [3, size, size] in [0, 1]; what is transparent is white."""
+    """Read the middle square of an image -> [3, size, size] in [0, 1].
+
+    Transparent parts become white.
+    """
     image = pil_to_tensor(load_rgb(sample.path)) / 255
     side = min(image.shape[1:])
     top, left = ((length - side) // 2 for length in image.shape[1:])

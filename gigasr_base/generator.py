@@ -1,6 +1,6 @@
-"""The base generator: z and text -> a 64 px image and its pyramid (GigaGAN, section 3.1).
+"""The base generator: z and text -> pyramid up to 64 px (GigaGAN, section 3.1).
 
-The blocks are the upsampler's. Every level takes its own condition (w and text), so that coarse levels can follow one
+The blocks are the upsampler's. Every level takes a condition (w and text) of its own: coarse levels can follow one
 prompt and fine levels another.
 """
 
@@ -16,11 +16,11 @@ from gigasr.networks.text import TextFeatures, TextTransformer, TokenFeatures
 from gigasr.networks.upsampler import Level
 from gigasr_base.config import CONST_SIZE, GeneratorConfig
 
-W_AVERAGE = 0.995  # kept of the running mean of w at each step of training
+W_AVERAGE = 0.995  # decay of the running mean of w, per training step
 
 
 class Condition(NamedTuple):
-    """What a level is told."""
+    """The condition of a level: w and the text features."""
 
     w: Tensor  # [B, w_dim]
     text: TextFeatures
@@ -29,7 +29,7 @@ class Condition(NamedTuple):
 class Generator(nn.Module):
     """z and text -> pyramid of images.
 
-    `forward` conditions all levels alike; `condition` and `synthesize` are its two halves.
+    `forward` gives all levels the same condition; it calls `condition`, then `synthesize`.
     """
 
     w_mean: Tensor
@@ -50,17 +50,18 @@ class Generator(nn.Module):
         self.to_rgb = nn.ModuleList(ToRGB(c, config.w_dim) for c in channels)
         scale_styles(self, config.style_std)
         self.register_buffer("w_mean", torch.zeros(config.w_dim))
-        self.recent_w: list[Tensor] = []  # of each training pass since the last `take_w`, the mean
+        self.recent_w: list[Tensor] = []  # the mean w of each training pass since the last `take_w`
 
     def condition(self, z: Tensor, tokens: TokenFeatures) -> Condition:
-        """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and the learned text features"""
+        """z: [B, z_dim], tokens of the frozen tower -> w: [B, w_dim] and T's features"""
         text = self.text_transformer(tokens)
         return Condition(self.mapping(z, text.t_global), text)
 
     def synthesize(self, conditions: Sequence[Condition]) -> list[Tensor]:
-        """conditions: of B samples, one per level, smallest first -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ...
+        """conditions: one per level -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ...
 
-        Fewer conditions than levels give the smaller images alone.
+        Conditions start with the smallest level; each has B samples.
+        With fewer conditions than levels, the pyramid has only the smaller images.
         """
         x = self.constant.expand(len(conditions[0].w), -1, -1, -1)
         pyramid: list[Tensor] = []
@@ -74,9 +75,9 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, tokens: TokenFeatures, size: int | None = None) -> list[Tensor]:
         """z: [B, z_dim] -> pyramid [B, 3, 4, 4], [B, 3, 8, 8], ..., in about [-1, 1]
 
-        In training the w are kept for `take_w`.
+        Training keeps the mean w of each pass for `take_w`.
 
-        size: px; the pyramid ends with the level of that size, None = the last
+        size: px, of the pyramid's last image; None = the last level's
         """
         condition = self.condition(z, tokens)
         if self.training and torch.is_grad_enabled():
@@ -85,11 +86,17 @@ class Generator(nn.Module):
         return self.synthesize([condition] * num_levels)
 
     def take_w(self) -> Tensor:
-        """The mean of the w of all training passes since the last call -> [w_dim]; they are forgotten."""
+        """Take the mean w of all training passes since the last call -> [w_dim].
+
+        The call clears the passes.
+        """
         w = torch.stack(self.recent_w).mean(dim=0).to(self.w_mean.dtype)
         self.recent_w.clear()
         return w
 
     def move_w_mean(self, w: Tensor) -> None:
-        """Move the running mean of w, to which truncation pulls, by a step's mean [w_dim]."""
+        """Update the running mean of w, the target of truncation.
+
+        w: [w_dim]  mean of one training step
+        """
         self.w_mean.lerp_(w, 1.0 - W_AVERAGE)

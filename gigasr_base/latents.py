@@ -1,6 +1,6 @@
-"""Arithmetic on what the base generator is told: truncation, mixing, interpolation, vectors of w.
+"""Latents and conditions of the base generator: truncation, mixing, interpolation.
 
-Pure functions after GigaGAN (arXiv:2303.05511); TextToImage strings them together.
+Pure functions after GigaGAN (arXiv:2303.05511), called by TextToImage.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,13 @@ from gigasr.networks.text import TextFeatures
 from gigasr_base.config import CONST_SIZE
 from gigasr_base.generator import Condition
 
-MEAN_SAMPLES = 16  # z over which a prompt's mean w is taken
+MEAN_SAMPLES = 16  # number of z for a prompt's mean w
 
 
 def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
-    """Draw the z of each seed on the CPU; what a seed gives does not depend on the others.
+    """Draw a z for each seed, on the CPU.
+
+    The z of a seed does not depend on the other seeds.
 
     returns: [B, z_dim]  normally distributed
     """
@@ -28,7 +30,7 @@ def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
 
 
 def prompt_mean(mapping: nn.Module, t_global: Tensor, z_dim: int) -> Tensor:
-    """Average w over a fixed set of z, for each prompt.
+    """Average w over MEAN_SAMPLES fixed z, for each prompt.
 
     mapping:  (z, t_global) -> w
     t_global: [B, D]
@@ -40,11 +42,13 @@ def prompt_mean(mapping: nn.Module, t_global: Tensor, z_dim: int) -> Tensor:
 
 
 def truncate(w: Tensor, w_mean: Tensor, w_prompt_mean: Tensor, psi: float) -> Tensor:
-    """Trade variety for quality: pull w towards the mean of all prompts, then towards the mean of its own.
+    """Truncate w: towards the mean of all prompts, then towards the prompt's mean.
+
+    Truncation trades variety for quality.
 
     w:             [B, w_dim]
     w_mean:        [w_dim]     over z and prompts
-    w_prompt_mean: [B, w_dim]  over z, for each sample's prompt
+    w_prompt_mean: [B, w_dim]  over z, for the prompt of each sample
     psi:           0..1; 1 gives w, 0 gives w_prompt_mean
     returns:       [B, w_dim]
 
@@ -54,9 +58,11 @@ def truncate(w: Tensor, w_mean: Tensor, w_prompt_mean: Tensor, psi: float) -> Te
 
 
 def mix(coarse: Condition, fine: Condition, num_levels: int, mix_at: int) -> list[Condition]:
-    """Let levels below mix_at px follow one condition, the others another; one condition per level comes back.
+    """Give levels below mix_at px the coarse condition and the others the fine one.
 
-    Of two prompts with one z, this mixes prompts: w and the text change together. Of one text with two w, styles.
+    Two prompts with one z mix prompts: w and text change together. One text with two w mixes styles.
+
+    returns: one condition per level
 
     Source: GigaGAN (arXiv:2303.05511), figures 6 and 8.
     """
@@ -64,20 +70,23 @@ def mix(coarse: Condition, fine: Condition, num_levels: int, mix_at: int) -> lis
 
 
 def pad_tokens(text: TextFeatures, length: int) -> TextFeatures:
-    """Append masked tokens up to a length."""
+    """Pad text features with masked tokens to a length."""
     missing = length - text.mask.shape[1]
     return TextFeatures(F.pad(text.t_local, (0, 0, 0, missing)), text.t_global, F.pad(text.mask, (0, missing)))
 
 
 def interpolate_text(a: TextFeatures, b: TextFeatures, share: float) -> TextFeatures:
-    """Blend what T says of two prompts, token by token.
+    """Interpolate the text features of two prompts, token by token.
 
-    a, b:    of B samples each; the numbers of tokens may differ
+    t_global and the tokens of both prompts are interpolated. A token of only one prompt keeps its value; the mask fades
+    the token.
+
+    a, b:    of B samples; the numbers of tokens may differ
     share:   0..1; 0 gives a, 1 gives b
-    returns: t_global and the tokens that both prompts have are interpolated. A token that one of them has stays what it
-             is and is faded: mask is [B, T] float, the logarithm of each token's share, to add to attention's logits
+    returns: mask is [B, T] float, the logarithm of each token's share; attention adds it to the logits
 
-    Source: GigaGAN (arXiv:2303.05511), figure 7; how to treat prompts of different lengths is chosen here.
+    Source: GigaGAN (arXiv:2303.05511), figure 7. The paper does not treat prompts of different lengths; the fading is
+    our choice.
     """
     length = max(a.mask.shape[1], b.mask.shape[1])
     a, b = pad_tokens(a, length), pad_tokens(b, length)
@@ -89,11 +98,11 @@ def interpolate_text(a: TextFeatures, b: TextFeatures, share: float) -> TextFeat
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Interpolate along the arc from a to b, on which vectors of equal length keep their length.
+    """Interpolate along the arc from a to b; vectors of equal length keep the length.
 
     a, b:    [B, D], not opposite
     share:   0..1; 0 gives a, 1 gives b
-    returns: [B, D]; a straight line where a and b point the same way
+    returns: [B, D]; linear if a and b point the same way
 
     Source: Shoemake, "Animating rotation with quaternion curves", 1985.
     """
@@ -107,11 +116,11 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def even_shares(steps: Tensor, count: int) -> list[float]:
-    """Choose where to stop on a way so that the stops lie equally far apart.
+    """Choose shares of a path with equal changes from frame to frame.
 
-    steps:   [N] lengths of the N equal shares of the way, as they were found, at least 0
-    count:   of the stops, both ends among them, at least 2
-    returns: rising shares, the first 0, the last 1; equally spaced where there is no way to go
+    steps:   [N]  measured lengths of N equal shares of the path, at least 0
+    count:   number of shares to choose, both ends included, at least 2
+    returns: rising shares from 0 to 1; equally spaced if all lengths are 0
     """
     total = float(steps.sum())
     if not total:

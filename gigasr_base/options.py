@@ -1,4 +1,7 @@
-"""Options of text to image; command, page and metadata are made from their fields."""
+"""Options of text to image.
+
+The command, the page and the metadata derive from the fields.
+"""
 
 from dataclasses import dataclass
 
@@ -53,10 +56,10 @@ class T2IOptions(Options):
 
     @property
     def box(self) -> tuple[int, int]:
-        """(height, width) of the pictures, px."""
+        """Size of the pictures, (height, width) in px."""
         return parse_box(self.size)
 
     @property
     def number(self) -> int:
-        """Pictures of a prompt."""
+        """Number of pictures per prompt."""
         return self.count if self.to is None else self.frames

@@ -1,4 +1,4 @@
-"""Prompts in, pictures out: the base generator, and the chain through the upsampler to any size."""
+"""Prompts in, pictures of any size out: the base generator, then the upsampler."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,13 +21,15 @@ from gigasr_base.zoo import DEFAULT_BASE_MODEL, load_base
 
 
 class TextToImage:
-    """One base generator, ready to generate images; images are square, of `size` px.
+    """One base generator, ready to generate square images of `size` px.
 
     >>> base_model = TextToImage.from_pretrained()
     >>> images = base_model.generate(["a red apple", "a green apple"], seeds=[0, 0], truncation=0.7)
 
-    Every method takes truncation (0..1: 1 is off; 0 gives a prompt's mean image, whatever the seed) and returns images
-    [B, 3, S, S] in [0, 1], float32, on the CPU. Each image is computed alone: what is in the batch changes nothing.
+    `generate`, `mix` and `interpolate` return images [B, 3, S, S] in [0, 1], float32, on the CPU. Images are
+    computed one by one: the rest of the batch changes nothing.
+
+    truncation: 0..1; 1 is off, 0 gives a prompt's mean image for every seed
     """
 
     def __init__(self, network: Generator, device: str = "auto", precision: str = "auto") -> None:
@@ -51,7 +53,10 @@ class TextToImage:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
-        """Generate one image per pair of prompt and seed."""
+        """Generate one image per pair of prompt and seed.
+
+        Raises ValueError for empty lists or lists of different lengths.
+        """
         rows = paired(prompts=prompts, seeds=seeds)
         conditions = (self.condition(prompt, seed, truncation) for prompt, seed in rows)
         return torch.cat([self.synthesize(self.everywhere(condition)) for condition in conditions])
@@ -66,7 +71,7 @@ class TextToImage:
         truncation: float = 1.0,
         style_seeds: Sequence[int] | None = None,
     ) -> Tensor:
-        """Generate images whose levels at and above mix_at px follow another prompt, or another seed, or both.
+        """Generate images whose levels from mix_at px on follow a style prompt or seed.
 
         style_seeds: one per seed; None = the same seeds
         """
@@ -88,13 +93,14 @@ class TextToImage:
         truncation: float = 1.0,
         progress: RowProgress | None = None,
     ) -> Tensor:
-        """Generate frames that lead from one prompt to another, and on the arc from one seed's z to another's.
+        """Generate frames from one prompt to another, and from one seed's z to another's.
 
-        From prompt to prompt w goes straight: on the way of the text through the mapping network it would leap. Where
-        the picture changes fast the frames lie closer: the way is generated twice, the first time to measure it.
+        z moves along the arc. w is interpolated linearly between the prompts: with interpolated text the mapping
+        network would make w leap. Frames lie closer where the image changes fast; all are therefore generated twice,
+        the first time to measure the changes.
 
-        to_seed:  None = the same seed. With the same prompt twice and two seeds, only z changes.
-        progress: called with (images done, images in all: twice the frames) after each
+        to_seed:  None = the same seed; with equal prompts and two seeds only z changes
+        progress: called after each image with (images done, twice the number of frames)
         """
         if num_frames < 2:
             raise ValueError(f"num_frames: expected at least 2, got {num_frames}; the prompts themselves are two")
@@ -115,16 +121,19 @@ class TextToImage:
         return generate_frames(even_shares(steps, num_frames), num_done=num_frames)
 
     def check_mix(self, mix_at: int) -> None:
-        """Raise ValueError for a size in px that no level has or exceeds."""
+        """Raise ValueError for a mix_at beyond 1..size px: no level would reach it."""
         if not 1 <= mix_at <= self.size:
             raise ValueError(f"mix_at: expected 1..{self.size} px, got {mix_at}; the finest level has {self.size}")
 
     def z(self, seed: int) -> Tensor:
-        """The z of a seed: [1, z_dim]"""
+        """Draw the z of a seed -> [1, z_dim], on the model's device."""
         return draw_z([seed], self.network.config.z_dim).to(self.device)
 
     def text(self, prompt: str) -> TextFeatures:
-        """What T says of a prompt, for one sample."""
+        """Encode a prompt by the text tower and T, for one sample.
+
+        Warns if the prompt is too long for the tower. Raises ValueError for anything but a text.
+        """
         if not isinstance(prompt, str):
             raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}; '' says nothing")
         warn_of_cut(prompt)
@@ -139,12 +148,12 @@ class TextToImage:
         return truncate(w, w_mean, prompt_mean(mapping, text.t_global, z.shape[1]), truncation)
 
     def condition(self, prompt: str, seed: int, truncation: float) -> Condition:
-        """What all levels are told for one image."""
+        """Make the condition of one image, the same for all levels."""
         text = self.text(prompt)
         return Condition(self.w(self.z(seed), text, truncation), text)
 
     def everywhere(self, condition: Condition) -> list[Condition]:
-        """One condition for every level."""
+        """Repeat a condition for every level."""
         return [condition] * len(self.network.levels)
 
     def synthesize(self, conditions: Sequence[Condition]) -> Tensor:
@@ -155,7 +164,10 @@ class TextToImage:
 
 
 def paired(**columns: Sequence[Any]) -> Iterator[Any]:
-    """Rows of lists of one length; ValueError for others, for empty ones and for a text in the place of several."""
+    """Iterate over the rows of lists of equal length.
+
+    Raises ValueError for lists of different lengths, for an empty list and for a text instead of a list.
+    """
     for name, column in columns.items():
         if isinstance(column, str) or not hasattr(column, "__len__") or not len(column):
             raise ValueError(f"{name}: expected a list of one or more, got {column!r}; put a single one in brackets")
@@ -166,7 +178,11 @@ def paired(**columns: Sequence[Any]) -> Iterator[Any]:
 
 
 def check_reachable_size(size: tuple[int, int], base_size: int) -> None:
-    """Raise ValueError for a (height, width) that `upscale_image` cannot reach from images of base_size px."""
+    """Raise ValueError for a size beyond the reach of `upscale_image`.
+
+    size:      (height, width), px
+    base_size: px, side of the base model's images
+    """
     side = max(size)
     if side > base_size:
         target_size((base_size, base_size), None, (side, side), 1)
@@ -180,18 +196,24 @@ def upscale_image(
     seed: int = 0,
     progress: RowProgress | None = None,
 ) -> Picture:
-    """Bring a square image to a size, as a whole; the arguments are those of `upscale_strips`."""
+    """Bring a square image to a size and return the whole picture.
+
+    Arguments as for `upscale_strips`.
+    """
     return upscale_strips(image, size, resolver, prompt, seed).join(progress)
 
 
 def upscale_strips(
     image: Tensor, size: tuple[int, int], resolver: SuperResolver | None, prompt: str = "", seed: int = 0
 ) -> PictureStrips:
-    """Bring a square image to a size: it is upscaled until it covers the size, and the middle is cut out.
+    """Upscale a square image until it covers a size, and cut out the middle.
+
+    An image above the size is downsampled. Raises ValueError for an image that is not square, and for a missing
+    resolver.
 
     image:    [3, S, S] in [0, 1]
     size:     (height, width), px; the longer side up to 64 S
-    resolver: may be None for sizes up to S
+    resolver: upsampler; None only for sizes up to S
     prompt, seed: for the resolver
     """
     if min(size) < 1:
@@ -209,7 +231,13 @@ def upscale_strips(
 
 
 def cut_middle(strips: Iterator[Picture], side: int, size: tuple[int, int]) -> Iterator[Picture]:
-    """Cut the middle out of a square that comes as strips; those below it are not made."""
+    """Cut the middle out of a square that arrives as strips.
+
+    Strips below the middle are never computed.
+
+    side: px, of the square
+    size: (height, width) of the middle, px
+    """
     (height, width), (first, left) = size, ((side - length) // 2 for length in size)
     top = 0
     for strip in strips:
@@ -217,6 +245,6 @@ def cut_middle(strips: Iterator[Picture], side: int, size: tuple[int, int]) -> I
         if start < stop:
             yield replace(strip, rgb=strip.rgb[:, start:stop, left : left + width])
         top += strip.size[0]
-        del strip  # or it lives while the next one is made
+        del strip  # else both strips would be in memory
         if top >= first + height:
             return

@@ -1,4 +1,4 @@
-"""What the command t2i and the page share: the files of a set, its images, and what is noted in its pictures."""
+"""File names, images and metadata of a set, for the t2i command and the page."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gigasr.files.picture import RowProgress
     from gigasr_base.pipeline import TextToImage
 
-# All keys that describe_set may write: with more of them, a picture is another one than that which would be made.
+# Metadata keys that describe_set writes; a file counts as already made only if exactly the same keys match.
 METADATA_KEYS = {
     *("Software", "Prompt", "Seed", "Model", "Upsampler", "Frame", "Frames", "Fingerprint"),
     *(note_label(name) for name, rule in T2IOptions.rules().items() if rule.is_noted),
@@ -34,17 +34,22 @@ METADATA_KEYS = {
 
 
 def is_file(output: Path | None, is_single: bool) -> TypeGuard[Path]:
-    """Tell whether an output names a file rather than a folder; that of a single picture does so with any suffix."""
+    """Tell whether an output names a file rather than a folder.
+
+    An image format's suffix means a file; for a single picture, any suffix does.
+    """
     if output is None or output.is_dir():
         return False
     return output.suffix.lower() in OUTPUT_FORMATS or (is_single and suffix_of(output) != "")
 
 
 def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int, has_sheet: bool) -> list[list[Path]]:
-    """Name the files of every prompt: one picture, or a numbered set followed by its contact sheet.
+    """Name the files of every prompt: one picture, or a numbered set.
 
-    output: a file, for one prompt; a folder; or None for the present folder
-    suffix: of files that are named after their prompt, e.g. ".png"
+    A contact sheet is the last file of a set. Raises ValueError for a file as the output of several prompts.
+
+    output: a file, for one prompt; a folder; or None for the current folder
+    suffix: of files named after their prompt, e.g. ".png"
     """
     stems = [re.sub(r"\W+", "-", prompt.lower())[:48].strip("-") or "image" for prompt in prompts]
     folder = output or Path()
@@ -64,16 +69,17 @@ def plan_sets(prompts: list[str], output: Path | None, suffix: str, number: int,
 
 
 def check_texts(prompts: list[str], options: T2IOptions) -> None:
-    """Raise ValueError for prompts that would be cut."""
+    """Raise ValueError for prompts too long for the text tower or not in UTF-8."""
     check_prompts([*prompts, *filter(None, (options.style_prompt, options.to))])
 
 
 def generate_images(
     base_model: "TextToImage", options: T2IOptions, progress: "RowProgress | None" = None
 ) -> "Iterator[tuple[Tensor, str, int]]":
-    """Images [3, S, S] of the base model, each with the upsampler's prompt and its seed.
+    """Generate the images of a prompt with the base model.
 
-    progress: of the frames that lead to another prompt, which are all generated before the first one comes
+    yields:   image [3, S, S], prompt and seed for the upsampler
+    progress: of frames between two prompts; all are generated before the first is yielded
     """
     prompt, first, truncation, to = options.prompt, options.seed, options.truncation, options.to
     if to is not None:
@@ -90,7 +96,7 @@ def generate_images(
 
 
 def describe_set(options: T2IOptions, is_upscaled: bool, is_animated: bool = False) -> list[dict[str, str]]:
-    """The metadata of each file of a set, in the order of `plan_sets`."""
+    """Make the metadata of each file of a set, in the order of `plan_sets`."""
     texts = describe_pictures(options, is_upscaled)
     texts["Fingerprint"] = t2i_fingerprint(options.box, options.model, options.upsampler if is_upscaled else None)
     first, count, frames = options.seed, options.count, options.frames
@@ -105,7 +111,7 @@ def describe_set(options: T2IOptions, is_upscaled: bool, is_animated: bool = Fal
 
 
 def describe_pictures(options: T2IOptions, is_upscaled: bool) -> dict[str, str]:
-    """What the pictures of a set have in common."""
+    """Make the metadata common to the pictures of a set."""
     texts = {"Software": f"gigasr {__version__}", "Prompt": options.prompt, "Seed": str(options.seed)}
     texts["Model"] = Path(options.model).name
     if is_upscaled:
@@ -113,17 +119,23 @@ def describe_pictures(options: T2IOptions, is_upscaled: bool) -> dict[str, str]:
     return texts | options.notes()
 
 
-@lru_cache(maxsize=16)  # of all prompts of a command, and of a page
+@lru_cache(maxsize=16)  # shared by all prompts of a command and all requests of a page
 def t2i_fingerprint(size: tuple[int, int], model: str, upsampler: str | None) -> str:
-    """The weights and the size as 16 hex digits, by which a picture is known that was generated before."""
+    """Hash the weights and the size into 16 hex digits.
+
+    The fingerprint identifies pictures of an earlier run.
+    """
     paths = [find_base(model), *([] if upsampler is None else [zoo.find_model(upsampler)])]
     key = json.dumps([size, *(hash_file(path) for path in paths)])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def is_made(target: Path, texts: dict[str, str]) -> bool:
-    """Tell by its own words whether a file is the picture that would be made, by whichever version of gigasr."""
-    with suppress(ValueError, OSError):  # it is no image, or isn't there
+    """Tell from a file's metadata whether it is the picture to be made.
+
+    The version of gigasr may differ.
+    """
+    with suppress(ValueError, OSError):  # no image, or no file
         found = {name: text for name, text in read_metadata(target).items() if name in METADATA_KEYS}
         return written_by_gigasr(found) and found | {"Software": texts["Software"]} == texts
     return False

@@ -1,4 +1,4 @@
-"""Names of base models to weights: bundled with the package, or a local file."""
+"""Find and load the weights of base models: bundled, or a local file or folder."""
 
 from pathlib import Path
 
@@ -13,12 +13,15 @@ DEFAULT_BASE_MODEL = "base_lite"
 
 
 def bundled_base_models() -> list[str]:
-    """Names of the base models that ship in the package."""
+    """List the base models in the package."""
     return sorted(path.stem for path in BASE_WEIGHTS.glob("base_*.safetensors"))
 
 
 def find_base_model(name: str) -> Path:
-    """The file of a base model: a bundled name, a file, or a folder that `gigasr models convert` made."""
+    """Find the weights file of a base model.
+
+    name: a bundled name, a file, or a folder made by `gigasr models convert`
+    """
     if path := local_weights(name):
         return path
     if name in bundled_base_models():
@@ -28,7 +31,7 @@ def find_base_model(name: str) -> Path:
 
 
 def load_base(name: str = DEFAULT_BASE_MODEL) -> Generator:
-    """Build a base generator from its weights, in fp32, on the CPU, ready for inference."""
+    """Load a base generator for inference, in fp32, on the CPU."""
     path = find_base_model(name)
     state, config, _ = load_weights(path, "base")
     return load_for_inference(Generator(parse(GeneratorConfig, config, str(path))), state, path)

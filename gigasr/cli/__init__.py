@@ -1,4 +1,7 @@
-"""The command line: options in, one clear line out. Heavy packages are imported by the command that needs them."""
+"""The command line.
+
+A command imports heavy packages only at its run.
+"""
 
 import io
 import signal
@@ -29,7 +32,7 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks ends no run
+            stream.reconfigure(errors="backslashreplace")  # a name outside the terminal's encoding must not end a run
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
     if sys.platform == "linux":
@@ -39,12 +42,12 @@ def main(context: click.Context, debug: bool) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of up to 64 MB.
 
-    By default it returns those above 32 MB, or fewer, to the system, which clears new ones page by page. A network's
-    maps are that large, and clearing them takes longer than filling them.
+    By default glibc returns blocks above 32 MB, or less, to the system, and the system clears new blocks page by page.
+    Feature maps are that large, and clearing takes longer than filling.
     """
     import ctypes
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and no need of it
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no mallopt
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 64 << 20)
         mallopt(M_TRIM_THRESHOLD, 128 << 20)

@@ -1,4 +1,4 @@
-"""gigasr bench: what the models cost."""
+"""gigasr bench: time and memory of the models."""
 
 import json
 import sys

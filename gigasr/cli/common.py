@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, which options are given, progress bars."""
+"""Shared parts of the commands: errors in one line, given options, progress bars."""
 
 import functools
 import sys
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INTERRUPTED = 130  # exit code, as of a shell's command
+INTERRUPTED = 130  # exit code of interrupted commands, as in shells
 SEED_RANGE = click.IntRange(0, 2**63 - 1)
 device_option = click.option("-g", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 precision_option = click.option("--precision", type=Choice(get_args(Precision)), default="auto", show_default=True)
 
 
 class GroupedCommand(click.Command):
-    """A command that lists its rarely used options last in its help, under "Advanced"."""
+    """A command with rarely used options under "Advanced", last in the help."""
 
     def __init__(self, *args: Any, common: Collection[str], **kwargs: Any) -> None:
-        """common: names of the parameters that come first"""
+        """Set up the command.
+
+        common: names of the options outside "Advanced"
+        """
         super().__init__(*args, **kwargs)
         self.common = common
 
     def option_groups(self, context: click.Context) -> dict[str, list[click.Parameter]]:
-        """Return the options under the headings of the help."""
+        """Group the options: heading of the help -> options."""
         groups: dict[str, list[click.Parameter]] = {"Options": [], "Advanced": []}
         for option in self.get_params(context):
             if isinstance(option, click.Option):
@@ -44,16 +47,16 @@ class GroupedCommand(click.Command):
         return groups
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section per group."""
+        """Write one section of the help per group."""
         for title, parameters in self.option_groups(ctx).items():
             with formatter.section(title):
                 formatter.write_dl([record for each in parameters if (record := each.get_help_record(ctx))])
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn the errors a user can cause into one line and exit code 1, an interrupt into one and 130.
+    """Report a user's errors in one line, with exit code 1.
 
-    --debug shows where they came from.
+    An interrupt gives one line and exit code 130. With --debug errors keep their traceback.
     """
 
     @functools.wraps(command)
@@ -75,19 +78,19 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_given(name: str) -> bool:
-    """Tell whether an option of the running command stands on the command line."""
+    """Tell whether the command line gives an option of the running command."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def check_absent(target: Path, overwrite: bool) -> None:
-    """Raise ValueError for a file or folder that must not be replaced."""
+    """Raise ValueError for an existing file or folder, unless `overwrite` is set."""
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already; choose another name, or add --overwrite")
 
 
 @contextmanager
 def progress_bar(total: int, label: str, unit: str, is_shown: bool = True) -> Iterator["tqdm[Any]"]:
-    """A bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal; elsewhere the bar shows nothing."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc=label, unit=unit, disable=not (is_shown and sys.stderr.isatty()), leave=False) as bar:

@@ -1,4 +1,4 @@
-"""gigasr eval: what the models are worth."""
+"""gigasr eval: metrics of the models."""
 
 import os
 from collections.abc import Callable
@@ -140,14 +140,17 @@ def evaluate(**fields: Any) -> None:
 
 
 def refuse_options(useless: tuple[str, ...], reason: str) -> None:
-    """Refuse options that are given and would change nothing."""
+    """Raise UsageError for given options that would change nothing."""
     for parameter in click.get_current_context().command.params:
         if parameter.name in useless and is_given(parameter.name):
             raise click.UsageError(f"Option '{parameter.opts[-1]}' {reason}.")
 
 
 def list_samples(options: EvalOptions) -> "dict[str, Sample]":
-    """The images of the data folder by their names below it."""
+    """Find the samples of the data folder, by relative path.
+
+    Raises ValueError for a split without captions.jsonl.
+    """
     from gigasr.config.training import DataConfig
     from gigasr.data.folder import read_folder
 
@@ -159,7 +162,10 @@ def list_samples(options: EvalOptions) -> "dict[str, Sample]":
 
 
 def name_below(folder: Path, path: Path) -> str:
-    """The name of an image of a folder, by which results are saved; ValueError where captions.jsonl leads elsewhere."""
+    """Return the path of an image relative to its folder; results have this name.
+
+    Raises ValueError for an image outside the folder, from a captions.jsonl.
+    """
     absolute, root = (Path(os.path.abspath(each)) for each in (path, folder))
     if not absolute.is_relative_to(root):
         raise ValueError(f"{path}: expected an image below {folder}, got one elsewhere; move captions.jsonl above both")
@@ -167,7 +173,7 @@ def name_below(folder: Path, path: Path) -> str:
 
 
 def is_base_model(name: str) -> bool:
-    """Tell whether a name, a file or a folder stands for a base model."""
+    """Tell whether a bundled name, a file or a folder means a base model."""
     from gigasr.models.checkpoint import MODEL, is_onnx, open_weights
     from gigasr_base.zoo import bundled_base_models, find_base_model
 
@@ -178,7 +184,7 @@ def is_base_model(name: str) -> bool:
 
 
 def load_metric_models(options: EvalOptions, is_base: bool) -> "MetricModels":
-    """The networks of the metrics, on the device."""
+    """Load the networks of the asked metrics, on the device."""
     from gigasr.evaluation.evaluate import MetricModels
     from gigasr.inference.devices import choose_device
     from gigasr.metrics import ClipScore, FrozenFeatures, Lpips
@@ -194,7 +200,7 @@ def load_metric_models(options: EvalOptions, is_base: bool) -> "MetricModels":
 
 
 def evaluate_upsamplers(samples: "dict[str, Sample]", options: EvalOptions, progress: StepProgress) -> "Report":
-    """Evaluate upsamplers and interpolations."""
+    """Evaluate upsamplers, interpolations and folders of results."""
     from gigasr.evaluation.evaluate import evaluate_models
     from gigasr.evaluation.plan import name_inputs, name_prompts, plan_settings
     from gigasr.evaluation.report import METRIC_FORMATS as FORMATS
@@ -259,7 +265,7 @@ def evaluate_base_models(samples: "dict[str, Sample]", options: EvalOptions, pro
 
 
 def describe_run(options: EvalOptions, number: int) -> dict[str, str]:
-    """What a report says of its run."""
+    """Describe the run of a report: name of a fact -> text."""
     import torch
 
     from gigasr import __version__

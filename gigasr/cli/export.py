@@ -1,4 +1,4 @@
-"""gigasr export: a model for one prompt and seed, for other programs."""
+"""gigasr export: save a model with a fixed prompt and seed for other programs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Options of commands from the fields of option objects, and the objects from the values of a command."""
+"""Options of commands from the fields of option objects, and back."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -14,7 +14,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def add_options(kind: type[Options], *names: str) -> Callable[[Command], Command]:
-    """Add an option to a command for each named field of options, with its type, limits, default and help."""
+    """Add options to a command, one per named field of the option object.
+
+    Type, limits, default and help are the field's.
+    """
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
@@ -49,6 +52,9 @@ def _parameter_type(kind: Any, rule: Rule) -> click.ParamType:
 
 
 def read_options(kind: type[T], given: Mapping[str, Any], **more: Any) -> T:
-    """Make options from the values of a command. more: values that replace the command's"""
+    """Make an option object from the values of a command.
+
+    more: values that replace the command's
+    """
     values = {**given, **more}
     return kind(**{each.name: values[each.name] for each in fields(kind) if each.name in values})

@@ -1,4 +1,4 @@
-"""gigasr models: which there are, what a file is, fetching, converting."""
+"""gigasr models: list, describe, fetch and convert models."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def convert(model: str, target: Path, overwrite: bool) -> None:
 
 
 def locate(name: str) -> Path:
-    """The file of an upsampler, or of a bundled base model."""
+    """Find the file of an upsampler or of a bundled base model."""
     import gigasr.models.zoo
     import gigasr_base.zoo
 

@@ -1,4 +1,4 @@
-"""Types of options that hold several words or numbers."""
+"""Parameter types: a choice, lists of words, lists of numbers."""
 
 import os
 from collections.abc import Sequence
@@ -9,24 +9,28 @@ import click
 
 
 class Choice(click.Choice[str]):
-    """One of some values, which need not be texts."""
+    """One of several values of any type."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         super().__init__([str(value) for value in values])
         self.values = {str(value): value for value in values}
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """'16' -> 16, where 16 is one of the values"""
+        """'16' -> 16, if 16 is one of the values"""
         return self.values[super().convert(value, param, context)]
 
 
 class Several(click.ParamType):
-    """Words of a list, with commas between them; some words may stand for several."""
+    """Words with commas between them; a word may name a group of words."""
 
     def __init__(
         self, words: tuple[str, ...], groups: dict[str, tuple[str, ...]] | None = None, has_folders: bool = False
     ) -> None:
-        """has_folders: allow folders beside the words; ./NAME means a folder that has the name of a word"""
+        """Set the words, their groups and folders.
+
+        groups:      word -> the words of its group
+        has_folders: also accept folders; ./NAME means a folder named like a word
+        """
         self.words, self.groups, self.has_folders = words, groups or {}, has_folders
         self.name = "WORDS|FOLDERS" if has_folders else "WORDS"
 
@@ -47,7 +51,7 @@ class Several(click.ParamType):
 
 
 class Truncations(click.ParamType):
-    """Numbers of 0..1, with commas between them."""
+    """Numbers in 0..1, with commas between them."""
 
     name = "NUMBERS"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gigasr_base.pipeline import TextToImage
 
 FRAME_DURATION = 100.0  # ms; of animations
-ANIMATED = (".webp", ".gif", ".avif")  # names of one, where frames are asked for; .png stands for single pictures
+ANIMATED = (".webp", ".gif", ".avif")  # suffixes of an animation, if frames are asked for; .png gives single pictures
 SHEET_THUMBNAIL = 256  # px; side of the pictures on a contact sheet
 
 
@@ -77,7 +77,10 @@ def t2i(prompts: tuple[str, ...], file: Path | None, output: Path | None, suffix
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a text file, empty ones left out."""
+    """Read the prompts of a text file, one per line; empty lines are skipped.
+
+    Raises ValueError for a file without prompts.
+    """
     from gigasr.files.text_file import read_text
 
     prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
@@ -87,7 +90,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def check_usage(prompts: list[str], output: Path | None, fields: Mapping[str, Any]) -> None:
-    """Raise UsageError for options that don't go together."""
+    """Raise UsageError for missing prompts and options that exclude each other."""
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPTS': what to generate, or a file of it with --prompts.")
     if fields["to"] is not None and (len(prompts) > 1 or fields["count"] > 1 or fields["style_prompt"] is not None):
@@ -100,7 +103,7 @@ def check_usage(prompts: list[str], output: Path | None, fields: Mapping[str, An
 
 
 def check_formats(targets: Iterable[Path]) -> None:
-    """Raise ValueError for a file that cannot be written."""
+    """Raise ValueError for a target of an unknown format or in a read-only folder."""
     from gigasr.files.image_writer import check_format
     from gigasr.folders.plan import check_writable
 
@@ -110,7 +113,10 @@ def check_formats(targets: Iterable[Path]) -> None:
 
 
 def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[Path]:
-    """The files that need not be made; ValueError for one that is something else and must not be replaced."""
+    """Find the files of an earlier run.
+
+    Raises ValueError for a file of any other origin, which must not be replaced.
+    """
     from gigasr_base.t2i_job import is_made
 
     done = set()
@@ -123,7 +129,10 @@ def find_done(sets: list[list[Path]], notes: list[list[dict[str, str]]]) -> set[
 
 
 def load_models(options: T2IOptions) -> "tuple[TextToImage, SuperResolver | None]":
-    """The base model and, where the size asks for it, the upsampler."""
+    """Load the base model and, for sizes above the base model's, the upsampler.
+
+    Raises ValueError for an unreachable size or a wrong mix_at.
+    """
     from gigasr.pipeline import SuperResolver
     from gigasr_base.pipeline import TextToImage, check_reachable_size
 
@@ -139,32 +148,36 @@ def load_models(options: T2IOptions) -> "tuple[TextToImage, SuperResolver | None
 def generate_pictures(
     base_model: "TextToImage", resolver: "SuperResolver | None", options: T2IOptions, label: str
 ) -> "Iterator[PictureStrips]":
-    """Generate the pictures of one prompt; each is upscaled as its strips are taken."""
+    """Generate the pictures of one prompt; taking the strips upscales them."""
     from gigasr.files.picture import PictureStrips
     from gigasr_base.pipeline import upscale_strips
     from gigasr_base.t2i_job import generate_images
 
     with progress_bar(2 * options.frames, f"{label}, frames", "image", options.to is not None) as bar:
         images = generate_images(base_model, options, lambda done, total: bar.update(1))
-        first = next(images)  # for which all frames are generated
+        first = next(images)  # generates all frames
     for image, text, seed in itertools.chain([first], images):
         strips = upscale_strips(image, options.box, resolver, text, seed)
         yield PictureStrips(options.box, show_progress(strips, label))
 
 
 def show_progress(picture: "PictureStrips", label: str) -> "Iterator[Picture]":
-    """The strips of a picture, as they come, with a bar."""
+    """Pass the strips of a picture on, with a progress bar."""
     with progress_bar(picture.size[0], label, "row") as bar:
         for strip in picture.strips:
             bar.update(strip.size[0])
             yield strip
-            del strip  # or it lives while the next one is made
+            del strip  # else two strips would be in memory
 
 
 def write_set(
     pictures: "Iterator[PictureStrips]", targets: list[Path], notes: list[dict[str, str]], done: set[Path]
 ) -> None:
-    """Write the pictures that are not done as they come and, where there is one target more, a contact sheet of all."""
+    """Write the pictures that are not done yet, then the contact sheet.
+
+    targets: of the pictures; one more for the contact sheet, if wanted
+    done:    targets to keep; the contact sheet includes them
+    """
     from torchvision.utils import make_grid
 
     from gigasr.files.image_writer import write_frames, write_image
@@ -189,7 +202,7 @@ def write_set(
 
 
 def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "Iterator[Picture]":
-    """The strips of a picture; after the last one a small picture of them all, [3, h, w], is added to the list."""
+    """Pass the strips of a picture on, then append a thumbnail, [3, h, w], to a list."""
     import torch
 
     from gigasr.networks.ops import resize
@@ -201,12 +214,12 @@ def collect_thumbnail(picture: "PictureStrips", thumbnails: "list[Tensor]") -> "
     for strip in picture.strips:
         narrow.append(resize(strip.rgb[None], (strip.size[0], size[1])))
         yield strip
-        del strip  # or it lives while the next one is made
+        del strip  # else two strips would be in memory
     thumbnails.append(resize(torch.cat(narrow, dim=2), size)[0].clamp(0, 1))
 
 
 def write_animation(pictures: "Iterator[PictureStrips]", target: Path, noted: dict[str, str], count: int) -> None:
-    """Write pictures as one endless animation."""
+    """Write pictures as the frames of one endlessly repeated animation."""
     from gigasr.files.image_writer import write_frames
     from gigasr.files.picture import AnimationTiming
 
@@ -219,7 +232,7 @@ def write_animation(pictures: "Iterator[PictureStrips]", target: Path, noted: di
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, without what a killed command may have left in it."""
+    """Make a folder; remove leftovers of killed commands from an existing one."""
     from gigasr.files.atomic import remove_leftovers
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,5 +240,5 @@ def make_folder(folder: Path) -> None:
 
 
 def report(target: Path, size: tuple[int, int]) -> None:
-    """Say where a picture lies."""
+    """Print the path and size of a picture."""
     click.echo(f"{target}  {size[1]}x{size[0]} px")

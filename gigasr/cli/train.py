@@ -1,4 +1,4 @@
-"""gigasr train: a config and captioned images in, a run out."""
+"""gigasr train: a config and captioned images in, a run folder out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def train(config: str, overrides: tuple[str, ...], **fields: Any) -> None:
 
 
 def check_training_options(options: TrainOptions) -> None:
-    """Raise UsageError for options of a training that don't go together."""
+    """Raise UsageError for missing data and options that exclude each other."""
     for name, rule in TrainOptions.rules().items():
         if rule.needs == "dry_run" and is_given(name):
             raise click.UsageError(f"Option '--{name}' needs '--dry-run'; several GPUs need torchrun or accelerate.")
@@ -82,7 +82,10 @@ def check_training_options(options: TrainOptions) -> None:
 
 
 def check_run_folder(folder: Path, is_resumed: bool) -> None:
-    """Raise ValueError unless the folder holds a run exactly where it is to be resumed."""
+    """Raise ValueError for an unsuitable run folder.
+
+    A resumed run needs a folder with a run; a new run needs a folder without one.
+    """
     has_state, has_model = ((folder / name).exists() for name in ("state.pt", "model.safetensors"))
     if is_resumed and not has_state:
         raise ValueError(f"{folder}: nothing to resume")
@@ -92,7 +95,10 @@ def check_run_folder(folder: Path, is_resumed: bool) -> None:
 
 
 def load_any_config(path: Path, overrides: tuple[str, ...]) -> Any:
-    """A config of an upsampler, or of a base generator where it has a table [generator]."""
+    """Load a config of an upsampler, or of a base generator.
+
+    A table [generator] tells a base generator.
+    """
     from gigasr.config.model import load_config
     from gigasr.config.tables import read_tables
 
@@ -104,7 +110,7 @@ def load_any_config(path: Path, overrides: tuple[str, ...]) -> Any:
 
 
 def task_class(settings: Any) -> "type[AdversarialTask]":
-    """What the config trains."""
+    """Return the class of a config's adversarial task."""
     from gigasr_base.config import BaseConfig
 
     if isinstance(settings, BaseConfig):
@@ -117,7 +123,11 @@ def task_class(settings: Any) -> "type[AdversarialTask]":
 
 
 def format_cost(total: "TrainingCost", tflops: float, days: float | None) -> str:
-    """The outcome of a dry run. tflops: TFLOP/s that each GPU sustains; days: in which the training is to be done"""
+    """Format the cost of a training as tables of parts, phases and memory.
+
+    tflops: TFLOP/s that each GPU sustains
+    days:   time to finish in; None = unlimited
+    """
     from gigasr.text_table import align
 
     costs, gpus, images = total.phases, total.gpus, total.images
@@ -155,7 +165,7 @@ def format_cost(total: "TrainingCost", tflops: float, days: float | None) -> str
 
 
 def short_number(value: float) -> str:
-    """A number with three digits and the prefix of a thousand's power: 12300 -> "12.3 k"."""
+    """Format a number with three digits and a metric prefix: 12300 -> "12.3 k"."""
     prefixes = ["", " k", " M", " G", " T", " P", " E"]
     while value >= 999.5 and len(prefixes) > 1:
         value /= 1000
@@ -164,7 +174,10 @@ def short_number(value: float) -> str:
 
 
 def open_validation(options: TrainOptions, settings: Any) -> "DataSource | None":
-    """The source of validation crops, with whole captions; none, told in a line, where a folder has no such split."""
+    """Open the source of validation crops, with whole captions.
+
+    Prints a line and returns None for a folder without a validation split.
+    """
     from gigasr.data.shards import open_source
 
     config = settings.train.data.model_copy(update={"caption_dropout": 0.0, "word_dropout": 0.0})
@@ -177,7 +190,7 @@ def open_validation(options: TrainOptions, settings: Any) -> "DataSource | None"
 
 
 def splits(folder: Path) -> set[str]:
-    """The splits that a folder's captions.jsonl names."""
+    """Read the names of splits in a folder's captions.jsonl; a missing file has none."""
     from gigasr.data.captions import read_rows
 
     index = folder / "captions.jsonl"
@@ -185,7 +198,7 @@ def splits(folder: Path) -> set[str]:
 
 
 def find_weights(kind: str, name: str) -> Path:
-    """The file of a bundled name or path, for the kind of network that is trained."""
+    """Find the weights of a bundled name or path, of an upsampler or a base generator."""
     from gigasr.models.zoo import find_model
     from gigasr_base.zoo import find_base_model
 
@@ -193,7 +206,7 @@ def find_weights(kind: str, name: str) -> Path:
 
 
 def run_training(settings: Any, options: TrainOptions, folder: Path, label: str) -> None:
-    """Train to the end, or until a signal asks to stop."""
+    """Train to the end, or until a signal asks to stop, and print the result."""
     import torch
 
     from gigasr.data.shards import open_source

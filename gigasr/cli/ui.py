@@ -1,4 +1,4 @@
-"""gigasr ui: a page in the browser."""
+"""gigasr ui: serve the web page."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,10 @@ def ui(
 
 
 def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: Precision) -> Any:
-    """The page with its two tabs; a model that is not there is an error, a base model that is not there a notice."""
+    """Make the page with both tabs.
+
+    Raises ValueError for a missing model; a missing base model only puts a notice in the second tab.
+    """
     from gigasr.models.zoo import DEFAULT_MODEL, bundled_models, find_model
     from gigasr.ui.page import build
     from gigasr.ui.upscaler import Upscaler
@@ -84,7 +87,10 @@ def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str,
 
 
 def make_t2i(base: str, upscaler: "Upscaler") -> "T2IService[T2IOptions]":
-    """Generate as `gigasr t2i` does: the same options give the same files."""
+    """Make the service behind the second tab.
+
+    The same options give the same files as `gigasr t2i`.
+    """
     from functools import lru_cache
 
     from gigasr.files.image_writer import write_image

@@ -1,4 +1,4 @@
-"""gigasr upscale: files and folders in, larger ones out."""
+"""gigasr upscale: image files and folders in, upscaled files out."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ FIELDS = tuple(name for name in UpscaleOptions.rules() if name not in ("prompt",
 
 
 class Shard(click.ParamType):
-    """A part of the files: 2/8 is the second of eight."""
+    """One of n parts of the files: 2/8 is the second of eight."""
 
     name = "i/n"
 
@@ -121,7 +121,7 @@ def upscale(
 
 
 def find_sources(inputs: tuple[str, ...], is_recursive: bool, output: Path | None) -> "list[InputImage]":
-    """Find the images that are meant; wrong usage where one is not there."""
+    """Find the input images; a missing one is a usage error."""
     from gigasr.folders.plan import find_images
 
     try:
@@ -138,7 +138,10 @@ def plan_run(
     prompts: str | None,
     options: UpscaleOptions,
 ) -> "list[Job]":
-    """Plan the outputs and the prompts; all that can be wrong with them is found here, before anything runs."""
+    """Plan the outputs and prompts of a run.
+
+    Errors of both are raised here, before the first job runs. An input that is the output of another is left out.
+    """
     from gigasr.folders.plan import Outputs, is_in_shard, plan_jobs, size_label
     from gigasr.folders.prompts import assign_prompts
 
@@ -160,7 +163,7 @@ def plan_run(
 
 
 def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
-    """Raise ValueError where a result would replace an input that gigasr hasn't made."""
+    """Raise ValueError if a result would replace an input that gigasr has not made."""
     from gigasr.folders.report import normalised_path, read_reports
 
     targets = {normalised_path(job.target): job.source.path for job in jobs}
@@ -173,13 +176,13 @@ def check_replaced(jobs: "list[Job]", inputs: list[Path]) -> None:
 
 
 def is_result(path: Path, record: dict[str, Any]) -> bool:
-    """Tell whether gigasr made a file, by its record in a report or by its own words."""
+    """Tell from a report's record or from the metadata whether gigasr made a file."""
     from gigasr.files.exif import written_by_gigasr
     from gigasr.files.images import read_metadata
 
     if record.get("bytes") == path.stat().st_size:
         return True
-    with suppress(ValueError):  # it is no image
+    with suppress(ValueError):  # no image
         return written_by_gigasr(read_metadata(path))
     return False
 
@@ -187,7 +190,10 @@ def is_result(path: Path, record: dict[str, Any]) -> bool:
 def run_jobs(
     jobs: "list[Job]", options: UpscaleOptions, reporter: "Reporter", ray: str | None, workers: int | None
 ) -> None:
-    """Run over the files, here or on a cluster; the error of a single one ends the command."""
+    """Run the jobs on this machine or on Ray.
+
+    Raises the error of a single file. Errors of several files go to the reporter only.
+    """
     if ray is None:
         from gigasr.folders.local_runner import LocalRunner
 
@@ -204,7 +210,9 @@ def run_jobs(
 
 
 class Reporter:
-    """Reports on a run: on a terminal by a bar and what went wrong, elsewhere by a line per file."""
+    """Prints the progress of a run: a bar on a terminal, else a line per file.
+
+    Failures are printed in both cases."""
 
     def __init__(self, bar: "tqdm[Any]", is_single: bool, is_debug: bool) -> None:
         self.bar, self.is_single, self.is_debug = bar, is_single, is_debug
@@ -215,7 +223,7 @@ class Reporter:
         bar.bar_format = BAR
 
     def __call__(self, state: "JobState") -> None:
-        """Show what became of a file."""
+        """Count and print the outcome of a file; a running file only moves the bar."""
         if state.status == "running":
             self.advance(state.fraction)
             return
@@ -224,13 +232,13 @@ class Reporter:
         self.megapixels += state.pixels / 1e6
         self.bar.set_postfix_str(f"{self.megapixels / (time.monotonic() - self.began):.1f} MP/s", refresh=False)
         if state.status in ("skipped", "kept"):
-            self.bar.total -= 1  # so that the time left is that of the files that take time
+            self.bar.total -= 1  # the time left counts only files that take time
         self.advance(0)
         with self.bar.external_write_mode():
             self.show(state)
 
     def advance(self, fraction: float) -> None:
-        """Move the bar to the files done and a part of one; it never goes back."""
+        """Move the bar forward to the files done plus a fraction; never backwards."""
         self.bar.update(max(0.0, self.counts["done"] + self.counts["failed"] + fraction - self.bar.n))
 
     def show(self, state: "JobState") -> None:
@@ -249,13 +257,13 @@ class Reporter:
             click.echo(f"{target}  {describe_result(state)}")
 
     def summary(self) -> str:
-        """How many files went which way."""
+        """Count the files done, skipped and failed, in words."""
         skipped = self.counts["skipped"] + self.counts["kept"]
         return f"{self.counts['done']} done, {skipped} skipped, {self.counts['failed']} failed"
 
 
 def describe_result(state: "JobState") -> str:
-    """What a file has become."""
+    """Describe the result of a file: its size in px and number of frames."""
     if state.status == "skipped":
         return "done before"
     height, width = state.size

@@ -1,1 +1,1 @@
-"""Metrics of models, a report of them, and timings."""
+"""Metrics of models, reports, and timings."""

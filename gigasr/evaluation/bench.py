@@ -1,4 +1,7 @@
-"""Times in one table: our networks, folded and not, in turn with Real-ESRGAN's; medians of one run."""
+"""Time our networks, folded and unfolded, against Real-ESRGAN's in one run.
+
+The networks take turns; every time in the table is a median.
+"""
 
 import statistics
 import time
@@ -42,27 +45,27 @@ AURASR: dict[str, Any] = {  # the public models' config.json
 
 @dataclass
 class BenchCase:
-    """What is timed."""
+    """One timed call and its measurements."""
 
     name: str
     run: Callable[[], object]
     pixels: int  # of the output
-    convolutions: nn.Module | None = None  # whose convolutions are timed alone too
-    held: int = 0  # bytes of weights in memory that it alone needs
-    is_counted: bool = True  # whether torch sees its operations, and counting them is worth one more run
+    convolutions: nn.Module | None = None  # the network; its convolutions are also timed alone
+    held: int = 0  # bytes of weights that only this case keeps in memory
+    is_counted: bool = True  # torch sees the operations, and the count is worth one more run
     seconds: list[float] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What is compared, and how."""
+    """The networks of a benchmark and its settings."""
 
     execution: ExecutionPlan
     side: int = 256  # px; low-res input of our networks
     repeats: int = 3
-    clock: str = "wall"  # or "cpu": seconds of all the process's threads, for a machine with other work
-    configs: tuple[Path, ...] = ()  # of more networks of ours, built with random weights: times are the same
+    clock: str = "wall"  # or "cpu": seconds of all threads of the process, for a busy machine
+    configs: tuple[Path, ...] = ()  # more networks of ours, with random weights: weights do not change times
     models: tuple[str, ...] = ()  # more models, by name
     has_aurasr: bool = False  # compare AuraSR with its own package
 
@@ -77,14 +80,17 @@ def plan_benchmarks(
     models: Iterable[str] = (),
     has_aurasr: bool = False,
 ) -> BenchPlan:
-    """A plan from options."""
+    """Make a plan from options."""
     main_device = choose_device(device)
     execution = ExecutionPlan((main_device,), choose_dtype(precision, main_device))
     return BenchPlan(execution, side, repeats, clock, tuple(configs), tuple(models), has_aurasr)
 
 
 def our_cases(network: Upsampler, name: str, plan: BenchPlan, side: int, has_pipeline: bool) -> list[BenchCase]:
-    """A network of ours: the pipeline around it, the bare folded network, the unfolded one."""
+    """Return a network's cases: pipeline (if asked for), folded, unfolded.
+
+    side: px of the low-res input; rounded up to a multiple of the network's
+    """
     model, execution = PromptedUpsampler(network), plan.execution
     side += -side % network.multiple
     picture = Picture(torch.rand(3, side, side))
@@ -108,20 +114,23 @@ def our_cases(network: Upsampler, name: str, plan: BenchPlan, side: int, has_pip
 
 
 def config_cases(path: Path, plan: BenchPlan) -> list[BenchCase]:
-    """A network of ours from a config; one with global attention at the size that it is for."""
+    """Return the cases of a config's upsampler, with random weights.
+
+    A network with global attention gets inputs of its trained size, not of the plan's.
+    """
     network = Upsampler(load_config(path).upsampler).eval().requires_grad_(False)
     side = plan.side if network.config.window else network.config.lr_size
     return our_cases(network, path.stem, plan, side, has_pipeline=False)
 
 
 def run_pipeline(resolver: SuperResolver, picture: Picture) -> None:
-    """Upscale a picture, correction and all."""
+    """Upscale a picture with the whole pipeline, low-res correction included."""
     for strip in resolver.strips(picture).strips:
         del strip
 
 
 def model_case(name: str, plan: BenchPlan) -> BenchCase:
-    """Another model, in its engine."""
+    """Return the case of a model by name, run in its engine."""
     model, lr = load_model(name), torch.rand(1, 3, plan.side, plan.side).to(plan.execution.main_device) * 2 - 1
     engine = model.engine("", 0, plan.execution)
     pixels = (plan.side * model.scale) ** 2
@@ -129,9 +138,11 @@ def model_case(name: str, plan: BenchPlan) -> BenchCase:
 
 
 def aurasr_cases(execution: ExecutionPlan) -> list[BenchCase]:
-    """AuraSR at the public size with random weights, from 256 px, folding included; and what its package does.
+    """Return the cases of AuraSR: in gigasr and in its own package.
 
-    Memory is what each takes with its weights: gigasr has the folded ones, the package what gigasr leaves in the file.
+    The network has the public size and random weights; the input has 256 px. The time in gigasr includes folding.
+    Memory includes the weights: gigasr keeps only the folded weights, the package all weights. Raises
+    ImportError without the package.
     """
     try:
         from aura_sr import AuraSR
@@ -153,23 +164,26 @@ def aurasr_cases(execution: ExecutionPlan) -> list[BenchCase]:
 
 
 def run_model(model: Model, lr: Tensor, execution: ExecutionPlan) -> None:
-    """Make an engine and run it."""
+    """Fold a model into an engine and run the engine."""
     run_engine(model.engine("", 0, execution), lr.to(execution.main_device))
 
 
 def run_engine(engine: Engine, lr: Tensor) -> None:
-    """Run a network in its pieces."""
+    """Upscale an image strip by strip and drop the strips."""
     for strip in engine.strips(RowStream.from_tensor(lr), 0):
         del strip
 
 
 def run_unfolded(network: Upsampler, lr: Tensor, z: Tensor, tokens: TokenFeatures) -> Tensor:
-    """Run the network as in training, mapping network and text transformer included."""
+    """Run a network as in training, with its mapping network and text transformer."""
     return network(lr, z, tokens)[-1]
 
 
 def peer_cases(execution: ExecutionPlan) -> list[BenchCase]:
-    """Real-ESRGAN's small and large network at 4x, on one tile, with random weights: times are the same."""
+    """Return the cases of Real-ESRGAN's small and large network at 4x.
+
+    Both take one tile. The weights are random: weights do not change times.
+    """
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.ESRGAN import ESRGAN
 
@@ -187,7 +201,7 @@ def peer_cases(execution: ExecutionPlan) -> list[BenchCase]:
 
 
 def seconds(run: Callable[[], object], execution: ExecutionPlan, clock: str) -> float:
-    """Time of one call."""
+    """Time one call, in seconds."""
     start = CLOCKS[clock]()
     run()
     if execution.main_device.type == "cuda":
@@ -196,14 +210,19 @@ def seconds(run: Callable[[], object], execution: ExecutionPlan, clock: str) -> 
 
 
 def count_flops(run: Callable[[], object]) -> float:
-    """Operations of one call, two per multiplication and addition."""
+    """Count the operations of one call; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
 
 
 def bare_convolutions(case: BenchCase, plan: BenchPlan) -> tuple[float, float]:
-    """Operations, and seconds that the convolutions of one call take when nothing else is done: their peak."""
+    """Count and time the convolutions of one call alone, without the other layers.
+
+    The network needs at least this time.
+
+    returns: operations, seconds
+    """
     calls: dict[tuple[Any, ...], list[Any]] = {}
 
     def note(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
@@ -227,7 +246,7 @@ def bare_convolutions(case: BenchCase, plan: BenchPlan) -> tuple[float, float]:
 
 
 def matmul_peak(plan: BenchPlan) -> float:
-    """Operations per second of a large matrix product."""
+    """Measure the operations per second of a large matrix product."""
     a = torch.rand(MATMUL_SIDE, MATMUL_SIDE).to(plan.execution.main_device, plan.execution.dtype)
     times = [seconds(lambda: a @ a, plan.execution, plan.clock) for _ in range(plan.repeats + 2)]
     return 2 * MATMUL_SIDE**3 / statistics.median(times[2:])
@@ -235,7 +254,13 @@ def matmul_peak(plan: BenchPlan) -> float:
 
 @torch.inference_mode()
 def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
-    """Time everything in turn, as often as the plan says and once to warm up; a JSON-able result."""
+    """Time all cases in turn: once to warm up, then `repeats` times.
+
+    The warm-up also measures the peak memory.
+
+    progress: called with the name of each case before its call
+    returns:  settings and rows, ready for JSON
+    """
     cases = our_cases(load_upsampler(), DEFAULT_MODEL, plan, plan.side, has_pipeline=True)
     for path in plan.configs:
         cases += config_cases(path, plan)
@@ -269,14 +294,14 @@ def run_benchmarks(plan: BenchPlan, progress: Callable[[str], None] = lambda nam
 
 
 def describe_device(device: torch.device) -> str:
-    """A device in words."""
+    """Describe a device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
 def cell(value: float | None, width: int, digits: int = 0, percent: bool = False) -> str:
-    """A number in a column, blank where there is none."""
+    """Format a number for a column; None gives blanks."""
     if value is None:
         return " " * width
     if percent:
@@ -285,7 +310,10 @@ def cell(value: float | None, width: int, digits: int = 0, percent: bool = False
 
 
 def format_benchmarks(result: dict[str, Any]) -> str:
-    """The result of `run_benchmarks` for people: a row per case, its time also as a share of each peer's."""
+    """Format the result of `run_benchmarks` as a table with a row per case.
+
+    The last columns give the time divided by each peer's.
+    """
     peers = result["cases"][-2:]
     head = f"{'':<34}{'s / MP':>9}{'GFLOP / MP':>12}{'% matmul':>10}{'% conv':>8}{'peak MB':>9}"
     lines = [head + "".join(f"{'/ ' + peer['name'].split('(')[0]:>18}" for peer in peers)]

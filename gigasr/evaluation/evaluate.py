@@ -1,4 +1,4 @@
-"""Compare models on a folder of high-res images: metrics per image, per set and per model."""
+"""Compare models on high-res images: metrics per image, per set and per model."""
 
 import math
 import re
@@ -38,7 +38,7 @@ from gigasr.metrics.ops import NUM_RINGS
 
 @dataclass(frozen=True)
 class MetricModels:
-    """The networks and packages of the metrics; None or False leaves one out."""
+    """The networks and packages of the metrics; None or False leaves a metric out."""
 
     lpips: Lpips | None = None
     features: FrozenFeatures | None = None  # of FID and patch-FID
@@ -48,7 +48,12 @@ class MetricModels:
 
 @dataclass
 class Evaluation:
-    """What was found: metrics by model and image, metrics by model alone, and the worst cases of the first model."""
+    """The results of an evaluation.
+
+    images: row (model and settings) -> image -> metric -> value
+    sets:   row -> metric -> value over all images
+    cases:  the worst images of the first model
+    """
 
     images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -65,15 +70,16 @@ class Evaluation:
         }
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Model -> metric -> mean over the images that have it; of seconds the median, of memory the peak.
+        """Summarise each row: metric -> mean over the images with a value.
 
-        LR-PSNR is that of all images together, as a mean of decibels is infinite once one image is exact.
+        Seconds give the median, memory gives the peak. LR-PSNR is pooled over all images: a mean of decibels would be
+        infinite as soon as one image is exact.
         """
         return {model: summarise(rows.values()) | self.sets[model] for model, rows in self.images.items()}
 
 
 def summarise(rows: Iterable[dict[str, float]]) -> dict[str, float]:
-    """One row from those of the images; what is not a number is left out."""
+    """Summarise the metrics of images in one row; NaN values are left out."""
     columns: dict[str, list[float]] = {}
     for name, value in ((name, value) for row in rows for name, value in row.items() if not math.isnan(value)):
         columns.setdefault(name, []).append(value)
@@ -89,13 +95,13 @@ def evaluate_pair(
     metric_models: MetricModels,
     caption: str = "",
 ) -> dict[str, float]:
-    """Give the metrics of one result by name.
+    """Compute the metrics of one result, by name.
 
     result:  [3, H, W]  the super-resolved image, in [0, 1]
     truth:   [3, H, W]  the high-res image, in [0, 1]
     low_res: [3, H / scale, W / scale]  the input of the result, in [0, 1]
-    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (where two of its blocks fit), spectrum_error
-             (from 64 px a side), lr_psnr (unless we degraded the input), clip (where there is a caption)
+    returns: psnr_y and ssim_y (with a border of `scale` px), lpips, niqe (if two of its blocks fit), spectrum_error
+             (from 64 px a side), lr_psnr (unless we degraded the input), clip (if there is a caption)
     """
     scale = settings.scale
     metrics = {"psnr_y": psnr_y(result, truth, scale), "ssim_y": ssim_y(result, truth, scale)}
@@ -126,8 +132,8 @@ def evaluate_models(
     """Evaluate every model on the same low-res inputs.
 
     samples:   high-res images by name; their first captions are the prompts
-    settings_by_label: "" for a single row; low_res, prompts and a given prompt may differ
-    num_cases: how many of the first model's worst images are kept as crops
+    settings_by_label: the settings of each row, "" for a single row; low_res, prompts and a given prompt may differ
+    num_cases: number of the first model's worst images to keep as crops
     save:      folder for the results, as MODEL/NAME.png or MODEL/LABEL/NAME.png, with MODEL as of `unique_labels` and
                LABEL as of `folder_names`
     """
@@ -172,7 +178,7 @@ def evaluate_models(
 
 
 def check_names(models: Sequence[str], samples: Mapping[str, Sample], has_files: bool) -> None:
-    """Raise ValueError where two crops of the report, or two files of results, would have one name."""
+    """Raise ValueError if two crops of the report or two result files share a name."""
     if taken := {INPUT, TRUTH}.intersection(models):
         raise ValueError(f"{taken.pop()}: expected another name for a model, got that of a crop; give it as ./NAME")
     stems: dict[Path, str] = {}
@@ -183,7 +189,10 @@ def check_names(models: Sequence[str], samples: Mapping[str, Sample], has_files:
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
-    """Give every label a folder name: without characters that file systems refuse, numbered where two would agree."""
+    """Return a unique folder name for every label.
+
+    Characters that file systems refuse become "_"; equal names get a number.
+    """
     names: dict[str, str] = {}
     for number, text in enumerate(labels, start=1):
         name = re.sub(r"[^\w ,+-]+", "_", text)[:64].strip(" _")
@@ -194,14 +203,17 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
 
 
 def label(name: str, which: str) -> str:
-    """A row's name in tables: of a model and its settings, or of the model alone."""
+    """Return the name of a row: "model, settings", or the model alone."""
     return f"{name}, {which}" if which else name
 
 
 def upscale_all(
     upscale: UpscaleFunction, samples: Mapping[str, Sample], settings: EvalSettings
 ) -> Iterator[tuple[str, str, tuple[Tensor, Tensor, Tensor], dict[str, float]]]:
-    """Name, prompt, pictures (the result, the truth and the low-res input) and cost, image by image."""
+    """Upscale the samples one by one and measure the cost.
+
+    yields: name, prompt, pictures (result, truth, low-res input), cost (seconds and peak_mb)
+    """
     prompts, meter = choose_prompts(samples, settings), ResourceMeter(settings.upscale.device)
     for name, sample in samples.items():
         truth = load_truth(sample.path, settings)

@@ -1,4 +1,4 @@
-"""Low-res inputs that lie beside the high-res images as files of the same names."""
+"""Low-res inputs from a folder; the files are named like the high-res images."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from gigasr.files.picture import on_white
 def load_low_res(name: str, truth: Tensor, settings: EvalSettings) -> Tensor:
     """Read the low-res input of an image, or make it from the truth.
 
-    name:    of the image below the data folder
+    name:    path of the image, relative to the data folder
     truth:   [3, H, W]  in [0, 1], multiples of the scale
     returns: [3, H / scale, W / scale]  in [0, 1]
 
@@ -37,7 +37,10 @@ def load_low_res(name: str, truth: Tensor, settings: EvalSettings) -> Tensor:
 
 
 def advise(truth: Tensor, low_res: Tensor, scale: int) -> str:
-    """Say how to correct a pair of another scale. truth: [3, H, W], low_res: [3, h, w]"""
+    """Advise how to correct an input of a wrong size.
+
+    truth: [3, H, W], low_res: [3, h, w]
+    """
     factors = {round(large / small) for large, small in zip(truth.shape[1:], low_res.shape[1:], strict=True)}
     if len(factors) == 1 and (factor := factors.pop()) not in (scale, 1):
         return f"add --scale {factor}"
@@ -45,7 +48,10 @@ def advise(truth: Tensor, low_res: Tensor, scale: int) -> str:
 
 
 def check_inputs(samples: Mapping[str, Sample], settings_by_label: Iterable[EvalSettings]) -> None:
-    """Raise ValueError for a given input that is missing or of another size, before the first model runs."""
+    """Raise ValueError for a given input that is missing or has another size.
+
+    The check precedes the first model: a long run must not fail late.
+    """
     for settings in settings_by_label:
         for name, sample in samples.items() if isinstance(settings.low_res, Path) else ():
             load_low_res(name, load_truth(sample.path, settings), settings)

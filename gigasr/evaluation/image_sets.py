@@ -1,4 +1,4 @@
-"""Folders of images as sets: cut square and reduced as the paper's evaluation does, and their features for FID."""
+"""Image folders as sets of squares, prepared as in the paper, and FID features."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from gigasr.metrics import FeatureSet, FrozenFeatures
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All images below a folder, by name."""
+    """Find all images below a folder, sorted by name."""
     found = visible_files(folder, STILL_SUFFIXES)
     if not found:
         raise ValueError(f"{folder}: expected a folder with images, got none; check the path")
@@ -21,7 +21,9 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def load_square(path: Path, size: int) -> Tensor:
-    """Read the middle square of an image, brought to [3, size, size] in [0, 1] by Lanczos; transparent is white.
+    """Read the middle square of an image -> [3, size, size] in [0, 1].
+
+    Lanczos resizes it; transparent parts become white.
 
     Source: GigaGAN (arXiv:2303.05511), its published evaluation: cut to the shorter side, then Lanczos.
     """
@@ -35,9 +37,9 @@ def load_square(path: Path, size: int) -> Tensor:
 def collect_features(
     paths: Sequence[Path], size: int, features: FrozenFeatures, progress: Callable[[int], None] = lambda total: None
 ) -> FeatureSet:
-    """Take the features of images as squares of `size` px.
+    """Extract the features of images, cut to squares of `size` px.
 
-    progress: called after each with the number of images
+    progress: called after each image with the number of all images
     """
     found = FeatureSet(features)
     for path in paths:

@@ -1,4 +1,4 @@
-"""Low-res inputs of an evaluation: by PIL's bicubic, by MATLAB's, or by degradations that follow from a seed."""
+"""Low-res inputs of an evaluation: PIL's or MATLAB's bicubic, seeded degradations."""
 
 import importlib
 from collections.abc import Callable
@@ -31,7 +31,9 @@ Degrade = Callable[[Tensor, _Size, torch.Generator], Tensor]  # hr [1, 3, H, W],
 
 
 def downsample_matlab(hr: Tensor, scale: int) -> Tensor:
-    """Reduce as MATLAB's imresize does, in 8 bit: the inputs of the classical super-resolution tables.
+    """Downsample with MATLAB's bicubic imresize, in 8 bit.
+
+    The classical super-resolution tables use such inputs.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
@@ -50,7 +52,10 @@ def downscale(x: Tensor, size: _Size) -> Tensor:
 
 
 def blurred(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
-    """Blur with a drawn kernel at four times the low-res size, for which the widths were chosen."""
+    """Blur with a drawn kernel, then downsample.
+
+    The blur acts at up to four times the low-res size: the kernel widths were chosen for that scale.
+    """
     large = downscale(hr, scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0])))
     return downscale(blur(large, draw_blur_kernel(FIRST.sigma, rng)[None]), size)
 
@@ -61,19 +66,19 @@ def noisy(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
 
 
 def compressed(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
-    """Compress the low-res image as JPEG."""
+    """Compress the low-res image as JPEG of a drawn quality."""
     return jpeg(downscale(hr, size), [uniform(FIRST.quality, rng)])
 
 
 def resized(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
-    """Resize three times, to drawn sizes with drawn filters and at last to the low-res size."""
+    """Resize with drawn filters: to two drawn sizes, then to the low-res size."""
     large = scaled(size, min(TUNED_SCALE, hr.shape[2] // size[0]))
     x = random_resize(downscale(hr, large), scaled(large, draw_factor(FIRST, rng)), rng)
     return random_resize(random_resize(x, scaled(size, draw_factor(SECOND, rng)), rng), size, rng)
 
 
 def degrade_twice(hr: Tensor, size: _Size, rng: torch.Generator) -> Tensor:
-    """Degrade in two rounds of blur, resizing, noise and JPEG, as Real-ESRGAN does in training."""
+    """Degrade in two rounds of blur, resizing, noise and JPEG, as in Real-ESRGAN."""
     return degrade_real_esrgan(hr * 2 - 1, hr.shape[2] // size[0], [rng]) / 2 + 0.5
 
 
@@ -87,7 +92,7 @@ DEGRADATIONS: dict[LowResKind, Degrade] = {
 
 
 def degrade_by_kind(hr: Tensor, scale: int, kind: LowResKind, seed: int, name: str) -> Tensor:
-    """Reduce and degrade by one of GROUPS, drawn from the seed and the image's name alone.
+    """Degrade an image by one of DEGRADATIONS; seed and name alone decide the draws.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255
@@ -97,7 +102,7 @@ def degrade_by_kind(hr: Tensor, scale: int, kind: LowResKind, seed: int, name: s
 
 
 def make_low_res(hr: Tensor, scale: int, kind: LowResKind, seed: int, name: str) -> Tensor:
-    """Make the input of one image; `seed` and `name` matter to GROUPS alone.
+    """Make the low-res input of an image; only DEGRADATIONS use `seed` and `name`.
 
     hr:      [3, H, W]  in [0, 1], multiples of scale
     returns: [3, H / scale, W / scale]  in [0, 1], multiples of 1/255

@@ -1,4 +1,4 @@
-"""Time and memory of calls."""
+"""Time and peak memory of calls."""
 
 import ctypes
 import gc
@@ -16,22 +16,25 @@ WATCH_EVERY = 0.005  # seconds
 
 
 class ResourceMeter:
-    """Measures calls; memory counts above what is in use when the meter is made: of the GPUs, or of the process."""
+    """A meter for the time and peak memory of calls.
+
+    Memory counts on all GPUs, or for the process on a CPU, above the amount at the meter's construction.
+    """
 
     def __init__(self, device: str) -> None:
         release_free_memory()
         self.process = psutil.Process()
         self.gpus = range(torch.cuda.device_count() if device not in ("cpu", "mps") else 0)
         if self.gpus:
-            torch.cuda.init()  # which nothing may have used yet
+            torch.cuda.init()  # memory_allocated needs CUDA initialised
         self.base = sum(map(torch.cuda.memory_allocated, self.gpus)) if self.gpus else self.resident()
 
     def resident(self) -> int:
-        """Bytes of the process in memory now."""
+        """Return the resident memory of the process, in bytes."""
         return int(self.process.memory_info().rss)
 
     def run(self, call: Callable[[], T]) -> tuple[T, dict[str, float]]:
-        """Give what a call returns, with its seconds and peak_mb."""
+        """Run a call; return its result and its cost, seconds and peak_mb (10^6 bytes)."""
         peak, is_done = self.base, threading.Event()
 
         def watch() -> None:
@@ -55,7 +58,10 @@ class ResourceMeter:
 
 
 def release_free_memory() -> None:
-    """Let glibc return what is free, or what runs next would seem to need less than it does."""
+    """Make glibc return free memory to the system.
+
+    The next call would otherwise reuse free memory and seem to need too little.
+    """
     gc.collect()
     if sys.platform != "linux":
         return

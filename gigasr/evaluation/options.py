@@ -1,4 +1,4 @@
-"""Options of an evaluation, and the words that some of them take."""
+"""Options of an evaluation, and the words that some options accept."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ LpipsNet = Literal["squeeze", "alex", "vgg"]
 Prompts = Literal["right", "none", "wrong"]  # an image's first caption, nothing, or the caption of another image
 
 DEGRADED: tuple[LowResKind, ...] = ("blur", "noise", "jpeg", "resize", "blind")
-SHOWN_METRICS = ("psnr_y", "ssim_y", "lpips", "lr_psnr", "seconds")  # unless others are asked for
+SHOWN_METRICS = ("psnr_y", "ssim_y", "lpips", "lr_psnr", "seconds")  # by default
 MORE_METRICS = ("niqe", "spectrum_error", "peak_mb")
 
 
@@ -21,12 +21,12 @@ class EvalOptions(Options):
 
     models: tuple[str, ...]
     data: Path
-    upscale: UpscaleOptions = UpscaleOptions()  # of the models; its seed is also that of inputs and wrong prompts
+    upscale: UpscaleOptions = UpscaleOptions()  # of the models; the seed also draws inputs and wrong prompts
     split: str | None = option(None, "Only this split of captions.jsonl.")
     scale: int = option(8, "Factor by which the images are reduced.", (2, 64), short="-s")
     low_res: tuple[str, ...] = ("bicubic",)  # kinds, and folders of given inputs
     prompts: tuple[Prompts, ...] = ("right",)
-    given: tuple[str, ...] = ()  # prompts in the place of those
+    given: tuple[str, ...] = ()  # texts that replace `prompts`
     square: int | None = option(
         None, "Take the middle squares, reduced to this side in px; smaller images are left out.", (8, None)
     )

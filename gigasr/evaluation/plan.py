@@ -1,4 +1,4 @@
-"""The rows of an evaluation: every kind of low-res input with every prompt."""
+"""The rows of an evaluation: every low-res input with every prompt."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ WORDS: dict[Prompts, str] = {"right": "right prompt", "none": "no prompt", "wron
 
 
 def name_inputs(sources: Sequence[str]) -> dict[str, LowResKind | Path]:
-    """Name low-res inputs: kinds by their own words, folders of given inputs by `unique_labels`.
+    """Name the low-res inputs: kinds by their word, folders by `unique_labels`.
 
-    Raises ValueError for two inputs of one name.
+    Raises ValueError if two inputs share a name.
     """
     kinds: dict[str, LowResKind] = {kind: kind for kind in get_args(LowResKind)}
     folders = [source for source in sources if source not in kinds]
@@ -27,7 +27,7 @@ def name_inputs(sources: Sequence[str]) -> dict[str, LowResKind | Path]:
 
 
 def name_prompts(options: EvalOptions) -> dict[str, EvalSettings]:
-    """Name the prompts, each with the settings that ask for it."""
+    """Map the name of every prompt to the settings with that prompt."""
     shared = EvalSettings(options.scale, square=options.square, upscale=options.upscale)
     if not options.given:
         return {WORDS[choice]: replace(shared, prompts=choice) for choice in options.prompts}
@@ -39,7 +39,10 @@ def name_prompts(options: EvalOptions) -> dict[str, EvalSettings]:
 
 
 def plan_settings(options: EvalOptions) -> dict[str, EvalSettings]:
-    """Return the settings of each row, by the names that tell the rows apart; "" for a single row."""
+    """Return the settings of each row, by the row's label.
+
+    A label names the input, the prompt or both, whichever differ between rows; a single row has "".
+    """
     inputs, prompts = name_inputs(options.low_res), name_prompts(options)
     settings_by_label = {}
     for (name, low_res), (words, settings) in itertools.product(inputs.items(), prompts.items()):

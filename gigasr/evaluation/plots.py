@@ -10,7 +10,7 @@ HUE_STEP = 137 / 360  # the golden angle, of the colour circle: neighbours in th
 
 @dataclass(frozen=True)
 class Plot:
-    """Points of some rows of a table."""
+    """One metric against another: a point per row."""
 
     x: str  # label of the axis
     y: str
@@ -29,12 +29,12 @@ def row_colours(rows: Iterable[str]) -> dict[str, str]:
 
 
 def draw_svg(plot: Plot, colours: Mapping[str, str]) -> bytes:
-    """Draw a plot with a point per row, in the row's colour; the page has the legend."""
+    """Draw a plot as SVG, a point per row in the row's colour, without a legend."""
     import matplotlib
     from matplotlib.figure import Figure
 
     file = io.BytesIO()
-    # text as text, without an outline of each letter; the salt makes the same plot the same bytes
+    # text stays text, not outlines; the salt makes the bytes of equal plots equal
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gigasr", "font.size": 8}):
         drawing = Figure(figsize=(3, 2.2), layout="constrained")
         axes = drawing.subplots()

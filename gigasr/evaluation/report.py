@@ -1,4 +1,4 @@
-"""An evaluation for people: a table in the terminal, JSON, and one HTML file that needs nothing else."""
+"""Reports of an evaluation: a text table, JSON, and a self-contained HTML file."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ Table = Mapping[str, Mapping[str, float]]  # row -> metric -> value
 
 
 class MetricFormat(NamedTuple):
-    """How a metric is shown."""
+    """The label, digits and better direction of a metric."""
 
     label: str
     digits: int = 3
@@ -48,10 +48,10 @@ METRIC_FORMATS = {
 
 @dataclass
 class Report:
-    """What a report shows."""
+    """The content of a report."""
 
     title: str
-    facts: Mapping[str, str]  # what was done, in words
+    facts: Mapping[str, str]  # description of the run: name -> text
     table: Table
     plots: Sequence[Plot] = ()
     images: Mapping[str, Table] = field(default_factory=dict)  # row -> image -> metric -> value
@@ -60,7 +60,7 @@ class Report:
 
 
 def format_table(table: Table) -> str:
-    """Row -> metric -> value, as aligned text."""
+    """Format a table (row -> metric -> value) as aligned text."""
     names = _columns(table.values())
     cells = [["", *(METRIC_FORMATS[name].label for name in names)]]
     cells += [[row, *(format_value(name, values.get(name)) for name in names)] for row, values in table.items()]
@@ -68,18 +68,21 @@ def format_table(table: Table) -> str:
 
 
 def format_value(name: str, value: float | None) -> str:
-    """A metric in its usual number of digits; empty where it was not measured."""
+    """Format a metric with its usual digits; a missing value gives an empty text."""
     return "" if value is None else f"{value:.{METRIC_FORMATS[name].digits}f}"
 
 
 def to_json(report: Report) -> str:
-    """The numbers of a report as JSON; an infinite metric becomes null."""
+    """Convert the numbers of a report to JSON; infinities and NaN become null."""
     content = {"facts": dict(report.facts), "table": report.table, "images": report.images}
     return json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n"
 
 
 def to_html(report: Report) -> str:
-    """A page that works without a network: styles, script, plots and pictures are inside."""
+    """Render a report as an HTML page that works offline.
+
+    Styles, script, plots and pictures are inside the page.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = FileSystemLoader(Path(__file__).parent / "templates")
@@ -102,7 +105,10 @@ def to_html(report: Report) -> str:
 
 
 def plot(table: Table, x: str, y: str, is_log: bool = False, is_curve: bool = False) -> Plot | None:
-    """Plot one metric against another over the rows that have both; None where none has."""
+    """Plot metric y against metric x over the rows with finite values of both.
+
+    A logarithmic axis also needs x > 0. Returns None if no row qualifies.
+    """
     pairs = {name: (row[x], row[y]) for name, row in table.items() if x in row and y in row}
     pairs = {
         name: pair for name, pair in pairs.items() if all(map(math.isfinite, pair)) and (pair[0] > 0 or not is_log)
@@ -118,13 +124,13 @@ def _axis_label(name: str) -> str:
 
 
 def best_rows(table: Table, name: str) -> set[str]:
-    """The rows with the best value of a metric."""
+    """Find the rows with the best value of a metric; none if no direction is better."""
     values = {row: metrics[name] * METRIC_FORMATS[name].better for row, metrics in table.items() if name in metrics}
     return {row for row, value in values.items() if METRIC_FORMATS[name].better and value == max(values.values())}
 
 
 def picture_address(image: Tensor) -> str:
-    """uint8 [3, H, W] -> an address that holds the picture itself, lossless"""
+    """Encode an image, uint8 [3, H, W], as a data URL with a lossless WebP."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -133,12 +139,12 @@ def picture_address(image: Tensor) -> str:
 
 
 def svg_address(svg: bytes) -> str:
-    """Return an address that holds an SVG itself."""
+    """Encode an SVG as a data URL."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def _columns(rows: Iterable[Mapping[str, float]]) -> list[str]:
-    """The metrics that any of the rows has, in the order of their first appearance."""
+    """List the metrics of all rows, each once, in the order of first appearance."""
     return list({name: None for row in rows for name in row})
 
 

@@ -1,4 +1,4 @@
-"""Settings of an evaluation, its images and prompts: the same for all models."""
+"""The settings, images and prompts of an evaluation, the same for all models."""
 
 import logging
 from collections.abc import Mapping
@@ -23,17 +23,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """What all models get, and where they run."""
+    """The settings of one row of an evaluation, the same for all models."""
 
     scale: int = 8
-    low_res: LowResKind | Path = "bicubic"  # how inputs are made, or the folder of given ones
-    prompts: Prompts | Literal["given"] = "right"  # given: that of `upscale`, for all images
-    square: int | None = None  # px; the middle square of each image, brought to this side, is the truth
-    upscale: UpscaleOptions = UpscaleOptions()  # of the models; its seed also draws degradations and wrong captions
+    low_res: LowResKind | Path = "bicubic"  # kind of inputs, or the folder of given inputs
+    prompts: Prompts | Literal["given"] = "right"  # given: the prompt of `upscale` for all images
+    square: int | None = None  # px; the truth is the middle square of each image, resized to this side
+    upscale: UpscaleOptions = UpscaleOptions()  # of the models; the seed also draws degradations and wrong prompts
 
 
 def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, Sample]:
-    """The samples whose images can be evaluated; each of the others is warned about, and none left is a ValueError."""
+    """Select the samples with usable images.
+
+    Logs a warning for every other sample. Raises ValueError if no sample is left.
+    """
     usable = {}
     for name, sample in samples.items():
         try:
@@ -48,9 +51,9 @@ def find_usable(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[s
 
 
 def load_truth(path: Path, settings: EvalSettings) -> Tensor:
-    """The high-res image, a multiple of the scale, what is transparent white: [3, H, W] in [0, 1]
+    """Read a high-res image -> [3, H, W] in [0, 1], H and W multiples of the scale.
 
-    Raises ValueError where it can't be read or is too small for the metrics.
+    Transparent parts become white. Raises ValueError for an unreadable image or one too small for the metrics.
     """
     image = on_white(read_image(path)).rgb if settings.square is None else load_square(path, settings.square)
     truth, min_side = crop_to_multiple(image, settings.scale), max(LPIPS_SIDE, SSIM_WINDOW + 2 * settings.scale)
@@ -60,7 +63,10 @@ def load_truth(path: Path, settings: EvalSettings) -> Tensor:
 
 
 def choose_prompts(samples: Mapping[str, Sample], settings: EvalSettings) -> dict[str, str]:
-    """The prompt of every image."""
+    """Choose the prompt of every image.
+
+    Raises ValueError if wrong prompts are asked for and most captions are equal.
+    """
     captions = [sample.captions[0] for sample in samples.values()]
     if settings.prompts == "given":
         captions = [settings.upscale.prompt] * len(captions)

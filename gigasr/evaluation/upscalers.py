@@ -1,4 +1,4 @@
-"""What is compared: models, interpolations, and folders of another tool's results."""
+"""The compared upscalers: models, interpolations, folders of given results."""
 
 import glob
 import itertools
@@ -20,15 +20,15 @@ from gigasr.models.zoo import bundled_models, find_model
 from gigasr.pipeline import SuperResolver
 from gigasr.pixels import to_uint8
 
-INTERPOLATIONS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # what may stand in the place of a model -> PIL's name
+INTERPOLATIONS = {"lanczos": "LANCZOS", "bicubic": "BICUBIC"}  # names accepted as models -> PIL's filters
 # name, low-res [3, h, w] in [0, 1], prompt -> [3, scale h, scale w]
 UpscaleFunction = Callable[[str, Tensor, str], Tensor]
 
 
 def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
-    """A model, an interpolation by name, or a folder of results that were made elsewhere, as a function.
+    """Return a model, an interpolation or a folder of results as a function.
 
-    A folder of the name of a bundled model or an interpolation is meant by ./NAME; one with weights is a model.
+    A folder with weights is a model. A folder named like a bundled model or an interpolation is given as ./NAME.
     """
     if is_result_folder(model):
         return partial(read_result, Path(model))
@@ -44,7 +44,10 @@ def load_upscaler(model: str, settings: EvalSettings) -> UpscaleFunction:
 
 
 def is_result_folder(model: str) -> bool:
-    """Tell whether a name means a folder of results, and not of a model, beside which a training leaves samples."""
+    """Tell whether a name means a folder of results.
+
+    A folder with weights is a model, even with images inside: a training saves samples beside the weights.
+    """
     folder = Path(model)
     if model in (*INTERPOLATIONS, *bundled_models()):
         return False
@@ -53,12 +56,17 @@ def is_result_folder(model: str) -> bool:
 
 
 def read_result(folder: Path, name: str, low_res: Tensor, prompt: str) -> Tensor:
-    """Read the result of a name, [3, H, W] in [0, 1]."""
+    """Read the result for an image from a folder -> [3, H, W] in [0, 1]."""
     return on_white(read_image(find_result(folder, name))).rgb
 
 
 def find_result(folder: Path, name: str, kind: str = "result") -> Path:
-    """Find the file of the same name as the high-res image, or else of another format. kind: the word of an error"""
+    """Find the file with the name of the high-res image, if need be in another format.
+
+    Raises ValueError unless exactly one file fits.
+
+    kind: word for the file in the error
+    """
     exact = folder / name
     alike = (path for path in sorted(exact.parent.glob(f"{glob.escape(exact.stem)}.*")) if path.stem == exact.stem)
     found = [exact] if exact.is_file() else [path for path in alike if is_image_file(path)]
@@ -69,7 +77,7 @@ def find_result(folder: Path, name: str, kind: str = "result") -> Path:
 
 
 def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
-    """low_res: [3, h, w] in [0, 1] -> [3, h * scale, w * scale], by one of PIL's filters"""
+    """Resize by a filter of PIL: [3, h, w] in [0, 1] -> [3, h * scale, w * scale]."""
     import numpy as np
     from PIL import Image
 
@@ -79,7 +87,10 @@ def interpolate(low_res: Tensor, scale: int, name: str) -> Tensor:
 
 
 def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
-    """Raise ValueError for a model or a result that is not there, before the first model has taken its time."""
+    """Raise ValueError for a missing model or result.
+
+    The check precedes the first model: a long run must not fail late.
+    """
     for model in models:
         if is_result_folder(model):
             for name in samples:
@@ -89,9 +100,10 @@ def check_models(models: Sequence[str], samples: Iterable[str]) -> None:
 
 
 def unique_labels(models: Sequence[str]) -> dict[str, str]:
-    """A folder name for each model: its own, after those of the folders above it as far as that tells them apart.
+    """Return a unique folder name per model: its file name without the extension.
 
-    Its ending is part of it where that alone does.
+    Parent folders prefix the names if the file names agree. The extension stays only if nothing else distinguishes two
+    models.
     """
     paths = {model: Path(model) for model in models}
     parts = {model: (path if path.name.strip(".") else path.resolve()).parts for model, path in paths.items()}

@@ -1,4 +1,4 @@
-"""The worst images of an evaluation, as crops of one place from every model."""
+"""The worst images of an evaluation: the same crop from the result of every model."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from gigasr.pixels import to_uint8
 
 SIDE = 256  # px; of the crops
-INPUT, TRUTH = "input", "truth"  # crops beside those of the rows
+INPUT, TRUTH = "input", "truth"  # names of the crops without a row
 
 
 @dataclass
 class WorstCase:
-    """Crops of one place of an image."""
+    """An image with a poor result, as crops at its worst place."""
 
     image: str
     prompt: str  # of the first row
@@ -23,7 +23,7 @@ class WorstCase:
 
 
 def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
-    """Find the crop with the largest mean error.
+    """Find the crop with the largest mean absolute error, in steps of 16 px.
 
     result, truth: [3, H, W]  in [0, 1]
     returns: (top, left), px
@@ -37,12 +37,15 @@ def worst_corner(result: Tensor, truth: Tensor) -> tuple[int, int]:
 
 
 class WorstCases:
-    """Keeps the images on which the first row does worst: by LPIPS, or by PSNR where there is no LPIPS."""
+    """The images with the worst results of the first row.
+
+    LPIPS ranks the images, or PSNR-Y if LPIPS is not measured.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.cases: dict[str, WorstCase] = {}
-        self.first: str | None = None  # the row whose metrics decide
+        self.first: str | None = None  # the row that ranks the images
 
     def update(
         self,
@@ -53,7 +56,10 @@ class WorstCases:
         metrics: dict[str, float],
         pictures: tuple[Tensor, Tensor, Tensor],
     ) -> None:
-        """Take in a result; pictures are the result, the truth and the low-res image, [3, H, W] in [0, 1] each."""
+        """Offer a result; its crops are kept if the image is among the worst.
+
+        pictures: result [3, H, W], truth [3, H, W] and low-res input [3, h, w], in [0, 1]
+        """
         result, truth, low_res = pictures
         self.first = self.first or row
         if row == self.first:

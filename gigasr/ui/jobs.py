@@ -1,4 +1,7 @@
-"""Users' work in threads: one at a time, and stopped when they ask for it, cancel the request or leave."""
+"""Work of the page's users in threads, one job at a time.
+
+Work stops when the user presses Cancel, cancels the request or leaves.
+"""
 
 import asyncio
 import threading
@@ -7,24 +10,28 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-ReportProgress = Callable[
-    [float, str], None
-]  # share done in 0..1, what is being done; must be called every now and then
+ReportProgress = Callable[[float, str], None]  # (share done in 0..1, current step); must be called regularly
 
 
 class StoppedError(BaseException):
-    """The work is wanted no more; nobody but Jobs should catch it."""
+    """Unwinds stopped work; only Jobs should catch it."""
 
 
 class Jobs:
-    """Runs work and stops it, by its user's session: where it next tells of its progress."""
+    """Runs and stops the work of sessions.
+
+    Stopped work ends at the next report of progress.
+    """
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
         self.stops: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
     async def run(self, session: str, work: Callable[[ReportProgress], T], notify: ReportProgress) -> T:
-        """Give what work(notify) returns; what it raises is raised, RuntimeError where it was stopped."""
+        """Run work(notify) in a thread and return the result.
+
+        Raises the errors of the work, and RuntimeError after a stop.
+        """
         stop = threading.Event()
         self.stops[session].add(stop)
 
@@ -43,7 +50,7 @@ class Jobs:
         except StoppedError:
             raise RuntimeError("stopped") from None
         finally:
-            stop.set()  # a cancelled request leaves its thread at work
+            stop.set()  # the thread of a cancelled request still runs
             self.stops[session].discard(stop)
             if not self.stops[session]:
                 del self.stops[session]

@@ -1,4 +1,7 @@
-"""A page in the browser: upscale a picture, generate images from text; the same as an HTTP API (extra gigasr[ui])."""
+"""The web page and its HTTP API: upscale a picture, generate images from text.
+
+Needs the extra gigasr[ui].
+"""
 
 from typing import Any
 
@@ -30,9 +33,10 @@ COLOURS = {  # of the theme
 
 
 def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") -> Any:
-    """Put the page together: gradio's Blocks, to be served by launch(**launch_options(...)).
+    """Build the page: gradio's Blocks, served by launch(**launch_options(...)).
 
-    t2i: None = the second tab says why_not instead
+    t2i:     None = the second tab shows `why_not`
+    why_not: Markdown, the reason for the missing tab
     """
     gr = import_gradio()
     jobs = Jobs()
@@ -58,7 +62,10 @@ def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") ->
 
 
 def launch_options(limits: Limits) -> dict[str, Any]:
-    """Options of launch() that belong to the page: its looks, a limit for uploads, no fonts of other hosts."""
+    """Make the page's options of launch(): theme, CSS, limit of uploads.
+
+    Fonts are the system's: the page loads nothing from other hosts.
+    """
     gr = import_gradio()
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     theme = gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", **fonts).set(**COLOURS)

@@ -1,4 +1,4 @@
-"""What both tabs of the page need: gradio itself, errors in one line, files of requests and pictures of them."""
+"""Shared parts of the page's tabs: gradio, errors, folders of requests, previews."""
 
 import atexit
 import functools
@@ -18,13 +18,13 @@ from gigasr.options import Options
 
 T = TypeVar("T", bound=Options)
 
-PREVIEW = 4096  # px; longest side of what the page shows; the file has all
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # what the page does by the way
+PREVIEW = 4096  # px; longest side of a preview; the file keeps the full size
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # of events that are no part of the API
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "network"}  # the others wait in the queue
 
 
 def import_gradio() -> Any:
-    """Import gradio, which comes with the extra."""
+    """Import gradio; raises ImportError without the extra gigasr[ui]."""
     try:
         import gradio
     except ImportError as error:
@@ -33,7 +33,7 @@ def import_gradio() -> Any:
 
 
 def add_buttons(label: str) -> tuple[Any, Any]:
-    """A button that starts and one that stops."""
+    """Add a start button with a label and a cancel button."""
     gr = import_gradio()
     with gr.Row():
         return gr.Button(label, variant="primary", scale=3), gr.Button("Cancel", scale=1, min_width=90)
@@ -41,7 +41,10 @@ def add_buttons(label: str) -> tuple[Any, Any]:
 
 @contextmanager
 def report_errors_on_page() -> Iterator[None]:
-    """Show what a user can cause in one line on the page, without the server's paths."""
+    """Show a user's errors on the page.
+
+    A message has one line and does not show the server's folders.
+    """
     gr = import_gradio()
     try:
         yield
@@ -53,7 +56,7 @@ def report_errors_on_page() -> Iterator[None]:
 
 
 def page_options(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Make options from the values of the page's fields; empty ones keep their defaults."""
+    """Make options from the values of the page's fields; empty fields keep defaults."""
     given: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, str):
@@ -66,7 +69,10 @@ def page_options(kind: type[T], values: Mapping[str, Any]) -> T:
 
 @functools.cache
 def own_folder(uploads: str) -> Path:
-    """A folder in that of the uploads for the files of all requests, gone when the server ends."""
+    """Make a folder for the files of all requests, inside the folder of the uploads.
+
+    The server makes the folder once and removes it at the end.
+    """
     folder = Path(uploads) / uuid.uuid4().hex
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -74,7 +80,10 @@ def own_folder(uploads: str) -> Path:
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder for the files of one request, removed where it fails or is stopped; gradio deletes them after a day."""
+    """Make a folder for the files of one request.
+
+    A failed or stopped request removes the folder; gradio deletes the files of others after a day.
+    """
     folder = own_folder(import_gradio().utils.get_upload_folder()) / uuid.uuid4().hex
     folder.mkdir(parents=True)
     try:
@@ -85,7 +94,10 @@ def new_folder() -> Iterator[Path]:
 
 
 def preview(picture: Picture, side: int, target: Path) -> str:
-    """Show a picture in a file with a longest side of `side` px, resized by bicubic where it is smaller."""
+    """Save a picture, resized to a longest side of `side` px, in 8 bit.
+
+    returns: the target
+    """
     image = to_pil(replace(picture, bit_depth=8))
     factor = side / max(image.size)
     image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor)))).save(target, quality=90)
@@ -93,9 +105,12 @@ def preview(picture: Picture, side: int, target: Path) -> str:
 
 
 def preview_large(source: Path, folder: Path) -> str:
-    """A file that shows a result, reduced to PREVIEW px where it is larger, without ever holding all of it.
+    """Save a preview of a result, with a longest side of at most PREVIEW px.
 
-    Of an animation as AVIF, which libvips doesn't read, the first frame is read as a whole.
+    libvips streams the result: memory never holds all pixels. libvips reads no animated AVIF:
+    its first frame is read as a whole.
+
+    returns: the preview's file
     """
     import pyvips
 

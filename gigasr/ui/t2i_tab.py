@@ -1,4 +1,4 @@
-"""The page's second tab: a text, the pictures generated from it, the files."""
+"""The page's second tab: a prompt in, generated pictures and their files out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,10 @@ class T2IService(Generic[O]):
 
 
 def add_t2i_tab(service: T2IService[O], jobs: Jobs) -> tuple[Any, Any]:
-    """Add the controls and the endpoint /paint; returns its event and the button that stops it."""
+    """Add the controls and the endpoint /paint.
+
+    returns: the endpoint's event, the cancel button
+    """
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
@@ -59,7 +62,10 @@ def add_t2i_tab(service: T2IService[O], jobs: Jobs) -> tuple[Any, Any]:
 
 
 def add_t2i_controls() -> dict[str, Any]:
-    """Add the fields of the options; returns them by the names of the arguments of /paint, in their order."""
+    """Add the fields of the options.
+
+    returns: argument of /paint -> field, in the order of the arguments
+    """
     gr = import_gradio()
     prompt = gr.Textbox("", label="Prompt", placeholder=IDEAS[0], max_lines=4)
     gr.Examples([[idea] for idea in IDEAS], prompt, label="Ideas", api_visibility="private")
@@ -86,7 +92,10 @@ def add_t2i_controls() -> dict[str, Any]:
 
 
 def make_endpoint(service: T2IService[O], jobs: Jobs) -> Callable[..., Any]:
-    """Make the endpoint; its docstring is the HTTP API's, as are the names of the controls."""
+    """Make the endpoint.
+
+    The HTTP API shows the docstring of `run` and the names of the controls.
+    """
     gr = import_gradio()
 
     async def run(

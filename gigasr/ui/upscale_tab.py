@@ -1,4 +1,4 @@
-"""The page's first tab: a picture and how to upscale it, before and after, the file."""
+"""The page's first tab: a picture and options in, comparison and file out."""
 
 import time
 from collections.abc import Callable
@@ -28,11 +28,14 @@ from gigasr.ui.upscaler import Upscaler
 INPUT_THUMBNAIL = 480  # px; longest side of the input's picture
 FORMATS = ("png", "tif", "webp", "jpg", "avif", "gif")
 PRESETS = {"2×": (2, ""), "4×": (4, ""), "8×": (8, ""), "16×": (16, ""), "4k": (8, "4k"), "8k": (8, "8k")}
-Answer = tuple[tuple[str, str], str, str]  # files of before and after, facts in words, the file in full quality
+Answer = tuple[tuple[str, str], str, str]  # (files before and after), facts as text, file in full quality
 
 
 def add_upscale_tab(upscaler: Upscaler, jobs: Jobs) -> tuple[Any, Any]:
-    """Add the controls and the endpoint /upscale; returns its event and the button that stops it."""
+    """Add the controls and the endpoint /upscale.
+
+    returns: the endpoint's event, the cancel button
+    """
     gr = import_gradio()
     with gr.Row():
         with gr.Column(scale=2):
@@ -60,9 +63,9 @@ def add_upscale_tab(upscaler: Upscaler, jobs: Jobs) -> tuple[Any, Any]:
 
 
 def add_upscale_controls(models: list[str]) -> tuple[Any, dict[str, Any]]:
-    """Add the field of the picture and those of the options.
+    """Add the field of the picture and the fields of the options.
 
-    returns: the first; the others by the names of the arguments of /upscale, in their order
+    returns: field of the picture; argument of /upscale -> field, in the order of the arguments
     """
     gr = import_gradio()
     upload = gr.File(label="Picture", file_types=sorted(OUTPUT_FORMATS), height=130)
@@ -86,13 +89,16 @@ def add_upscale_controls(models: list[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def add_slider(name: str, rule: Rule) -> Any:
-    """Add the slider of a strength."""
+    """Add a slider for a strength, with the limits and help of its rule."""
     low, high = rule.limits
     return import_gradio().Slider(low, high, 1, step=0.05, label=name.capitalize(), info=rule.help)
 
 
 def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
-    """Make the endpoint; its name and docstring are the HTTP API's, as are the names of the controls."""
+    """Make the endpoint.
+
+    The HTTP API shows the name and docstring of `upscale` and the names of the controls.
+    """
     gr = import_gradio()
 
     async def upscale(
@@ -123,7 +129,10 @@ def make_upscale(upscaler: Upscaler, jobs: Jobs) -> Callable[..., Any]:
 
 
 def show_thumbnail(image: str | None) -> tuple[Any, tuple[int, int] | None]:
-    """What an upload looks like and its (height, width), or what is wrong with it."""
+    """Make a thumbnail of an upload, or show an error on the page.
+
+    returns: the updated component; (height, width) of the upload in px, None without an upload
+    """
     component = import_gradio().Image
     if image is None:
         return component(None, visible=False), None
@@ -133,7 +142,10 @@ def show_thumbnail(image: str | None) -> tuple[Any, tuple[int, int] | None]:
 
 
 def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str:
-    """What would come of an upload, in words; nothing where there is none, or where starting will say what is wrong."""
+    """Describe the size of the result before a start.
+
+    Returns "" without an upload and for wrong values: starting will report those.
+    """
     try:
         if before is not None:
             wanted = size.strip() or None
@@ -145,7 +157,7 @@ def tell_outlook(before: tuple[int, int] | None, scale: float, size: str) -> str
 
 
 def answer(upscaler: Upscaler, source: Path, options: UpscaleOptions, suffix: str, notify: ReportProgress) -> Answer:
-    """Do what /upscale is asked for."""
+    """Upscale a file for the endpoint /upscale."""
     began = time.monotonic()
     with new_folder() as folder:
         target = folder / f"{source.stem}_{size_label(options)}.{suffix}"

@@ -1,4 +1,4 @@
-"""Upscales uploads as the command line does, within limits: what the page's first tab calls."""
+"""The upscaler behind the page's first tab: like the command line, within limits."""
 
 import functools
 import time
@@ -19,13 +19,18 @@ from gigasr.ui.jobs import ReportProgress
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for."""
+    """The limits of one request."""
 
     upload_mb: int = 64
     megapixels: int = 268  # of a result; 16384x16384 px
 
     def check(self, pixels: int, number: int, size: tuple[int, int]) -> None:
-        """Raise ValueError for results of more pixels in all than one request may ask for; the rest is for the text."""
+        """Raise ValueError for too many pixels in the results of a request.
+
+        pixels: of all results together
+        number: of results, for the message
+        size:   (height, width) of a result in px, for the message
+        """
         if pixels > self.megapixels * 1e6:
             asked = f"{size[1]}x{size[0]} px"
             if number > 1:
@@ -37,18 +42,21 @@ class Limits:
 
 
 class Upscaler:
-    """Upscales uploads as `gigasr upscale` does: the same options give the same file."""
+    """Upscales uploads: with the same options the same files as `gigasr upscale`."""
 
     def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: Limits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
         self.resolver = functools.lru_cache(maxsize=2)(self.load)
 
     def load(self, model: str) -> SuperResolver:
-        """A model, ready to upscale."""
+        """Load a model, ready to upscale."""
         return SuperResolver.from_pretrained(model, self.device, self.precision)
 
     def upscale(self, source: Path, target: Path, options: UpscaleOptions, notify: ReportProgress) -> JobState:
-        """Write the result of one picture."""
+        """Upscale a file into the target; raises the errors of the run.
+
+        notify: called with (share done, time left or step)
+        """
         check_prompts([options.prompt])
         self.check_size(read_frames(source), options)
         resolver, began = self.resolver(options.model), time.monotonic()
@@ -70,7 +78,7 @@ class Upscaler:
         return done[0]
 
     def check_size(self, frames: Frames, options: UpscaleOptions) -> None:
-        """Raise ValueError for a result that is too large for this page, all its frames or pages taken together."""
+        """Raise ValueError for a result with too many pixels in all frames or pages."""
         pixels = 0
         for picture in frames:
             height, width = target_size(picture.size, options.scale, options.size, 1)
