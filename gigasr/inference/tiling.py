@@ -218,7 +218,7 @@ def blank(piece: Tensor, width: int) -> Tensor:
 
     piece: [B, C, H, W] -> [B, C, H, width]
     """
-    layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # a view's strides tell its layout too
+    layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # holds for views too
     shape = *piece.shape[:3], width
     return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)
 
