@@ -1,1 +1,1 @@
-"""Networks run in pieces that fit the memory, on one device or several."""
+"""Run networks in pieces that fit the memory, on one device or several."""

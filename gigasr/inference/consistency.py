@@ -1,7 +1,8 @@
-"""The low-res correction (also: back-projection, data consistency), and the scaling of detail.
+"""Correct a result towards its low-res image, and scale its detail.
 
-The correction y += U(G(x - D(y))) is closed-form: D reduces (antialiased bicubic, as PIL does), U upsamples (bicubic),
-and the small filter G inverts D U, so that one application suffices. All three are local, and it runs on strips.
+The low-res correction (also: back-projection, data consistency) is y += U(G(x - D(y))). D downsamples (antialiased
+bicubic, as in PIL) and U upsamples (bicubic). The small filter G inverts D U, hence one application suffices. D, U and
+G are local, hence the correction runs on strips.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,13 +15,18 @@ from torch import Tensor
 from gigasr.inference.row_stream import RowStream, block_rows, resize_rows
 from gigasr.networks.ops import add_upsampled_, downsample_bicubic, upsample_bicubic
 
-RADIUS = 8  # taps of G each side; what lies beyond is below 1e-4
+RADIUS = 8  # taps of G on each side; the taps beyond are below 1e-4
 
 
 @cache
-@torch.inference_mode(False)  # what is cached must serve with and without gradients
+@torch.inference_mode(False)  # the cached tensor must serve with and without gradients
 def inverse_filter(scale: int) -> Tensor:
-    """returns: [2 * RADIUS + 1]  the taps of G along one axis: the inverse of the response of D U to an impulse"""
+    """Compute the taps of G along one axis.
+
+    G is the inverse of the response of D U to an impulse.
+
+    returns: [2 * RADIUS + 1] float32, sum 1
+    """
     length = 64
     impulse = torch.zeros(1, 1, length, length, dtype=torch.float64)
     impulse[..., length // 2] = 1.0
@@ -43,12 +49,14 @@ def invert(residual: Tensor, scale: int) -> Tensor:
 
 
 def correct_strips(strips: Iterable[Tensor], lr: RowStream, scale: int, fidelity: float = 1.0) -> Iterator[Tensor]:
-    """Correct a result that arrives as consecutive strips of rows, holding a strip and some twenty low-res rows more.
+    """Correct a result strip by strip towards its low-res image.
 
-    strips:   [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
-    lr:       [B, C, H, W]  the low-res image, in their range
-    fidelity: 0..1, the share of the difference that is removed
-    returns:  the strips, corrected
+    Memory holds one strip and about twenty low-res rows.
+
+    strips:   [B, C, rows * scale, W * scale] from top to bottom; overwritten
+    lr:       [B, C, H, W]  the low-res image, in the range of the strips
+    fidelity: 0..1, the share of the difference to remove
+    returns:  the corrected strips
     """
     height, width = lr.size
     y = RowStream((height * scale, width * scale), strips)
@@ -63,12 +71,12 @@ def correct_strips(strips: Iterable[Tensor], lr: RowStream, scale: int, fidelity
 
 
 def scale_detail(strips: Iterable[Tensor], lr: RowStream, scale: int, detail: float) -> Iterator[Tensor]:
-    """Scale what a result that arrives as consecutive strips of rows adds to bicubic upsampling.
+    """Scale the detail that a result adds to bicubic upsampling, strip by strip.
 
-    strips:  [B, C, rows * scale, W * scale] from top to bottom; they are overwritten
-    lr:      [B, C, H, W]  the low-res image, in their range
-    detail:  0 = the upsampled image alone, 1 = the result as it is, above 1 = more than that
-    returns: the strips, scaled
+    strips:  [B, C, rows * scale, W * scale] from top to bottom; overwritten
+    lr:      [B, C, H, W]  the low-res image, in the range of the strips
+    detail:  0 = bicubic upsampling alone, 1 = the result unchanged, above 1 = more detail
+    returns: the scaled strips
     """
     top = 0
     for strip in strips:
@@ -80,7 +88,10 @@ def scale_detail(strips: Iterable[Tensor], lr: RowStream, scale: int, detail: fl
 
 
 def _add_rows(strip: Tensor, image: RowStream, top: int, scale: int, factor: float) -> None:
-    """Add an image's upsampled rows from `top` on, times a factor, to the strip that lies there."""
+    """Add an image's upsampled rows, times a factor, to a strip.
+
+    top: low-res row at which the strip begins
+    """
     height, width = image.size
     block = block_rows(width)
     for start in range(0, strip.shape[2] // scale, block):
@@ -99,7 +110,7 @@ def _subtract(lr: RowStream, reduced: RowStream) -> Iterator[Tensor]:
 
 
 def _invert_rows(residual: RowStream, scale: int) -> Iterator[Tensor]:
-    """`invert`, strip by strip."""
+    """Apply `invert` strip by strip."""
     height, block = residual.size[0], block_rows(residual.size[1])
     for top in range(0, height, block):
         bottom = min(top + block, height)

@@ -1,4 +1,4 @@
-"""Where and how networks run: devices, precision, free memory, work spread over devices, running out of memory."""
+"""Choose devices and precision, measure free memory, and spread work over devices."""
 
 import copy
 import os
@@ -30,7 +30,7 @@ WITHOUT_BF16 = ("sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """Where an engine runs, in which precision and in what pieces."""
+    """Devices, precision, tile and batch sizes of an engine."""
 
     devices: tuple[torch.device, ...] = (torch.device("cpu"),)
     dtype: torch.dtype = torch.float32
@@ -40,17 +40,24 @@ class ExecutionPlan:
 
     @property
     def main_device(self) -> torch.device:
-        """The device on which results are put together."""
+        """The device that puts the results together."""
         return self.devices[0]
 
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:
-    """ "auto", or names of torch's devices with commas between; one named twice works on two pieces at a time."""
+    """Parse a comma-separated list of device names.
+
+    names:   each "auto" or a name of torch's; a device named twice works on two pieces at a time
+    returns: the devices, in the order of the names
+    """
     return tuple(choose_device(name.strip()) for name in names.split(","))
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA, else Apple's GPU, else the CPU; other names are torch's."""
+    """Choose a device by name: "auto", or a name of torch's.
+
+    "auto" is CUDA, else Apple's GPU, else the CPU. Raises ValueError for a device that this machine lacks.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -66,9 +73,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bf16 where the hardware multiplies it, else fp32. On a GPU "fp32" turns TF32 off, for the process."""
+    """Choose the number format for a precision: "auto", "fp32" or "bf16".
+
+    "auto" is bf16 if the hardware multiplies bf16, else fp32. On a GPU "fp32" turns TF32 off for the whole process.
+    Raises ValueError for other precisions.
+    """
     if precision == "fp32" and device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # that of matrix products is off by itself
+        torch.backends.cudnn.allow_tf32 = False  # torch's default for matrix products is off already
     names = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if precision in names:
         return names[precision]
@@ -82,9 +93,9 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Tell whether the processor has bf16 and the environment lets torch and its oneDNN use it.
+    """Tell whether the processor has bf16 and the environment lets torch use it.
 
-    ATEN_CPU_CAPABILITY limits torch's own kernels, ONEDNN_MAX_CPU_ISA or, as it was called, DNNL_MAX_CPU_ISA oneDNN's.
+    ATEN_CPU_CAPABILITY limits torch's own kernels. ONEDNN_MAX_CPU_ISA (earlier: DNNL_MAX_CPU_ISA) limits oneDNN's.
     """
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -93,7 +104,7 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
+    """Return the bytes that can still be allocated on a device."""
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
@@ -103,7 +114,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def run_or_none_if_oom(run: Callable[[], R]) -> R | None:
-    """What run gives, or None where memory didn't suffice; other errors pass."""
+    """Return run's result, or None if memory runs out; other errors pass."""
     try:
         return run()
     except (MemoryError, RuntimeError) as error:
@@ -116,7 +127,7 @@ def run_or_none_if_oom(run: Callable[[], R]) -> R | None:
 
 
 def copy_to_devices(network: M, devices: Sequence[torch.device]) -> dict[torch.device, M]:
-    """A network on each of the devices; on the first it is the network itself, moved there."""
+    """Copy a network to each device; move the network itself to the first."""
     copies = {devices[0]: network.to(devices[0])}
     for device in devices[1:]:
         if device not in copies:
@@ -127,15 +138,15 @@ def copy_to_devices(network: M, devices: Sequence[torch.device]) -> dict[torch.d
 def map_on_devices(
     work: Callable[[T, torch.device], R], items: Iterable[T], devices: Sequence[torch.device]
 ) -> Iterator[R]:
-    """Work on as many items at a time as there are devices, each on one of them.
+    """Map work over items, one item at a time on each device.
 
-    items:   are taken one by one, in the caller's thread, no more than are worked on and one
-    returns: what work gives, in the order of the items
+    items:   taken one by one in the caller's thread; at most one more than the devices is in memory
+    returns: the results of work, in the order of the items
     """
     if len(devices) == 1:
         for item in items:
             results = [work(item, devices[0])]
-            del item  # or it lives while the next one is made, as the result would
+            del item  # frees the memory before the next item is made; `pop` frees the result likewise
             yield results.pop()
         return
     idle: queue.SimpleQueue[torch.device] = queue.SimpleQueue()

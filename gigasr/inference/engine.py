@@ -1,4 +1,4 @@
-"""Engines: networks that upscale by their own scale, in pieces whose size follows from the memory there is."""
+"""Engines: networks that upscale strips, on tiles as large as memory allows."""
 
 import itertools
 import logging
@@ -27,18 +27,18 @@ from gigasr.inference.tiling import (
 
 logger = logging.getLogger(__name__)
 
-MAX_TILE_BYTES = 80 << 20  # of a tile of the body on a CPU; larger ones save little
+MAX_TILE_BYTES = 80 << 20  # of a tile of the body on a CPU; larger tiles save little
 MAX_TAIL_TILE_BYTES = 70 << 20  # of a tile of the tail on a CPU: malloc keeps its maps for reuse
-MAX_BATCH = 16  # blended tiles, where memory decides; 16 of 64x64 px, the size of training, are 256x256 px
+MAX_BATCH = 16  # blended tiles, where memory decides; 16 tiles of 64x64 px, the size of training, are 256x256 px
 MAX_BAND_BYTES = 64 << 20  # read and made by a row of tiles, unless their minimal height needs more
 INPUT_BYTES = 24  # per low-res px: three channels in float32, with noise and without
-MAX_STRIP_BYTES = 16 << 20  # of a strip of the result, in float32; some are on their way at a time
-STRIP_ROWS, MIN_STRIP_ROWS = 64, 4  # low-res, of a strip: where they fit, and in any case; its halo is computed twice
-MEMORY_SHARE = 4  # tiles take at most one part in this many of the free memory
+MAX_STRIP_BYTES = 16 << 20  # of a strip of the result, in float32; several strips are in memory at a time
+STRIP_ROWS, MIN_STRIP_ROWS = 64, 4  # low-res rows of a strip: if memory allows, and at least; halos are computed twice
+MEMORY_SHARE = 4  # tiles take at most 1 / MEMORY_SHARE of the free memory
 
 
 class Engine(Protocol):
-    """What upscales by its own integer scale, strip by strip; the pipeline does the rest."""
+    """A folded network that upscales strip by strip, by its own integer scale."""
 
     scale: int
 
@@ -48,19 +48,19 @@ class Engine(Protocol):
 
 
 class Model(Protocol):
-    """What makes engines: one per prompt and seed, or always the same where it takes no text."""
+    """A maker of engines: one per prompt and seed, or always the same without text."""
 
     scale: int
-    scales: list[int]  # at which its engines may end, smallest first; the last one is `scale`
+    scales: list[int]  # at which engines may end, smallest first; the last element is `scale`
     takes_text: bool
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> Engine:
-        """Make an engine on the devices of an execution plan, for one of `scales`; None = the largest."""
+        """Make an engine for one of `scales`; None = the largest scale."""
         ...
 
 
 class BlendedTileEngine:
-    """A network as it comes, run on blended tiles: they overlap, and their results are cross-faded."""
+    """A network run on overlapping tiles, with cross-faded results."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class BlendedTileEngine:
     ) -> None:
         """networks: on each of the plan's devices, [B, C, H, W] float32 -> [B, C', H * scale, W * scale]"""
         self.networks, self.scale, self.tiling, self.execution = networks, scale, tiling, execution
-        self.max_side: float = math.inf  # side of a tile that memory has been found to suffice for, px
+        self.max_side: float = math.inf  # px; longest side of a tile; halved each time memory runs out
         self.batch = execution.batch or (
             1 if execution.main_device.type == "cpu" else MAX_BATCH
-        )  # the same of tiles at a time
+        )  # tiles at a time; halved each time memory runs out
 
     def strips(self, lr: RowStream, seed: int = 0) -> Iterator[Tensor]:
         """lr: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom; the seed is ignored"""
@@ -85,14 +85,14 @@ class BlendedTileEngine:
             top, _, height, _ = row[0]
             band = lr.read(top, top + height)
             pieces = [band[:, :, :, tile.left : tile.left + tile.width] for tile in row]
-            share = math.ceil(len(row) / len(self.execution.devices))  # or some would wait for others
+            share = math.ceil(len(row) / len(self.execution.devices))  # a larger batch would leave devices idle
             results = map_on_devices(self.run, self.batches(pieces, min(at_once, share)), self.execution.devices)
             return itertools.chain.from_iterable(results)
 
         yield from blend_strips(process, tiles, self.scale)
 
     def plan(self, height: int, width: int) -> list[Tile]:
-        """Cut an image into tiles: as the user or the network wants them, else as large as memory allows."""
+        """Cut an image into tiles of the user's, the network's, or the largest size."""
         rule, side, max_height = self.tiling, self.execution.tile or self.tiling.side, None
         if not side:
             side = math.isqrt(memory_limit(self.execution, MAX_TILE_BYTES) // rule.pixel_bytes)
@@ -103,22 +103,22 @@ class BlendedTileEngine:
         return plan_tiles(height, width, max(side, rule.min_side), rule.overlap, rule.align, max_height, rule.minimum)
 
     def count(self, tile: Tile) -> int:
-        """Tiles of a size that may run at a time: as many as the user wants, else as memory allows."""
+        """Return the tiles per batch: the user's number, else as memory allows."""
         tile_bytes = self.tiling.padded_pixels(tile.height, tile.width) * self.tiling.pixel_bytes
         return self.execution.batch or max(memory_limit(self.execution, MAX_TILE_BYTES) // tile_bytes, 1)
 
     def batches(self, row: list[Tensor], max_count: int) -> Iterator[list[Tensor]]:
-        """Yield neighbours of one size when padded, at most `max_count` and as many as fit in memory."""
+        """Group neighbours of one padded size into batches of at most `max_count`."""
         rule = self.tiling
         for _, equals in itertools.groupby(row, key=lambda x: padded_side(x.shape[3], rule.multiple, rule.minimum)):
             while batch := list(itertools.islice(equals, min(max_count, self.batch))):
                 yield batch
 
     def run(self, tiles: list[Tensor], device: torch.device) -> list[Tensor]:
-        """Tiles at once, fewer at a time and then smaller ones where memory doesn't suffice.
+        """Run a batch; if memory runs out, halve first the batch, then the tiles.
 
-        tiles: [1, C, H, W], of one size when padded
-        returns: [1, C', H * scale, W * scale] of each
+        tiles:   [1, C, H, W] each, of one padded size
+        returns: [1, C', H * scale, W * scale] for each tile
         """
         if len(tiles) > self.batch:
             return [y for batch in self.batches(tiles, self.batch) for y in self.run(batch, device)]
@@ -134,7 +134,7 @@ class BlendedTileEngine:
         return [self.run_parts(x, device) for x in tiles]
 
     def run_whole(self, tiles: list[Tensor], device: torch.device) -> list[Tensor]:
-        """Tiles at once, padded to what the network takes."""
+        """Run the network once on a batch, padded to a size that the network takes."""
         rule = self.tiling
         padded = torch.cat([pad_to_multiple(x.to(device), rule.multiple, rule.minimum) for x in tiles])
         results = self.networks[device](padded).split(1)
@@ -145,7 +145,7 @@ class BlendedTileEngine:
         ]
 
     def run_parts(self, x: Tensor, device: torch.device) -> Tensor:
-        """A tile in smaller ones. x: [1, C, H, W] -> [1, C', H * scale, W * scale]"""
+        """Cut a tile into smaller tiles. x: [1, C, H, W] -> [1, C', H * scale, W * scale]"""
 
         def process(tiles: list[Tile]) -> Iterator[Tensor]:
             for top, left, rows, columns in tiles:
@@ -157,13 +157,13 @@ class BlendedTileEngine:
         return torch.cat(list(blend_strips(process, parts, self.scale)), dim=2)
 
     def halve_batch(self, count: int) -> None:
-        """Limit the tiles at a time to half of as many as memory didn't suffice for."""
+        """Limit batches to half of a count that exceeded the memory."""
         if count // 2 < self.batch:
             self.batch = count // 2
             logger.warning("memory is short: going on with batches of %d", self.batch)
 
     def halve(self, side: int) -> None:
-        """Limit the tiles to half of a side for which memory didn't suffice."""
+        """Limit tiles to half of a side, px, that exceeded the memory."""
         align = self.tiling.align
         half = max(side // 2 // align * align, self.tiling.min_side)
         if half >= side:
@@ -174,22 +174,25 @@ class BlendedTileEngine:
 
 
 class BodyTail(Protocol):
-    """A network in two parts: the body, all that runs at the low-res resolution and below; the tail, local, above."""
+    """A network in two parts, body and tail.
+
+    The body runs at the low-res resolution and below. The tail runs above it and is local.
+    """
 
     scale: int
     tiling: TilingRules  # of the body
-    receptive_radius: int  # low-res px around a part of the image on which the body's result depends, 0 = on all of it
-    halo: int  # low-res px around a tile on which its part of the tail's result depends
+    receptive_radius: int  # low-res px; receptive field of the body, 0 = the whole image
+    halo: int  # low-res px around a tile on which the tail's result depends
     tail_bytes: int  # that the tail takes per low-res px
-    input_noise: float  # standard deviation of the noise field that the body sees added to lr
+    input_noise: float  # standard deviation of the noise field that the engine adds to the body's lr
 
     @property
     def root_residual(self) -> Callable[[Tensor], Tensor] | None:
-        """features [1, C, H, W] -> what the root adds to lr, [1, 3, H, W]; None where the network has no root layer"""
+        """The root layer, features [1, C, H, W] -> residual [1, 3, H, W]; None without a root."""
         ...
 
     def body(self, lr: Tensor, margin: Margin = ...) -> Tensor:
-        """lr: [1, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [1, C, H', W'], any dtype"""
+        """lr: [1, 3, H, W] float32 in [-1, 1], sides by the tiling rules -> features [1, C, H', W'], any dtype"""
         ...
 
     def tail(self, features: Tensor, root: Tensor, margin: Margin) -> Tensor:
@@ -198,10 +201,14 @@ class BodyTail(Protocol):
 
 
 class BodyTailEngine:
-    """The tail on exact tiles, and the body too where its attention is windowed: no result depends on the tiles."""
+    """A body and a tail, each run on tiles.
+
+    The tail runs on exact tiles: its result does not depend on the tile size. The body runs on exact tiles too if its
+    attention is windowed, and on blended tiles if its attention is global.
+    """
 
     def __init__(self, networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan) -> None:
-        """networks: on each of the plan's devices"""
+        """Keep the networks, one for each of the plan's devices."""
         self.networks, self.execution = networks, execution
         network = networks[execution.main_device]
         self.scale, self.input_noise = network.scale, network.input_noise
@@ -215,7 +222,7 @@ class BodyTailEngine:
         return self.restored(lr, seed)[1]
 
     def restored(self, lr: RowStream, seed: int, restore: float = 1.0) -> tuple[RowStream, Iterator[Tensor]]:
-        """Give the root beside the result.
+        """Upscale a low-res image; return the root and the result.
 
         lr:      [1, 3, H, W] in [-1, 1]
         restore: 0..1, the share of the root's residual; at 0 the root is lr itself
@@ -230,7 +237,7 @@ class BodyTailEngine:
         return root, self.tail.strips(features, root.tee())
 
     def noisy(self, lr: RowStream, seed: int) -> Iterator[Tensor]:
-        """lr: [1, 3, H, W] -> strips of it with the seed's noise field added"""
+        """Add the seed's noise field. lr: [1, 3, H, W] -> strips [1, 3, rows, W]"""
         top = 0
         for strip in lr:
             rows, columns = strip.shape[2:]
@@ -240,7 +247,7 @@ class BodyTailEngine:
             top += rows
 
     def cut_tail(self, size: tuple[int, int], pixels: int) -> tuple[int, int]:
-        """(rows, columns) of a tile: whole rows as far as a strip of the result stays small."""
+        """Choose (rows, columns) of a tile: whole rows if a strip stays small."""
         width, rows = size[1], self.execution.strip
         if not rows:
             min_rows = min(STRIP_ROWS, math.isqrt(pixels))
@@ -252,14 +259,17 @@ class BodyTailEngine:
 def body_engine(
     networks: Mapping[torch.device, BodyTail], execution: ExecutionPlan
 ) -> ExactTileEngine | BlendedTileEngine:
-    """Choose the engine of the body: exact tiles where it is local, blended ones where its attention is global."""
+    """Choose exact tiles for a local body, blended tiles for global attention."""
     network = networks[execution.main_device]
     rule, bodies = network.tiling, {device: network.body for device, network in networks.items()}
     if not network.receptive_radius:
         return BlendedTileEngine(bodies, 1, rule, execution)
 
     def cut(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-        """(rows, columns) of a tile: the whole image, or about a square, in strips of nearly equal height."""
+        """Choose (rows, columns) of a tile: the image, or about a square.
+
+        The strips have nearly equal height.
+        """
         if not execution.tile and rule.padded_pixels(*size) <= pixels:
             return size
         side = execution.tile or math.isqrt(pixels)
@@ -279,11 +289,11 @@ def body_engine(
 
 
 def band_rows(rule: TilingRules, width: int) -> int:
-    """Rows that tiles side by side may have, if memory is to bound them."""
+    """Return the most rows of a row of tiles for `MAX_BAND_BYTES` of memory."""
     return MAX_BAND_BYTES // ((rule.result_bytes + INPUT_BYTES) * width)
 
 
 def memory_limit(execution: ExecutionPlan, max_bytes: int) -> int:
-    """Bytes that a piece may take on each device of a plan; no more than `max_bytes` on a CPU."""
+    """Return the most bytes of a tile on each device; at most `max_bytes` on a CPU."""
     limit = min(free_memory(device) for device in execution.devices) // (MEMORY_SHARE * len(execution.devices))
     return min(limit, max_bytes) if execution.main_device.type == "cpu" else limit

@@ -1,4 +1,4 @@
-"""Local networks on exact tiles, each read with its halo: the result does not depend on the tiles."""
+"""Run local networks on exact tiles: the result does not depend on the tiles."""
 
 import logging
 import math
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class ExactTile(NamedTuple):
-    """A tile of the images that a network takes, margin included."""
+    """A tile of a network's input images, with its margin."""
 
-    inputs: tuple[Tensor, ...]  # [1, C, H, W], H and W the same
-    margin: Margin  # 0 at the border of the image, the halo elsewhere, less where the border is nearer
+    inputs: tuple[Tensor, ...]  # [1, C, H, W] each, with equal H and equal W
+    margin: Margin  # 0 at the border of the image, elsewhere the halo, or less if the border is nearer
 
     @property
     def size(self) -> tuple[int, int]:
@@ -30,7 +30,12 @@ class ExactTile(NamedTuple):
         return height - top - bottom, width - left - right
 
     def halves(self, halo: int, align: int) -> tuple["ExactTile", "ExactTile", int]:
-        """Cut the longer side in two, at a multiple of align, than which it is longer; the third is the dimension."""
+        """Cut the longer side in two, at a multiple of align.
+
+        halo:    px to read beyond the cut
+        align:   px; the longer side must exceed it
+        returns: the first half, the second half, and the dimension of the cut (2 or 3)
+        """
         dim = 2 if self.size[0] >= self.size[1] else 3
         before, after = self.margin[2 * dim - 4 : 2 * dim - 2]
         length = before + self.size[dim - 2] + after
@@ -41,17 +46,17 @@ class ExactTile(NamedTuple):
         return self.narrow(dim, 0, stop, Margin(*first)), self.narrow(dim, start, length, Margin(*second)), dim
 
     def narrow(self, dim: int, start: int, stop: int, margin: Margin) -> "ExactTile":
-        """The part [start, stop) of one dimension, px from the tile's edge."""
+        """Return the part [start, stop) of one dimension, px from the tile's edge."""
         return ExactTile(tuple(x.narrow(dim, start, stop - start) for x in self.inputs), margin)
 
 
 class ReceptiveField(NamedTuple):
     """Receptive field of a local network, and where its input may be cut."""
 
-    halo: int  # px around a part of the image on which its result depends
+    halo: int  # px around a tile on which its result depends
     align: int = 1  # px; tiles begin at multiples of it
     multiple: int = 1  # px; the network takes sides that are multiples of it
-    minimum: int = 1  # px; and at least this, no more than halo + 1: only tiles as long as the image are shorter
+    minimum: int = 1  # px; least side; at most halo + 1, hence only tiles as long as the image are shorter
 
 
 class ExactTileEngine:
@@ -66,17 +71,21 @@ class ExactTileEngine:
         cut: Callable[[tuple[int, int], int], tuple[int, int]],
         execution: ExecutionPlan,
     ) -> None:
-        """
-        networks: on each of the plan's devices, images [1, C, H, W] and a Margin -> [1, C', H' * scale, W' * scale],
-                  where H' and W' are without the margin
-        pixels:   most that a tile may have without its margin
-        cut:      (height, width) of the image and `pixels`, as far as memory suffices -> those of a tile at most
+        """Keep the networks and the tile size.
+
+        networks: one for each of the plan's devices: images [1, C, H, W] and a Margin -> [1, C', H' * scale,
+                  W' * scale]; H' and W' exclude the margin
+        pixels:   most px of a tile without its margin; halved each time memory runs out
+        cut:      (height, width) of the image and the present `pixels` -> greatest (height, width) of a tile
         """
         self.networks, self.scale, self.receptive_field, self.execution = networks, scale, receptive_field, execution
         self.pixels, self.cut = pixels, cut
 
     def strips(self, *images: RowStream) -> Iterator[Tensor]:
-        """images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom"""
+        """Run the network on all tiles and join them to strips.
+
+        images: [1, C, H, W] -> [1, C', rows * scale, W * scale] from top to bottom
+        """
         width, left = images[0].size[1] * self.scale, 0
         strip: Tensor | None = None
         for y in map_on_devices(self.run, self.tiles(*images), self.execution.devices):
@@ -86,14 +95,14 @@ class ExactTileEngine:
             else:
                 strip = blank(y, width) if strip is None else strip
                 strip[:, :, :, left:right] = y
-            del y  # or it lives while the next one is made, as the strip would
+            del y  # frees the memory before the next tile is made
             left = right % width
             if not left:
                 yield strip
                 strip = None
 
     def tiles(self, *images: RowStream) -> Iterator[ExactTile]:
-        """Cut the images into strips, and these into tiles from left to right."""
+        """Cut the images into strips, and each strip into tiles from left to right."""
         height, width = images[0].size
         halo, align = self.receptive_field.halo, self.receptive_field.align
         top = 0
@@ -105,11 +114,14 @@ class ExactTileEngine:
             for left, right, start, stop in plan_intervals(width, columns, halo, align):
                 margin = Margin(top - first, last - bottom, left - start, stop - right)
                 yield ExactTile(band, margin).narrow(3, start, stop, margin)
-            del band  # or it lives while the next rows of the images are made
+            del band  # frees the memory before the next rows are read
             top = bottom
 
     def run(self, tile: ExactTile, device: torch.device) -> Tensor:
-        """One tile, in halves where memory doesn't suffice -> [1, C', height * scale, width * scale]"""
+        """Run the network on a tile, in halves if memory runs out.
+
+        returns: [1, C', height * scale, width * scale]
+        """
         pixels, halo, align = math.prod(tile.size), self.receptive_field.halo, self.receptive_field.align
         is_minimal = max(tile.size) <= align
         if is_minimal or pixels <= self.pixels:
@@ -125,7 +137,7 @@ class ExactTileEngine:
         return torch.cat([self.run(first, device), self.run(second, device)], dim=dim)
 
     def run_whole(self, tile: ExactTile, device: torch.device) -> Tensor:
-        """One tile at once, padded to what the network takes."""
+        """Run the network once on a tile, padded to a size that the network takes."""
         height, width = (side * self.scale for side in tile.size)
         images = [
             pad_to_multiple(x.to(device), self.receptive_field.multiple, self.receptive_field.minimum)

@@ -1,8 +1,8 @@
-"""Fold a network for one (w, text): the same network with its leaves replaced by plain, constant layers.
+"""Fold a network for one prompt and one z (also: fuse, re-parameterise).
 
-For one prompt and one z, w is the same all over the image. Kernel selection, modulation and demodulation then leave an
-ordinary convolution; the keys and values of cross-attention and the style's token are constants. Other names for this:
-fusing, re-parameterisation.
+Folding replaces the leaves of a network by plain, constant layers. For one prompt and one z, w is constant over the
+image. Kernel selection, modulation and demodulation then amount to an ordinary convolution. The keys and values of
+cross-attention and the style's token are constants.
 """
 
 import copy
@@ -23,11 +23,14 @@ from gigasr.networks.upsampler import Level, Upsampler, remove_low_frequencies
 
 M = TypeVar("M", bound=nn.Module)
 NO_MARGIN = Margin()
-MAX_MAPS = 6  # as many maps of a level are held at a time, at most
+MAX_MAPS = 6  # most maps of a level in memory at a time
 
 
 class FoldedConv2d(nn.Conv2d):
-    """A plain convolution in place of an adaptive or equalised one; w is accepted and ignored."""
+    """A plain convolution that replaces an adaptive or equalised convolution.
+
+    `forward` accepts w and ignores it.
+    """
 
     def __init__(self, kernel: Tensor, bias: Tensor, stride: int, activate: bool) -> None:
         out_channels, in_channels, size, _ = kernel.shape
@@ -43,7 +46,7 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class FoldedUpBlock(nn.Module):
-    """An upsampling block that holds a map less at a time."""
+    """An upsampling block with one map fewer in memory."""
 
     def __init__(self, block: UpBlock, w: Tensor, text: TextFeatures) -> None:
         super().__init__()
@@ -52,11 +55,11 @@ class FoldedUpBlock(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [B, I, H, W] -> [B, O, 2H, 2W]; w is accepted and ignored"""
         y: Tensor = self.conv1(depth_to_space(self.conv0(x)))
-        return y.add_(depth_to_space(self.skip(x)))  # last, and in place
+        return y.add_(depth_to_space(self.skip(x)))  # the skip comes last and is added in place: one map fewer
 
 
 class FoldedAttentionUnit(nn.Module):
-    """An attention unit with the style's token and the text's keys and values as constants."""
+    """An attention unit with constant style token, text keys and text values."""
 
     mask: Tensor
 
@@ -69,7 +72,7 @@ class FoldedAttentionUnit(nn.Module):
         self.register_buffer("mask", text.mask)
 
     def lay_out(self) -> None:
-        """Keep the constants as fused attention takes them: channels_last is for maps."""
+        """Make the constants contiguous for fused attention; channels_last is for maps."""
         for constant in self.constants:
             constant.data = constant.data.contiguous()
 
@@ -81,7 +84,7 @@ class FoldedAttentionUnit(nn.Module):
 
 
 def fold_linear(layer: EqualizedLinear) -> nn.Linear:
-    """The plain linear layer that does the same."""
+    """Return a plain linear layer with the scaled weight and bias of an equalised one."""
     folded = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], layer.bias is not None, device="meta")
     folded.weight = nn.Parameter(layer.weight * layer.weight_gain, requires_grad=False)
     if layer.bias is not None:
@@ -90,7 +93,10 @@ def fold_linear(layer: EqualizedLinear) -> nn.Linear:
 
 
 def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | None:
-    """The constant module that replaces this one, or None where its children are to be folded instead."""
+    """Return the constant replacement of a module, or None to fold its children.
+
+    w: [1, w_dim]; text: features of one prompt
+    """
     if isinstance(module, AdaptiveConv2d):
         return FoldedConv2d(module.kernel(w)[0], module.scaled_bias(), 1, module.activate)
     if isinstance(module, EqualizedConv2d):
@@ -105,7 +111,7 @@ def fold_leaf(module: nn.Module, w: Tensor, text: TextFeatures) -> nn.Module | N
 
 
 def fold_leaves(module: M, w: Tensor, text: TextFeatures) -> M:
-    """A copy of the module whose leaves are folded; nothing else is copied."""
+    """Copy a module with folded leaves; leave the original unchanged."""
     folded = copy.copy(module)
     folded._parameters = {
         name: None if p is None else nn.Parameter(p.clone(), False) for name, p in module._parameters.items()
@@ -146,7 +152,7 @@ class FoldedUpsampler(nn.Module):
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """lr: [B, 3, H, W] in [-1, 1], H, W and margin multiples of `tiling.multiple` -> features [B, C, H', W']
 
-        H', W' are without the margin. Pixels that only the margin needs are cropped away level by level.
+        H' and W' exclude the margin. Each level crops the pixels that no later level reads.
         """
         x, skips = self.network.encode(lr.to(self.dtype, memory_format=torch.channels_last))
         rate, outer = self.tiling.multiple, margin
@@ -169,7 +175,7 @@ class FoldedUpsampler(nn.Module):
     def tail(self, features: Tensor, root: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
         """features: [B, C, H, W], root: [B, 3, H, W] in [-1, 1] -> [B, 3, H' scale, W' scale], without the margin
 
-        Pixels that only the margin needs are cropped away level by level.
+        Each level crops the pixels that no later level reads.
         """
         x, rgb = features, root
         levels = self.network.levels[-len(self.network.to_rgb) :]
@@ -188,33 +194,40 @@ class FoldedUpsampler(nn.Module):
 
 
 def crop_margin(x: Tensor, margin: Margin) -> Tensor:
-    """x: [B, C, H, W] -> what is left of it without the margin"""
+    """Crop the margin away. x: [B, C, H, W] -> [B, C, H - top - bottom, W - left - right]"""
     top, bottom, left, right = margin
     return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
 def shrink_margin(x: Tensor, margin: Margin, halo: int) -> tuple[Tensor, Margin]:
-    """Crop the margin to the halo: the smaller map, and the margin it still has."""
+    """Crop the margin to at most the halo; return the smaller map and its margin.
+
+    x: [B, C, H, W]; halo: px
+    """
     kept = Margin(*(min(side, halo) for side in margin))
     return crop_margin(x, Margin(*(a - b for a, b in zip(margin, kept, strict=True)))), kept
 
 
 def double_margin(margin: Margin) -> Margin:
-    """A margin at twice the rate."""
+    """Return the margin on a map of twice the size."""
     return Margin(*(2 * side for side in margin))
 
 
 def halo_below(config: UpsamplerConfig, level: LevelConfig, halo: int) -> int:
-    """The halo that a part of the map below a level needs, so that the level's own map is right as far as a halo."""
+    """Return the halo on the map below a level, for a given halo on the level's map.
+
+    halo:    px of the level's map
+    returns: px of the map below, at half the size
+    """
     convolutions = 2 * level.blocks - (config.upsample == "shuffle")  # the first one is at the rate below
     return 1 + math.ceil((convolutions + halo) / 2)
 
 
 def body_halos(config: UpsamplerConfig) -> tuple[list[tuple[int, int]], int]:
-    """How far the body looks, where its attention is windowed.
+    """Compute the halos of the body's levels, and the body's receptive field.
 
-    returns: px around a part of each level's map on which the result depends, coarsest first: before its attention, to
-             whole windows, and after it; and px around a part of the image, 0 where attention is global
+    returns: the halos of each level, px of its map, coarsest level first: (before its attention, rounded up to whole
+             windows; after its attention); and the receptive field, low-res px, 0 for global attention
     """
     halos: list[tuple[int, int]] = []
     halo = 0
@@ -231,7 +244,10 @@ def body_halos(config: UpsamplerConfig) -> tuple[list[tuple[int, int]], int]:
 
 
 def tail_halos(config: UpsamplerConfig) -> list[int]:
-    """Px around a part of each map of the tail on which the result depends: at 1x, 2x, ..., and 0 for the result."""
+    """Compute the halo on each map of the tail, px of the map.
+
+    returns: at 1x, 2x, ...; the last element is the result's, 0
+    """
     halos = [0]
     for level in reversed(config.levels[config.num_down + 1 :]):
         bicubic = 2 + math.ceil(halos[0] / 2)
@@ -240,7 +256,10 @@ def tail_halos(config: UpsamplerConfig) -> list[int]:
 
 
 def plan_tiling(network: Upsampler, dtype: torch.dtype) -> TilingRules:
-    """How the body may be cut: global attention wants tiles as in training, windowed any that fit the windows."""
+    """Choose the tiling rules of the body.
+
+    Global attention needs tiles as large as in training. Windowed attention takes all tiles of whole windows.
+    """
     config, multiple = network.config, network.multiple
     max_values = max(
         level.channels // 4 ** (config.num_down - i) for i, level in enumerate(config.levels[: config.num_down + 1])
@@ -254,7 +273,7 @@ def plan_tiling(network: Upsampler, dtype: torch.dtype) -> TilingRules:
     return TilingRules(min(side // 4, 16), multiple, multiple, network.min_side, side, pixel_bytes)
 
 
-NO_W = torch.empty(0)  # what folded layers are given and ignore
+NO_W = torch.empty(0)  # folded layers accept and ignore w
 NO_TEXT = TextFeatures(*(torch.empty(0) for _ in range(3)))
 
 

@@ -1,4 +1,4 @@
-"""Seeded noise: any part of one endless field, the same however an image is cut."""
+"""Seeded noise: tiles of one endless field, the same for all cuts of an image."""
 
 import math
 
@@ -14,7 +14,10 @@ _NOISE_BLOCK = 1 << 16  # values hashed at a time; keeps the temporaries in the 
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A generator on the CPU; torch's own look at a seed's 32 lowest bits, hence larger ones are mixed first."""
+    """Make a generator on the CPU for a seed.
+
+    torch's CPU generator uses only the low 32 bits of a seed, hence larger seeds are hashed first.
+    """
     number = check_seed(seed)
     if number >= 2**32:
         number = int(_splitmix64(np.array([number], np.uint64))[0])
@@ -22,7 +25,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def noise_field(seed: int, tile: Tile, channels: int) -> Tensor:
-    """Draw the part of an endless field of normal noise that lies in a tile.
+    """Draw one tile of an endless field of normal noise.
 
     seed:    any integer, taken modulo 2**64
     tile:    absolute position in the field, px
@@ -47,9 +50,9 @@ def noise_field(seed: int, tile: Tile, channels: int) -> Tensor:
 
 
 def _splitmix64(bits: np.ndarray) -> np.ndarray:
-    """Mix 64-bit integers (in place): every input bit changes every output bit with probability 1/2.
+    """Hash 64-bit integers in place by splitmix64.
 
-    The increment comes first, as 0 would remain 0.
+    Every input bit changes every output bit with probability 1/2. The increment comes first: without it 0 remains 0.
     """
     bits += _GOLDEN
     bits ^= bits >> np.uint64(30)
@@ -61,7 +64,10 @@ def _splitmix64(bits: np.ndarray) -> np.ndarray:
 
 
 def _box_muller(bits: np.ndarray) -> np.ndarray:
-    """Turn 64 random bits into one normal value: 32 bits for the radius, 32 for the angle."""
+    """Turn 64 random bits into one normal value by the Box-Muller transform.
+
+    The high 32 bits give the radius, the low 32 bits the angle.
+    """
     radius = (bits >> np.uint64(32)).astype(np.uint32).astype(np.float32)
     radius += np.float32(0.5)
     radius *= np.float32(2**-32)  # in (0, 1]

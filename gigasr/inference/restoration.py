@@ -1,4 +1,4 @@
-"""The root of the pyramid, strip by strip: the low-res image without the damage that the network finds in it."""
+"""Make the root of the pyramid, the restored low-res image, strip by strip."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,13 @@ from gigasr.networks.upsampler import ROOT_RADIUS, remove_low_frequencies
 
 
 def restore_rows(lr: RowStream, residual: RowStream, restore: float) -> RowStream:
-    """Add a share of the network's residual to the low-res image; its low frequencies stay those of the image.
+    """Add a share of the root layer's residual to the low-res image.
+
+    Only the residual's high frequencies are added: the low frequencies remain the image's.
 
     lr:       [B, 3, H, W] in [-1, 1]
-    residual: [B, 3, H, W]  as the root layer gives it
-    restore:  0..1
+    residual: [B, 3, H, W]  output of the root layer, all frequencies
+    restore:  0..1, the share
     returns:  [B, 3, H, W]  the root
     """
     return RowStream(lr.size, _add_residual(lr, residual, restore))

@@ -1,4 +1,4 @@
-"""Images that come as strips of rows: reading them by ranges, resizing them on the way."""
+"""Images that arrive as strips of rows: read ranges of rows, and resize."""
 
 import copy
 import weakref
@@ -10,39 +10,39 @@ from torch import Tensor
 
 from gigasr.networks.ops import resize
 
-MAX_BLOCK_ROWS, MIN_BLOCK_ROWS = 16, 4  # worked on at a time: as a rule, and at least
-MAX_BLOCK_PIXELS = 1 << 16  # of a low-res image in such a strip, at most where it has more than the least rows
+MAX_BLOCK_ROWS, MIN_BLOCK_ROWS = 16, 4  # rows to work on at a time
+MAX_BLOCK_PIXELS = 1 << 16  # low-res px to work on at a time, unless `MIN_BLOCK_ROWS` have more
 CUBIC = -0.5  # the cubic's parameter, as in PIL and in torch's antialiased bicubic
 
 
 class RowStream:
-    """An image that comes as strips from top to bottom, held no longer than it is needed.
+    """An image that arrives as strips from top to bottom.
 
-    It is read by ranges of rows that never go back, or iterated over. Readers that stand at different rows each take a
-    `tee`: a strip is let go when the last of them is past it.
+    A reader asks for ranges of rows and never goes back, or iterates over the strips. Readers at different rows each
+    take a `tee`. A strip leaves memory after the last reader has passed it.
     """
 
     def __init__(self, size: tuple[int, int], strips: Iterable[Tensor]) -> None:
-        """size: (height, width), px; strips: [B, C, rows, width] from top to bottom"""
+        """Keep the size (height, width), px, and the strips [B, C, rows, width]."""
         self.size = size
-        self._strips, self._readers = iter(strips), weakref.WeakSet([self])  # both shared by all forks
+        self._strips, self._readers = iter(strips), weakref.WeakSet([self])  # both shared by all tees
         self._held: deque[Tensor] = deque()
-        self._top = self._bottom = 0  # of what is held
+        self._top = self._bottom = 0  # rows [top, bottom) of the strips in memory
 
     @classmethod
     def from_tensor(cls, image: Tensor) -> "RowStream":
-        """The rows of an image [B, C, H, W] that is there as a whole."""
+        """Wrap a whole image [B, C, H, W]."""
         return cls((image.shape[2], image.shape[3]), [image])
 
     def tee(self) -> "RowStream":
-        """One more reader of the same rows, from the same row on."""
+        """Make another reader of the same rows, from the present row on."""
         tee = copy.copy(self)
         tee._held = self._held.copy()
         self._readers.add(tee)
         return tee
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Strips of all that hasn't been let go, as they come."""
+        """Yield the strips from the present row on, as they arrive."""
         while self._held or self._fetch():
             strip = self._held.popleft()
             self._top += strip.shape[2]
@@ -50,7 +50,10 @@ class RowStream:
             del strip
 
     def read(self, top: int, bottom: int) -> Tensor:
-        """Rows [top, bottom) as [B, C, bottom - top, W]; a later call may not ask for rows above this top."""
+        """Return rows [top, bottom) as [B, C, bottom - top, W].
+
+        Raises ValueError for rows outside the image or above the top of an earlier call, and if the strips end early.
+        """
         if not self._top <= top < bottom <= self.size[0]:
             raise ValueError(
                 f"rows: expected a range in {self._top}..{self.size[0]}, got {top}..{bottom}; never go back"
@@ -78,7 +81,10 @@ class RowStream:
         return True
 
     def _evict(self, top: int) -> None:
-        """Forget what lies above a row; a small rest of a strip is copied, as a view would hold all of it."""
+        """Remove the rows above a row from memory.
+
+        The small rest of a strip is copied, because a view would keep the whole strip in memory.
+        """
         while self._held and self._top + self._held[0].shape[2] <= top:
             self._top += self._held.popleft().shape[2]
         if self._held and top - self._top > self._held[0].shape[2] // 2:
@@ -87,11 +93,13 @@ class RowStream:
 
 
 def resize_rows(source: RowStream, size: tuple[int, int]) -> RowStream:
-    """Resize an image strip by strip, antialiased bicubic: equal to `F.interpolate` of the whole, to rounding.
+    """Resize an image strip by strip by antialiased bicubic interpolation.
+
+    The result equals `F.interpolate` of the whole image up to rounding.
 
     source:  [B, C, H, W]
     size:    (height, width) of the result, px
-    returns: its rows; source itself where the size is already right
+    returns: the resized rows; source itself if it has the size already
     """
     if source.size == size:
         return source
@@ -105,7 +113,10 @@ def _resize_width(strip: Tensor, width: int) -> Tensor:
 
 
 def block_rows(width: int) -> int:
-    """Rows to work on at a time in an image of this width, px: fewer in a wide one."""
+    """Return the rows to work on at a time: fewer in a wide image.
+
+    width: px
+    """
     return max(MIN_BLOCK_ROWS, min(MAX_BLOCK_ROWS, MAX_BLOCK_PIXELS // width))
 
 
@@ -118,12 +129,12 @@ def _resize_height(source: RowStream, height: int) -> Iterator[Tensor]:
 
 
 def cubic_weights(length: int, new_length: int, start: int, stop: int) -> tuple[int, Tensor]:
-    """Weights of an antialiased bicubic resize along one axis, for a part of the result.
+    """Compute the weights of an antialiased bicubic resize along one axis.
 
-    length, new_length: of the axis before and after, px
-    start, stop:        the part [start, stop) of the result
-    returns:            first source position that has a weight, and [stop - start, n] float32, the weights of the n
-                        positions from there on; each row sums to 1
+    length, new_length: length of the axis before and after, px
+    start, stop:        part [start, stop) of the result
+    returns:            the first source position with a weight, and the weights [stop - start, n] float32 of the n
+                        positions from the first on; each row sums to 1
     """
     scale = length / new_length
     stretch = max(scale, 1.0)

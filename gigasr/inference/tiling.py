@@ -1,4 +1,4 @@
-"""Tiles, ramps, blending, strips and padding: how a large image is cut and put together again."""
+"""Cut large images into tiles and strips, and blend the results."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ class Tile(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """What is read beyond a part of an image on each side, px."""
+    """The halo on each side of a tile, px."""
 
     top: int = 0
     bottom: int = 0
@@ -30,28 +30,28 @@ class Margin(NamedTuple):
 
 @dataclass(frozen=True)
 class TilingRules:
-    """How the input of a network may be cut into tiles."""
+    """The rules by which the input of a network is cut into tiles."""
 
-    overlap: int  # px; least overlap of neighbours, over which they are cross-faded
+    overlap: int  # px; least overlap of neighbours, for the cross-fade
     align: int = 1  # px; the origins of tiles are multiples of it
     multiple: int = 1  # px; the network takes sides that are multiples of it
-    minimum: int = 1  # px; and at least this
+    minimum: int = 1  # px; least side that the network takes
     side: int = 0  # px; longest side of a tile, 0 = as memory allows
-    pixel_bytes: int = 1 << 12  # of memory that a px takes while the network runs
-    result_bytes: int = 0  # that what the network makes of a px takes
+    pixel_bytes: int = 1 << 12  # memory per input px while the network runs
+    result_bytes: int = 0  # memory of the result per input px
 
     @property
     def min_side(self) -> int:
-        """The shortest side that tiles can have, px."""
+        """Shortest side of a tile, px."""
         return math.ceil(max(self.minimum, 2 * self.overlap, self.overlap + self.align) / self.align) * self.align
 
     def padded_pixels(self, height: int, width: int) -> int:
-        """The pixels of an image or tile when extended to what the network takes."""
+        """Return the number of pixels after padding to a size that the network takes."""
         return math.prod(padded_side(side, self.multiple, self.minimum) for side in (height, width))
 
 
 class HaloInterval(NamedTuple):
-    """Pixels [start, stop) of one axis to compute, and those [read_start, read_stop) to read for them."""
+    """Pixels of one axis to compute, [start, stop), and to read, with the halo."""
 
     start: int
     stop: int
@@ -70,13 +70,13 @@ def plan_tiles(
 ) -> list[Tile]:
     """Cover an image with as few overlapping tiles as possible, in raster order.
 
-    height, width: the image, px
-    max_side: longest side of a tile, px; rounded down to `multiple` where one tile doesn't do
-    overlap:  least overlap of neighbours, px
-    multiple: every origin, and every size but the last of a row or column, is a multiple of it
-    max_height: greatest height of a tile, px, where it is to be less than the longest side
-    min_side: shortest side of a tile of an image that is longer, px: what a network would have extended is read
-    returns:  a full grid of tiles; on each axis all have one size, and the last one ends at the image border
+    height, width: size of the image, px
+    max_side:      longest side of a tile, px; rounded down to `multiple` if the image needs several tiles
+    overlap:       least overlap of neighbours, px
+    multiple:      px; origins are multiples of it, and sizes too, except the last of a row or column
+    max_height:    greatest height of a tile, px, if less than max_side
+    min_side:      shortest side of a tile of a longer image, px: tiles read real pixels instead of padding
+    returns:       a full grid of tiles; on each axis all tiles have one size, and the last tile ends at the border
     """
     rows = _plan_axis(
         height, max_side if max_height is None else min(max_side, max_height), overlap, multiple, min_side
@@ -86,7 +86,7 @@ def plan_tiles(
 
 
 def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, min_side: int) -> list[tuple[int, int]]:
-    """Return the intervals [start, stop) of one axis, the same rules as plan_tiles."""
+    """Return the intervals [start, stop) of one axis, by the rules of plan_tiles."""
     _check_positive("image side", length)
     _check_positive("multiple", multiple)
     if overlap < 0:
@@ -112,20 +112,20 @@ def _plan_axis(length: int, max_side: int, overlap: int, multiple: int, min_side
 
 
 def axis_ramps(intervals: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Weigh the intervals of one axis so that their weights sum to 1 at every position.
+    """Weigh the intervals of one axis; the weights sum to 1 at every position.
 
     intervals: [start, stop) in ascending order, neighbours overlapping or touching
-    returns:   one [stop - start] float32 weight per interval, in [0, 1]
+    returns:   the weights of each interval, [stop - start] float32 in [0, 1]
 
-    Neighbours cross-fade linearly in the middle half of what they overlap. An overlap ends where the next interval but
-    one begins, so that no more than two weights are above 0 anywhere. There is no fade at the image borders.
+    Neighbours cross-fade linearly in the middle half of their overlap. An overlap ends at the start of the next
+    interval but one, hence at most two weights are above 0 at a position. The image borders have no fade.
     """
     ramps = [torch.ones(stop - start) for start, stop in intervals]
     for i in range(len(intervals) - 1):
         (start, stop), (next_start, _) = intervals[i : i + 2]
         fade_stop = min(stop, intervals[i + 2][0]) if i + 2 < len(intervals) else stop
         fade = (torch.arange(fade_stop - next_start) + 0.5) / max(fade_stop - next_start, 1)
-        fade = (2 * fade - 0.5).clamp(0, 1)  # not at the ends, where a network sees least of what lies around
+        fade = (2 * fade - 0.5).clamp(0, 1)  # not at the ends: there a network sees least of the surroundings
         ramps[i][next_start - start : fade_stop - start] -= fade
         ramps[i][fade_stop - start :] = 0
         ramps[i + 1][: fade_stop - next_start] = fade
@@ -133,9 +133,12 @@ def axis_ramps(intervals: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 
 def tile_weights(tiles: Sequence[Tile], scale: int = 1) -> dict[Tile, tuple[Tensor, Tensor]]:
-    """Return each tile's weights along y [h*scale, 1] and x [w*scale]; their product is its weight at a pixel.
+    """Compute the weights of each tile along y and x.
 
-    tiles: a full grid, as plan_tiles returns it; the weights of all tiles sum to 1 at every pixel
+    A tile's weight at a pixel is the product of both. The weights of all tiles sum to 1 at every pixel.
+
+    tiles:   a full grid, from plan_tiles
+    returns: for each tile, [h*scale, 1] along y and [w*scale] along x
     """
     rows = sorted({(r.top, r.top + r.height) for r in tiles})
     columns = sorted({(r.left, r.left + r.width) for r in tiles})
@@ -151,17 +154,18 @@ def tile_weights(tiles: Sequence[Tile], scale: int = 1) -> dict[Tile, tuple[Tens
 def blend_strips(
     process: Callable[[list[Tile]], Iterable[Tensor]], tiles: Sequence[Tile], scale: int = 1
 ) -> Iterator[Tensor]:
-    """Process an image tile by tile and cross-fade the results where tiles overlap.
+    """Process an image tile by tile and cross-fade the overlaps.
 
-    process: the tiles of one row, from left to right -> their [B, C, h*scale, w*scale] in the same order; called once
-             per row, from top to bottom
-    tiles: a full grid over the image, as plan_tiles returns it
-    returns: strips [B, C, rows*scale, width*scale] from top to bottom in process's dtype and on its device; no more
-             than a row of tiles is held
+    Memory holds at most one row of tiles.
+
+    process: the tiles of one row, from left to right -> [B, C, h*scale, w*scale] of each, in the same order; called
+             once per row, from top to bottom
+    tiles:   a full grid over the image, from plan_tiles
+    returns: strips [B, C, rows*scale, width*scale] from top to bottom, in the dtype and on the device of process
     """
     weights = tile_weights(tiles, scale)
     bands = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.top)]
-    held: Tensor | None = None  # what the bands so far have put below the row that is next
+    held: Tensor | None = None  # sum of the earlier bands over the rows of the next band
     for i, band in enumerate(bands):
         blended = _blend_band(process(band), band, weights, scale, held)
         if i + 1 == len(bands):
@@ -169,7 +173,7 @@ def blend_strips(
             return
         ready = (bands[i + 1][0].top - band[0].top) * scale
         held, ready_part = blended[:, :, ready:].clone(), blended[:, :, :ready].clone()
-        del blended  # as a part of it would hold all of it
+        del blended  # the strip is a copy, because a view would keep the whole band in memory
         yield ready_part
         del ready_part
 
@@ -181,7 +185,12 @@ def _blend_band(
     scale: int,
     held: Tensor | None,
 ) -> Tensor:
-    """Weigh the results of a row of tiles and add them where they belong, to what the row above has left there."""
+    """Blend the results of a row of tiles with the sum left by the row above.
+
+    pieces:  [B, C, h*scale, w*scale] of each tile of the band
+    held:    [B, C, rows*scale, width*scale] sum of the rows above, None for the first row
+    returns: [B, C, h*scale, width*scale]
+    """
     blended: Tensor | None = None
     for tile, piece in zip(band, pieces, strict=True):
         height, width = tile.height * scale, tile.width * scale
@@ -198,26 +207,29 @@ def _blend_band(
         down, across = weights[tile]
         left = tile.left * scale
         weight = (down * across).to(piece.device)
-        blended[:, :, :, left : left + width] += (piece * weight).to(piece.dtype)  # weighed in float32
+        blended[:, :, :, left : left + width] += (piece * weight).to(piece.dtype)  # the product is in float32
     if blended is None:
         raise ValueError("tiles: expected at least one tile, got none; use plan_tiles")
     return blended
 
 
 def blank(piece: Tensor, width: int) -> Tensor:
-    """piece: [B, C, H, W] -> [B, C, H, width], not filled yet; type, device and layout are the piece's"""
-    layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # of a part of a map too
+    """Allocate a strip like a piece, without values: same dtype, device and layout.
+
+    piece: [B, C, H, W] -> [B, C, H, width]
+    """
+    layout = torch.channels_last if piece.stride(1) == 1 else torch.contiguous_format  # holds for views too
     shape = *piece.shape[:3], width
     return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=layout)
 
 
 def plan_intervals(length: int, max_length: int, halo: int, align: int = 1) -> list[HaloInterval]:
-    """Cut one axis of an image into intervals of nearly equal length, each read with a halo.
+    """Cut one axis of an image into intervals of nearly equal length, with halos.
 
-    length:     of the axis, px
-    max_length: of an interval, px; less than align counts as align
-    halo:       read before and after an interval, as far as the image has it, px
-    align:      intervals begin at multiples of it, px
+    length:     length of the axis, px
+    max_length: greatest length of an interval, px; less than align counts as align
+    halo:       px to read before and after an interval, less at the image border
+    align:      px; intervals begin at multiples of it
     """
     _check_positive("length", length)
     _check_positive("max_length", max_length)
@@ -231,12 +243,12 @@ def plan_intervals(length: int, max_length: int, halo: int, align: int = 1) -> l
 
 
 def pad_to_multiple(x: Tensor, multiple: int, minimum: int = 1) -> Tensor:
-    """Extend an image at the bottom and right by reflection, as often mirrored as needed (1x1 works).
+    """Pad an image at the bottom and right by repeated reflection (1x1 works).
 
     x:        [B, C, H, W]
-    multiple: the new sides are the smallest multiples of it, px
-    minimum:  that are at least this, px
-    returns:  [B, C, H', W'], x itself where it already fits
+    multiple: px; the new sides are multiples of it
+    minimum:  least new side, px
+    returns:  [B, C, H', W'] with the smallest such sides; x itself if it fits already
     """
     _check_positive("multiple", multiple)
     for dim in (2, 3):
@@ -248,12 +260,12 @@ def pad_to_multiple(x: Tensor, multiple: int, minimum: int = 1) -> Tensor:
 
 
 def padded_side(side: int, multiple: int, minimum: int) -> int:
-    """The smallest multiple that is at least a side and at least the minimum, px."""
+    """Return the smallest multiple of at least a side and a minimum, px."""
     return math.ceil(max(side, minimum) / multiple) * multiple
 
 
 def _reflect(index: Tensor, length: int) -> Tensor:
-    """Fold indices into [0, length) as a reflection that does not repeat the border does."""
+    """Map indices into [0, length) by reflection without repeating the border."""
     period = max(2 * (length - 1), 1)
     index = index % period
     return torch.minimum(index, period - index)

@@ -1,1 +1,1 @@
-"""Weights: from which files, names and places they come, and in which forms they leave."""
+"""Models: find, load, save and export weights."""

@@ -1,7 +1,9 @@
-"""The network of the public AuraSR weights (v1, v2), written from its maths; what depends on z is folded away.
+"""The network of the public AuraSR weights (v1, v2), folded for one z.
 
-A U-Net without text: three levels down to 1/8, five up to 4x. Body: all at the low-res resolution and below, attention
-included. Tail: the two levels above it, convolution only. For one z every adaptive convolution is a plain one.
+The code is written from the network's maths.
+The network is a U-Net without text: three levels down to 1/8, five levels up to 4x. The body holds the layers at the
+low-res resolution and below, with all attention. The tail holds the two levels above, convolutions only. For one z
+every adaptive convolution amounts to a plain one.
 """
 
 import math
@@ -23,8 +25,8 @@ from gigasr.models.checkpoint import CheckpointError
 from gigasr.networks.ops import MIN_MAP_SIDE
 
 SIGNATURE = ("final_res_block.block1.proj.weights", "mid_attn.layers.0.0.to_qkv.weight")  # keys that only AuraSR has
-MAX_BODY_TILE_BYTES = 256 << 20  # most that a tile of the body takes; what tiles overlap is computed twice
-BODY_MAPS = 5  # as many maps of the low-res resolution beside the skips, at most
+MAX_BODY_TILE_BYTES = 256 << 20  # most memory of a tile of the body; overlaps are computed twice
+BODY_MAPS = 5  # most maps of the low-res resolution in memory beside the skips
 
 
 class StyleConfig(BaseModel):
@@ -32,7 +34,10 @@ class StyleConfig(BaseModel):
 
 
 class AuraConfig(BaseModel):
-    """What of a config.json the weights' shapes don't tell; without one the public models' values hold."""
+    """The settings in AuraSR's config.json that the shapes of the weights do not tell.
+
+    The defaults are the values of the public models.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,18 +46,18 @@ class AuraConfig(BaseModel):
     style_network: StyleConfig = StyleConfig()
     skip_connect_scale: float | None = 0.4  # None = 1
     self_attn_heads: int = Field(8, gt=0)
-    input_noise: float = Field(0.002, ge=0)  # std, [-1, 1] units; of gigasr, no file has it
+    input_noise: float = Field(0.002, ge=0)  # standard deviation, [-1, 1] units; gigasr's own setting
 
 
 class DownLevel(nn.Module):
-    """A resolution on the way down: blocks, whose results are kept, then a convolution that halves the size."""
+    """One resolution on the way down: blocks with skips, then a halving convolution."""
 
     def __init__(self, blocks: list[Block], resample: nn.Conv2d, skip_gain: float) -> None:
         super().__init__()
         self.blocks, self.resample, self.skip_gain = nn.ModuleList(blocks), resample, skip_gain
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """x: [B, I, H, W] -> [B, O, H/2, W/2]; the skips are added to"""
+        """x: [B, I, H, W] -> [B, O, H/2, W/2]; each block appends its result to the skips"""
         for block in self.blocks:
             x = block(x)
             skips.append(x * self.skip_gain)
@@ -60,14 +65,14 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """A resolution on the way up: a convolution on the doubled map, blocks, attention."""
+    """One resolution on the way up: a doubling convolution, blocks, attention."""
 
     def __init__(self, resample: nn.Module, blocks: list[Block], attention: list[TransformerLayer]) -> None:
         super().__init__()
         self.resample, self.blocks, self.attention = resample, nn.ModuleList(blocks), nn.Sequential(*attention)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """x: [B, I, H, W] -> [B, O, 2H, 2W]; each block takes the latest of the skips, where there are any left"""
+        """x: [B, I, H, W] -> [B, O, 2H, 2W]; each block takes the last skip, until none is left"""
         x = self.resample(x)
         for block in self.blocks:
             x = block(torch.cat([x, skips.pop()], dim=1) if skips else x)
@@ -75,10 +80,13 @@ class UpLevel(nn.Module):
 
 
 class AuraNetwork(nn.Module):
-    """AuraSR for one z; in two parts, as engines want it."""
+    """AuraSR for one z, in two parts for engines: body and tail."""
 
     def __init__(self, layers: Layers, config: AuraConfig) -> None:
-        """The layers are asked for in the order of the forward pass, in which the file keeps their styles."""
+        """Make the layers in the order of the forward pass.
+
+        The file stores the styles of the adaptive convolutions in this order.
+        """
         super().__init__()
         skip_gain = 1.0 if config.skip_connect_scale is None else config.skip_connect_scale
         self.stem = layers.conv("init_conv")
@@ -87,7 +95,7 @@ class AuraNetwork(nn.Module):
             for name in layers.numbered("downs", ".1.1.weight")
         ]
         self.mid1, self.mid2 = layers.block("mid_block1"), layers.block("mid_block2")
-        window = config.input_image_size >> len(downs)  # attention is to see no more than in training
+        window = config.input_image_size >> len(downs)  # attention sees at most as many tokens as in training
         self.mid_attention = nn.Sequential(*layers.attention("mid_attn", window))
         ups = [
             UpLevel(
@@ -102,12 +110,12 @@ class AuraNetwork(nn.Module):
         self.downs, self.ups, self.tops = nn.ModuleList(downs), nn.ModuleList(ups), nn.ModuleList(tops)
         self.scale, self.multiple = 2 ** len(self.tops), 2 ** len(downs)  # multiple: of body heights and widths, px
         self.dtype, self.input_noise = layers.dtype, config.input_noise
-        self.halos = [2]  # px around a part of each map of the tail on which the result depends: at 1x, 2x, ...
+        self.halos = [2]  # halo on each map of the tail, px of the map: at 1x, 2x, ...
         for level in reversed(tops):
             self.halos.insert(0, math.ceil((1 + 2 * len(level.blocks) + self.halos[0]) / 2))
         self.halo = self.halos[0]
         self.root_residual = None
-        self.receptive_radius = 0  # attention's windows overlap: what it sees reaches on and on
+        self.receptive_radius = 0  # windows of attention overlap: every pixel depends on the whole image
         self.tail_bytes = MAX_MAPS * self.dtype.itemsize * self.to_rgb.in_channels * self.scale**2  # per low-res px
         kept = sum(len(level.blocks) * level.resample.in_channels // 4**i for i, level in enumerate(downs))
         pixel_bytes = self.dtype.itemsize * (kept + BODY_MAPS * self.stem.out_channels)
@@ -118,16 +126,19 @@ class AuraNetwork(nn.Module):
         )
 
     def fix_steps(self) -> None:
-        """Let attention be global, on tiles as in training: the same steps for any size, as a graph needs them."""
+        """Make attention global, on tiles as in training.
+
+        A graph needs the same steps for every size.
+        """
         for module in self.modules():
             if isinstance(module, TransformerLayer):
                 module.window = 0
         self.tiling = replace(self.tiling, side=self.tiling.minimum)
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
-        """lr: [B, 3, H, W] in [-1, 1], multiples of `multiple` -> features [B, C, H', W'], without the margin"""
+        """lr: [B, 3, H, W] in [-1, 1], sides multiples of `multiple` -> features [B, C, H', W'], without the margin"""
         skips: list[Tensor] = []
-        unit = (lr / 2 + 0.5).clamp(0, 1)  # as the weights want it; noise may have led out of that
+        unit = (lr / 2 + 0.5).clamp(0, 1)  # the weights expect [0, 1]; noise may leave the range
         x = self.stem(unit.to(self.dtype, memory_format=torch.channels_last))
         for level in self.downs:
             x = level(x, skips)
@@ -137,9 +148,9 @@ class AuraNetwork(nn.Module):
         return crop_margin(x, margin)
 
     def tail(self, features: Tensor, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
-        """features: [B, C, H, W], lr: not needed -> [B, 3, H' scale, W' scale], without the margin
+        """features: [B, C, H, W], lr: ignored -> [B, 3, H' scale, W' scale], without the margin
 
-        Pixels that only the margin needs are cropped away level by level.
+        Each level crops the pixels that no later level reads.
         """
         x = features.to(self.dtype)
         for level, halo in zip(self.tops, self.halos[1:], strict=True):
@@ -152,10 +163,13 @@ class AuraNetwork(nn.Module):
 
 
 class AuraWeights:
-    """The weights of a file, left there until they are folded for a z."""
+    """The weights of a file, read at each folding for one z."""
 
     def __init__(self, tensors: Mapping[str, Tensor], config: AuraConfig, source: str) -> None:
-        """tensors: by the public names, may be read lazily; source: names the file in errors"""
+        """Check the weights; raises CheckpointError if they do not fit the config.
+
+        tensors: by the public names, lazily read or not; source: name of the file in errors
+        """
         self.tensors, self.config = tensors, config
         try:
             self.plan = self.check()
@@ -166,7 +180,7 @@ class AuraWeights:
             ) from None
 
     def check(self) -> AuraNetwork:
-        """Build and run the network without data: every key and every shape has to fit."""
+        """Build and run the network on the meta device: all keys and shapes must fit."""
         shapes = {name: tensor.to("meta") for name, tensor in self.tensors.items()}
         z = torch.empty(1, self.config.style_network.dim_in, device="meta")
         layers = Layers(shapes, self.config.self_attn_heads, z, torch.float32)
@@ -178,7 +192,10 @@ class AuraWeights:
 
     @torch.no_grad()
     def fold(self, z: Tensor, dtype: torch.dtype = torch.float32) -> AuraNetwork:
-        """The network for one z [1, z_dim]: plain convolutions in dtype, on the device of z."""
+        """Fold the network for one z into plain convolutions, on the device of z.
+
+        z: [1, z_dim]
+        """
         return AuraNetwork(Layers(self.tensors, self.config.self_attn_heads, z, dtype), self.config).eval()
 
 
@@ -192,7 +209,7 @@ class AuraModel:
         self.scales = [self.scale]
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BodyTailEngine:
-        """Fold the network for the z of one seed; there is no prompt."""
+        """Fold the network for the z of one seed; ignore the prompt."""
         z = torch.randn(1, self.weights.config.style_network.dim_in, generator=seeded(seed))
         return BodyTailEngine(
             copy_to_devices(self.weights.fold(z.to(execution.main_device), execution.dtype), execution.devices),

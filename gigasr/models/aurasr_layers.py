@@ -1,4 +1,4 @@
-"""The layers of AuraSR's network, made of the tensors of a file for one z."""
+"""The layers of AuraSR's network, built from the tensors of a file for one z."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,19 +11,22 @@ from torch import Tensor, nn
 from gigasr.inference.tiling import Tile, blend_strips
 from gigasr.networks.ops import modulate, select_kernel
 
-UNUSED = ".attend.scale"  # ends the names of constants that the files have and no one reads
+UNUSED = ".attend.scale"  # ending of the names of constants in the files that the network does not use
 AURA_RATE_MULTIPLIER = 0.1  # of the style network
-AURA_SLOPE = 0.2  # its leaky ReLU's
+AURA_SLOPE = 0.2  # of the style network's leaky ReLU
 AURA_EPS = 1e-8  # least squared norm of a kernel
 
 
 def normalize(kernel: Tensor) -> Tensor:
-    """Give every output channel's kernel the norm 1. kernel: [B, O, I, K, K] -> the same shape"""
+    """Scale the kernel of each output channel to norm 1. kernel: [B, O, I, K, K] -> [B, O, I, K, K]"""
     return kernel * kernel.square().sum(dim=(2, 3, 4), keepdim=True).clamp(min=AURA_EPS).rsqrt()
 
 
 class FoldedDoubling(nn.Module):
-    """Convolve the map doubled to its nearest neighbours, without making it: with the kernel of `by_position`."""
+    """Convolution on the map doubled by nearest neighbours, without the doubled map.
+
+    The kernel comes from `by_position`.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -41,10 +44,13 @@ class FoldedDoubling(nn.Module):
 
 
 def by_position(kernel: Tensor) -> Tensor:
-    """Turn a kernel for a doubled map into one for the map itself, whose channels are the results by position.
+    """Turn a kernel for a doubled map into a kernel for the map itself.
+
+    The output channels of the new kernel are the four positions of a doubled pixel. Taps on the same source pixel are
+    summed.
 
     kernel:  [O, I, 3, 3]
-    returns: [4 O, I, 2, 2]  positions (row, column) first; taps that meet the same px are summed
+    returns: [4 O, I, 2, 2]  positions (row, column) first
     """
     taps = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]).to(kernel)  # [position, 2, 3]
     return torch.einsum("arh,bsw,oihw->aboirs", taps, taps, kernel).flatten(0, 2)
@@ -78,12 +84,15 @@ class AuraChannelNorm(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Dot-product self-attention over the pixels of windows, then a feed-forward, each added."""
+    """Dot-product self-attention over windows, then a feed-forward, both residual."""
 
     def __init__(
         self, norm: AuraChannelNorm, to_qkv: nn.Module, to_out: nn.Module, feed: nn.Module, heads: int, window: int
     ) -> None:
-        """window: side of what was seen at a time in training, px; larger maps are cross-faded from such windows"""
+        """Keep the layers.
+
+        window: side of the maps in training, px; larger maps are cross-faded from windows of this side; 0 = global
+        """
         super().__init__()
         self.norm, self.to_qkv, self.to_out, self.feed = norm, to_qkv, to_out, feed
         self.heads, self.window = heads, window
@@ -107,7 +116,7 @@ class TransformerLayer(nn.Module):
         return torch.cat(list(blend_strips(process, windows)), dim=2)
 
     def attend_globally(self, qkv: Tensor) -> Tensor:
-        """Every pixel to all others. qkv: [B, 3 heads D, H, W] -> [B, heads D, H, W]"""
+        """Attend from every pixel to all pixels. qkv: [B, 3 heads D, H, W] -> [B, heads D, H, W]"""
         parts = qkv.flatten(2).chunk(3, dim=1)
         q, k, v = (y.unflatten(1, (self.heads, -1)).transpose(2, 3).contiguous() for y in parts)  # [B, heads, H W, D]
         y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
@@ -115,10 +124,12 @@ class TransformerLayer(nn.Module):
 
 
 def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Tile]:
-    """Cover a map with overlapping windows, in raster order; they are not made smaller to save overlap.
+    """Cover a map with overlapping windows of one size, in raster order.
 
-    height, width: of the map, px
-    side:          of the windows, px; less where the map is not as long
+    Windows keep the full side even if smaller ones would overlap less.
+
+    height, width: size of the map, px
+    side:          side of the windows, px; less on a shorter axis of the map
     overlap:       least overlap of neighbours, px
     """
 
@@ -131,25 +142,28 @@ def plan_windows(height: int, width: int, side: int, overlap: int) -> list[Tile]
 
 
 class Layers:
-    """Makes layers of a file's tensors, for one z."""
+    """A builder of layers from the tensors of a file, for one z."""
 
     def __init__(self, tensors: Mapping[str, Tensor], heads: int, z: Tensor, dtype: torch.dtype) -> None:
-        """heads: of attention; z: [1, z_dim]. The layers are in dtype, on the device of z."""
+        """Compute all styles.
+
+        heads: number of attention heads; z: [1, z_dim]; dtype: of the layers, on the device of z
+        """
         self.tensors, self.heads, self.z, self.dtype = tensors, heads, z, dtype
         self.unused = {name for name in tensors if not name.endswith(UNUSED)}
         self.styles, self.taken = self.all_styles(), 0
 
     def read(self, name: str) -> Tensor:
-        """A tensor of the file in fp32."""
+        """Return a tensor of the file in fp32, and count it as used."""
         self.unused.discard(name)
         return self.tensors[name].to(self.z.device, torch.float32)
 
     def numbered(self, name: str, ending: str) -> list[str]:
-        """name.0, name.1, ... as far as the file has name.i + ending"""
+        """List name.0, name.1, ... while the file has the key name.i + ending."""
         return list(takewhile(lambda each: each + ending in self.tensors, (f"{name}.{i}" for i in count())))
 
     def all_styles(self) -> Tensor:
-        """The styles and the logits of all adaptive convolutions, one after the other: [1, S]"""
+        """Compute styles and kernel logits of all adaptive convolutions, in order: [1, S]."""
         x = F.normalize(self.z, dim=1)
         for i in takewhile(lambda i: f"style_network.net.{i}.weight" in self.tensors, count(step=2)):
             weight, bias = (
@@ -160,23 +174,23 @@ class Layers:
         return F.linear(x, weight, bias)
 
     def take(self, length: int) -> Tensor:
-        """The next styles: [1, length]"""
+        """Take the next styles or logits: [1, length]."""
         self.taken += length
         return self.styles[:, self.taken - length : self.taken]
 
     def conv(self, name: str, stride: int = 1) -> nn.Conv2d:
-        """A plain convolution."""
+        """Build a plain convolution."""
         weight = self.read(f"{name}.weight")
         bias = self.read(f"{name}.bias") if f"{name}.bias" in self.tensors else None
         return self.plain_conv(weight, bias, stride)
 
     def doubling(self, name: str) -> FoldedDoubling:
-        """A convolution on the doubled map."""
+        """Build a convolution on the doubled map."""
         weight, bias = by_position(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
         return FoldedDoubling(self.plain_conv(weight, bias))
 
     def plain_conv(self, weight: Tensor, bias: Tensor | None, stride: int = 1) -> nn.Conv2d:
-        """weight: [O, I, K, K]"""
+        """Build a convolution from a weight [O, I, K, K] and a bias [O]."""
         out_channels, in_channels, size, _ = weight.shape
         conv = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, bias=bias is not None, device="meta")
         conv.weight = nn.Parameter(weight.to(self.dtype, memory_format=torch.channels_last), requires_grad=False)
@@ -185,31 +199,31 @@ class Layers:
         return conv
 
     def adaptive_conv(self, name: str) -> nn.Conv2d:
-        """An adaptive convolution, folded."""
+        """Fold an adaptive convolution into a plain one."""
         bank = self.read(f"{name}.proj.weights")
         styles, logits = self.take(bank.shape[2]), self.take(bank.shape[0])
         return self.plain_conv(normalize(modulate(select_kernel(bank, logits), styles + 1))[0], None)
 
     def block(self, name: str) -> Block:
-        """Two adaptive convolutions, and a shortcut where the channels change."""
+        """Build two adaptive convolutions, and a shortcut if the channels change."""
         conv1, conv2 = (self.adaptive_conv(f"{name}.{part}") for part in ("block1", "block2"))
         has_shortcut = f"{name}.res_conv.weight" in self.tensors
         return Block(conv1, conv2, self.conv(f"{name}.res_conv") if has_shortcut else None)
 
     def blocks(self, name: str) -> list[Block]:
-        """All blocks of a level."""
+        """Build all blocks of a level."""
         return [self.block(each) for each in self.numbered(name, ".block1.proj.weights")]
 
     def attention(self, name: str, window: int) -> list[TransformerLayer]:
-        """All attention layers of a level."""
+        """Build all attention layers of a level."""
         return [self.transformer_layer(each, window) for each in self.numbered(f"{name}.layers", ".0.to_qkv.weight")]
 
     def transformer_layer(self, name: str, window: int) -> TransformerLayer:
-        """One attention layer and its feed-forward."""
+        """Build one attention layer and its feed-forward."""
         norm, to_qkv, to_out = self.norm(f"{name}.0.norm"), self.conv(f"{name}.0.to_qkv"), self.conv(f"{name}.0.to_out")
         feed = nn.Sequential(self.norm(f"{name}.1.0"), self.conv(f"{name}.1.1"), nn.GELU(), self.conv(f"{name}.1.3"))
         return TransformerLayer(norm, to_qkv, to_out, feed, self.heads, window)
 
     def norm(self, name: str) -> AuraChannelNorm:
-        """An RMS normalisation."""
+        """Build an RMS normalisation."""
         return AuraChannelNorm(self.read(f"{name}.g").to(self.dtype))

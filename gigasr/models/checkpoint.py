@@ -1,4 +1,7 @@
-"""Files of weights: safetensors with the config in the header, written atomically; training state beside them."""
+"""Read and write weights and training states.
+
+Weights are safetensors files with the config in the header. All files are written atomically.
+"""
 
 import errno
 import json
@@ -26,12 +29,15 @@ CONFIG, MODEL, README = "config.json", "model.safetensors", "README.md"  # of a 
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a checkpoint."""
+    """A file that is no usable checkpoint."""
 
 
 @contextmanager
 def atomic_write_weights(path: Path) -> Iterator[Path]:
-    """`atomic_write`, with an OSError that names the file for what torch and safetensors raise on a full disk."""
+    """Write weights by `atomic_write`; raise OSError on a full disk.
+
+    torch and safetensors raise other errors on a full disk, without the file's name.
+    """
     with atomic_write(path) as temporary:
         try:
             yield temporary
@@ -43,12 +49,12 @@ def atomic_write_weights(path: Path) -> Iterator[Path]:
 def save_weights(
     path: Path, state: dict[str, Tensor], kind: str, config: dict[str, Any], dtype: torch.dtype, **notes: str
 ) -> None:
-    """Save a model so that the file alone suffices to build it.
+    """Save a model as safetensors, with all that is needed to build the network.
 
-    state:  flat state dict; floating tensors are stored in dtype
-    kind:   which network it is, e.g. "upsampler"
-    config: JSON-able, as the network's config model dumps it
-    notes:  more strings for the header, e.g. licence
+    state:  flat state dict; floating-point tensors are stored in dtype
+    kind:   kind of the network, e.g. "upsampler"
+    config: the dump of the network's config, in types of JSON
+    notes:  further strings for the header, e.g. licence
     """
     header = {"format": FORMAT, "kind": kind, "config": json.dumps(config), **notes}
     tensors = {
@@ -59,9 +65,9 @@ def save_weights(
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    """Read what save_weights wrote.
+    """Read a file of save_weights; raises CheckpointError for other kinds.
 
-    returns: state dict (as stored), config, the whole header
+    returns: state dict in the stored dtypes, config, the whole header
     """
     tensors, header = open_weights(path)
     if header.get("kind") != kind or "config" not in header:
@@ -73,7 +79,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for and let go with its last user."""
+    """The tensors of a safetensors file, each read at every access and not kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,7 +100,7 @@ class LazyTensors(Mapping[str, Tensor]):
 
 
 def open_safetensors(path: Path) -> Any:  # safetensors' handle has no public type
-    """A handle on a safetensors file, for a with statement."""
+    """Open a safetensors file for a with statement."""
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
@@ -102,16 +108,18 @@ def open_safetensors(path: Path) -> Any:  # safetensors' handle has no public ty
 
 
 def is_onnx(path: Path) -> bool:
-    """Tell by its name whether a file holds a whole network and not just weights."""
+    """Tell from the suffix whether a file is an ONNX network instead of weights."""
     return path.suffix.lower() == ONNX
 
 
 def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """The tensors of a file of weights, read lazily, and its header, empty where the file isn't gigasr's.
+    """Read the tensors and the header of a file of weights.
 
-    Safetensors, or what torch.save wrote, of which only plain data is unpickled; dictionaries around the tensors
-    (params_ema, G_ema, state_dict, ...) and "module." before names are taken off. A safetensors file without gigasr's
-    header may have it in a config.json beside it, as in a folder from the Hugging Face Hub.
+    The file is safetensors, with lazily read tensors, or a file of torch.save, from which only plain data is unpickled.
+    Enclosing dictionaries (params_ema, G_ema, state_dict, ...) and the prefix "module." of names are removed. A
+    safetensors file without gigasr's header takes it from a config.json in the same folder, as on the Hugging Face Hub.
+
+    returns: the tensors by name; the header, empty if the file is not gigasr's
     """
     if is_onnx(path):
         raise CheckpointError(f"{path}: expected a file of weights, got an ONNX file; it can only be run as it is")
@@ -125,7 +133,10 @@ def open_weights(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
 
 
 def load_for_inference(network: M, state: Mapping[str, Tensor], path: Path) -> M:
-    """Fill a network with the weights of a file, for inference; CheckpointError where they don't fit."""
+    """Load weights into a network for inference, without gradients.
+
+    path: names the file in the CheckpointError for weights that do not fit
+    """
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -135,7 +146,10 @@ def load_for_inference(network: M, state: Mapping[str, Tensor], path: Path) -> M
 
 
 def load_plain(path: Path, is_zip: bool) -> Any:  # whatever was saved
-    """Tensors and plain data of a file that torch.save wrote; anything else is an error and is not run."""
+    """Load tensors and plain data from a file of torch.save.
+
+    Raises CheckpointError for other content, without running it.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except DAMAGED_WEIGHTS as error:
@@ -147,7 +161,7 @@ def load_plain(path: Path, is_zip: bool) -> Any:  # whatever was saved
 
 
 def unwrap(state: object, path: Path) -> dict[str, Tensor]:
-    """The tensors by name, out of the dictionaries around them."""
+    """Return the tensors by name, without enclosing dictionaries and prefixes."""
     for wrapper in WRAPPERS:
         inner = state.get(wrapper) if isinstance(state, dict) else None
         state = inner if inner and isinstance(inner, dict) else state
@@ -158,7 +172,7 @@ def unwrap(state: object, path: Path) -> dict[str, Tensor]:
 
 
 def read_header_config(path: Path) -> dict[str, str]:
-    """gigasr's header from a config.json, empty where there is none in it."""
+    """Read gigasr's header from a config.json; return an empty one if absent."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         return {"format": config["format"], "kind": config["kind"], "config": json.dumps(config["config"])}
@@ -169,7 +183,10 @@ def read_header_config(path: Path) -> dict[str, str]:
 def save_folder(
     path: Path, state: dict[str, Tensor], kind: str, config: dict[str, Any], dtype: torch.dtype, **notes: str
 ) -> None:
-    """Save a model in the layout of the Hugging Face Hub: config.json, model.safetensors and README.md in a folder."""
+    """Save a model as a folder in the layout of the Hugging Face Hub.
+
+    The folder holds config.json, model.safetensors and README.md.
+    """
     path.mkdir(parents=True, exist_ok=True)
     save_weights(path / MODEL, state, kind, config, dtype, **notes)
     with atomic_write(path / CONFIG) as temporary:
@@ -185,7 +202,10 @@ def save_folder(
 def save_pickled(
     path: Path, state: dict[str, Tensor], kind: str, config: dict[str, Any], dtype: torch.dtype, **notes: str
 ) -> None:
-    """Save a model as {"params_ema": tensors} with torch.save, for tools that want that; the header is beside it."""
+    """Save a model with torch.save as {"params_ema": tensors, "gigasr": header}.
+
+    Other upscaling tools read the tensors under the key "params_ema".
+    """
     header = {"format": FORMAT, "kind": kind, "config": json.dumps(config), **notes}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     with atomic_write_weights(path) as temporary:
@@ -199,7 +219,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what save_state wrote; nothing but plain data is unpickled. Raises CheckpointError for other files."""
+    """Read a file of save_state; only plain data is unpickled.
+
+    Raises CheckpointError for other files.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED_WEIGHTS as error:

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: fetch their files into its cache."""
+"""Fetch models from the Hugging Face Hub into the local cache."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from gigasr.models.checkpoint import CONFIG, ONNX, PICKLED
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_SUFFIXES = (".safetensors", *PICKLED, ONNX)  # of weights, the preferred first
+WEIGHT_SUFFIXES = (".safetensors", *PICKLED, ONNX)  # preferred suffix first
 SHAPE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -24,7 +24,7 @@ class HubName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "HubName | None":
-        """None where it is none, but the path of a file or a bundled name."""
+        """Parse a name; return None for the path of a file or a bundled name."""
         if (
             SHAPE.fullmatch(name) is None
             or name.startswith(".")
@@ -36,12 +36,15 @@ class HubName(NamedTuple):
 
 
 def weights_among(names: Iterable[str]) -> list[str]:
-    """The files of weights of a folder, not of those below it."""
+    """Select the files of weights in a folder, without its subfolders."""
     return [name for name in sorted(names) if PurePosixPath(name).suffix.lower() in WEIGHT_SUFFIXES and "/" not in name]
 
 
 def choose_weights(names: Iterable[str], source: str) -> str:
-    """The one file of weights among those of a folder: safetensors before others, model.* before others."""
+    """Choose the file of weights in a folder; raises ValueError unless there is one.
+
+    Suffixes are preferred in the order of `WEIGHT_SUFFIXES`, then files named model.*.
+    """
     found = weights_among(names)
     for suffix in WEIGHT_SUFFIXES:
         of_kind = [name for name in found if name.lower().endswith(suffix)]
@@ -56,7 +59,10 @@ def choose_weights(names: Iterable[str], source: str) -> str:
 
 
 def local_weights(name: str) -> Path | None:
-    """The file of weights that a path stands for, itself or the one in its folder; None where nothing is there."""
+    """Find the file of weights of a path: the file, or the one in the folder.
+
+    returns: None if the path does not exist
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -66,7 +72,7 @@ def local_weights(name: str) -> Path | None:
 
 
 def cached(name: HubName) -> Path | None:
-    """The weights in the cache, if they are there; asks nothing of the network."""
+    """Find the weights in the local cache, offline; None if absent."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -79,9 +85,11 @@ def cached(name: HubName) -> Path | None:
 
 
 def download_model(name: HubName) -> Path:
-    """Download the weights and their config.json, and nothing else, into the cache; source and size are said first.
+    """Download only the weights and config.json of a model into the cache.
 
-    returns: the weights; the config lies beside them
+    The source and the size are logged before the download.
+
+    returns: the file of weights, in the same folder as config.json
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -106,7 +114,10 @@ def download_model(name: HubName) -> Path:
 
 @contextmanager
 def one_line_hub_errors(shown: str, wanted: str, advice: str) -> Iterator[None]:
-    """Turn what the Hub's client raises, of several packages, into a ConnectionError of one line."""
+    """Turn errors of the Hub's client and its HTTP packages into a ConnectionError.
+
+    The error has one line: shown, wanted, the reason, advice.
+    """
     try:
         yield
     except Exception as error:

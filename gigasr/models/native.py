@@ -1,4 +1,4 @@
-"""gigasr's own upsamplers, as SuperResolver takes them."""
+"""gigasr's own upsamplers as models of `SuperResolver`."""
 
 import torch
 
@@ -11,7 +11,7 @@ from gigasr.networks.upsampler import Upsampler
 
 
 class PromptedUpsampler:
-    """An upsampler and its text tower; they make an engine by folding."""
+    """An upsampler and its text tower, folded to an engine for each prompt."""
 
     takes_text = True
 
@@ -21,7 +21,7 @@ class PromptedUpsampler:
         self.tower = load_tower(text.tower, text.pretrained)
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BodyTailEngine:
-        """Fold the network for one prompt and the z of one seed, up to the level of a scale."""
+        """Fold the network for one prompt and the z of one seed, up to a scale."""
         warn_of_cut(prompt)
         self.network, self.tower = self.network.to(execution.main_device), self.tower.to(execution.main_device)
         z = torch.randn(1, self.network.config.z_dim, generator=seeded(seed))
@@ -31,7 +31,10 @@ class PromptedUpsampler:
 
 
 def folded_network(model: Model, prompt: str, seed: int) -> BodyTail | None:
-    """A model's network for one prompt and the z of one seed, on the CPU in fp32; None where it is in one part."""
+    """Fold a model's network for one prompt and the z of one seed.
+
+    returns: the network on the CPU in fp32; None for a network without body and tail
+    """
     execution = ExecutionPlan()
     engine = model.engine(prompt, seed, execution)
     return engine.networks[execution.main_device] if isinstance(engine, BodyTailEngine) else None
