@@ -23,7 +23,7 @@ def normalize(kernel: Tensor) -> Tensor:
 
 
 class FoldedDoubling(nn.Module):
-    """Convolve the map doubled to its nearest neighbours, without making it: with the kernel of `by_position`."""
+    """Convolve the map doubled to its nearest neighbours, without making it: with the kernel of `doubling_kernel`."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class FoldedDoubling(nn.Module):
         return torch.stack(rows, dim=2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def by_position(kernel: Tensor) -> Tensor:
+def doubling_kernel(kernel: Tensor) -> Tensor:
     """Turn a kernel for a doubled map into one for the map itself, whose channels are the results by position.
 
     kernel:  [O, I, 3, 3]
@@ -172,7 +172,7 @@ class Layers:
 
     def doubling(self, name: str) -> FoldedDoubling:
         """A convolution on the doubled map."""
-        weight, bias = by_position(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
+        weight, bias = doubling_kernel(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
         return FoldedDoubling(self.plain_conv(weight, bias))
 
     def plain_conv(self, weight: Tensor, bias: Tensor | None, stride: int = 1) -> nn.Conv2d:

@@ -18,7 +18,7 @@ from gigasr.ui.jobs import ReportProgress
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may ask for."""
 
     upload_mb: int = 64
@@ -39,7 +39,7 @@ class Limits:
 class Upscaler:
     """Upscales uploads as `gigasr upscale` does: the same options give the same file."""
 
-    def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: Limits) -> None:
+    def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: RequestLimits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
         self.resolver = functools.lru_cache(maxsize=2)(self.load)
 
