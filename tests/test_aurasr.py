@@ -17,7 +17,7 @@ from gigasr.inference.devices import ExecutionPlan
 from gigasr.inference.row_stream import RowStream
 from gigasr.inference.tiling import Margin
 from gigasr.models.aurasr import AuraConfig, AuraModel, AuraWeights
-from gigasr.models.aurasr_layers import AuraChannelNorm, FoldedDoubling, TransformerLayer, by_position, plan_windows
+from gigasr.models.aurasr_layers import AuraChannelNorm, FoldedDoubling, TransformerLayer, doubling_kernel, plan_windows
 from gigasr.models.checkpoint import CheckpointError
 from gigasr.models.zoo import load_model
 
@@ -202,7 +202,7 @@ def test_the_folded_doubling_equals_a_convolution_of_the_doubled_map() -> None:
     x, kernel, bias = torch.randn(2, 3, 5, 7), torch.randn(4, 3, 3, 3), torch.randn(4)
     expected = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), kernel, bias, padding=1)
     conv = torch.nn.Conv2d(3, 16, 2, padding=1)
-    conv.weight.copy_(by_position(kernel))
+    conv.weight.copy_(doubling_kernel(kernel))
     conv.bias.copy_(bias.repeat(4))  # type: ignore[union-attr]
     torch.testing.assert_close(FoldedDoubling(conv)(x), expected, atol=1e-5, rtol=1e-5)
 

@@ -16,7 +16,7 @@ from gigasr.evaluation.worst_cases import WorstCase
 from gigasr.files.image_writer import write_image
 from gigasr.files.picture import Picture
 from gigasr.ui.page import launch_options
-from gigasr.ui.upscaler import Limits
+from gigasr.ui.upscaler import RequestLimits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
@@ -52,8 +52,8 @@ def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:
 def address(tiny_weights: Path, base_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        app = make_page([str(tiny_weights)], str(base_weights), Limits(), "cpu", "fp32")
-        yield app.launch(prevent_thread_lock=True, quiet=True, **launch_options(Limits()))[1]
+        app = make_page([str(tiny_weights)], str(base_weights), RequestLimits(), "cpu", "fp32")
+        yield app.launch(prevent_thread_lock=True, quiet=True, **launch_options(RequestLimits()))[1]
         app.close()
 
 

@@ -19,13 +19,13 @@ from gigasr.files.picture import Picture
 from gigasr.options import STRENGTHS
 from gigasr.ui.page import launch_options
 from gigasr.ui.parts import own_folder
-from gigasr.ui.upscaler import Limits
+from gigasr.ui.upscaler import RequestLimits
 
 gradio = pytest.importorskip("gradio", reason="pip install 'gigasr[ui]'")
 client = pytest.importorskip("gradio_client")
 
 Client = Any  # of gradio_client
-LIMITS = Limits(upload_mb=1, megapixels=1)
+LIMITS = RequestLimits(upload_mb=1, megapixels=1)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gigasr.ui.jobs import ReportProgress
     from gigasr.ui.t2i_tab import T2IService
-    from gigasr.ui.upscaler import Limits, Upscaler
+    from gigasr.ui.upscaler import RequestLimits, Upscaler
 
 
 @click.command()
@@ -55,9 +55,9 @@ def ui(
       gigasr ui --host 0.0.0.0 --port 8000 --max-upload 16 --max-result 64
     """
     from gigasr.ui.page import launch_options
-    from gigasr.ui.upscaler import Limits
+    from gigasr.ui.upscaler import RequestLimits
 
-    limits = Limits(max_upload, max_result)
+    limits = RequestLimits(max_upload, max_result)
     page = make_page(models, base, limits, device, precision)
     serving = launch_options(limits) | {"server_name": host, "server_port": port, "inbrowser": opens}
     _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **serving)
@@ -65,7 +65,7 @@ def ui(
     page.block_thread()
 
 
-def make_page(models: "Sequence[str]", base: str, limits: "Limits", device: str, precision: Precision) -> Any:
+def make_page(models: "Sequence[str]", base: str, limits: "RequestLimits", device: str, precision: Precision) -> Any:
     """Make the page with both tabs.
 
     Raises ValueError for a missing model; a missing base model only puts a notice in the second tab.

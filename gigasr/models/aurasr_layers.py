@@ -25,7 +25,7 @@ def normalize(kernel: Tensor) -> Tensor:
 class FoldedDoubling(nn.Module):
     """Convolution on the map doubled by nearest neighbours, without the doubled map.
 
-    The kernel comes from `by_position`.
+    The kernel comes from `doubling_kernel`.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -43,7 +43,7 @@ class FoldedDoubling(nn.Module):
         return torch.stack(rows, dim=2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def by_position(kernel: Tensor) -> Tensor:
+def doubling_kernel(kernel: Tensor) -> Tensor:
     """Turn a kernel for a doubled map into a kernel for the map itself.
 
     The output channels of the new kernel are the four positions of a doubled pixel. Taps on the same source pixel are
@@ -186,7 +186,7 @@ class Layers:
 
     def doubling(self, name: str) -> FoldedDoubling:
         """Build a convolution on the doubled map."""
-        weight, bias = by_position(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
+        weight, bias = doubling_kernel(self.read(f"{name}.weight")), self.read(f"{name}.bias").repeat(4)
         return FoldedDoubling(self.plain_conv(weight, bias))
 
     def plain_conv(self, weight: Tensor, bias: Tensor | None, stride: int = 1) -> nn.Conv2d:

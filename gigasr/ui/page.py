@@ -9,7 +9,7 @@ from gigasr.ui.jobs import Jobs
 from gigasr.ui.parts import import_gradio
 from gigasr.ui.t2i_tab import T2IService, add_t2i_tab
 from gigasr.ui.upscale_tab import add_upscale_tab
-from gigasr.ui.upscaler import Limits, Upscaler
+from gigasr.ui.upscaler import RequestLimits, Upscaler
 
 CSS = """
 .gradio-container { max-width: 1240px !important; width: 100%; margin: auto }
@@ -61,7 +61,7 @@ def build(upscaler: Upscaler, t2i: T2IService[Any] | None, why_not: str = "") ->
     return page
 
 
-def launch_options(limits: Limits) -> dict[str, Any]:
+def launch_options(limits: RequestLimits) -> dict[str, Any]:
     """Make the page's options of launch(): theme, CSS, limit of uploads.
 
     Fonts are the system's: the page loads nothing from other hosts.

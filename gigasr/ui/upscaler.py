@@ -18,7 +18,7 @@ from gigasr.ui.jobs import ReportProgress
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """The limits of one request."""
 
     upload_mb: int = 64
@@ -44,7 +44,7 @@ class Limits:
 class Upscaler:
     """Upscales uploads: with the same options the same files as `gigasr upscale`."""
 
-    def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: Limits) -> None:
+    def __init__(self, models: Sequence[str], device: str, precision: Precision, limits: RequestLimits) -> None:
         self.models, self.device, self.precision, self.limits = list(models), device, precision, limits
         self.resolver = functools.lru_cache(maxsize=2)(self.load)
 
