@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gigasr.evaluation import bench
+from gigasr.evaluation.bench_table import format_benchmarks
 from gigasr.inference.devices import ExecutionPlan
 
 
@@ -41,7 +42,7 @@ def test_every_network_has_a_row_with_its_metrics(tiny_onnx: Path, monkeypatch: 
     assert names[-3:] == ["tiny.onnx", "SRVGGNetCompact(64, 32)", "RRDBNet-23"]
     assert all(case["seconds_per_mp"] > 0 for case in result["cases"])
     assert [case["name"] for case in result["cases"] if "gflop_per_mp" not in case] == ["tiny.onnx"]
-    lines = bench.format_benchmarks(result).splitlines()
+    lines = format_benchmarks(result).splitlines()
     assert len(lines) == len(names) + 2
     assert lines[-2].split()[-1] == "1.000"
     assert lines[-4][43:73].strip() == ""  # torch does not see what onnxruntime computes

@@ -212,4 +212,4 @@ def test_the_last_row_has_the_networks_of_the_base_model() -> None:
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
 def test_a_base_model_sees_whole_pictures_as_their_captions_do(path: Path) -> None:
-    assert load_any_config(path, ()).train.data.whole
+    assert load_any_config(path, ()).train.data.full_image

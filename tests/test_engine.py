@@ -73,7 +73,7 @@ def test_the_picture_is_the_same_when_memory_falls_short_in_a_strip(
     engine.tail.networks = {CPU: failing(engine.networks[CPU].tail, {call, call + 1}, error)}
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
     assert [record.getMessage() for record in caplog.records] == [
-        f"memory is short: going on with patches of {pixels} px" for pixels in (150, 75)
+        f"memory is short: going on with tiles of {pixels} px" for pixels in (150, 75)
     ]
 
 
@@ -85,7 +85,7 @@ def test_the_picture_is_the_same_when_memory_falls_short_in_the_body(
     whole = run(engine, lr)
     engine.body.networks = {CPU: failing(engine.networks[CPU].body, {call, call + 1}, OUT_OF_MEMORY[0])}
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
-    assert "memory is short: going on with patches of" in caplog.text
+    assert "memory is short: going on with tiles of" in caplog.text
 
 
 @pytest.mark.parametrize("tile", [1, 64, 96])

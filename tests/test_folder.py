@@ -21,6 +21,7 @@ from gigasr.data.folder import CropDataset, FolderSource, read_folder
 from gigasr.data.loader import LoadedBatch
 from gigasr.data.samples import CropSampler, CropSchedule, sample_rng
 from gigasr.files.images import load_rgb
+from gigasr.training.options import TrainOptions
 
 PLAIN = DataConfig(num_workers=0, caption_dropout=0.0)
 
@@ -172,14 +173,14 @@ def test_each_word_of_a_caption_is_left_out_as_often_as_the_config_says() -> Non
     words = [f"w{i}" for i in range(50)]
     sampler = CropSampler(CropSchedule(8), DataConfig(caption_dropout=0.0, word_dropout=0.3))
     rng = random.Random(0)
-    left = [sampler.item(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
+    left = [sampler.example(i, Image.new("RGB", (8, 8)), (" ".join(words),), rng).caption.split() for i in range(40)]
     assert 0.65 < sum(map(len, left)) / (40 * 50) < 0.75
     assert all(some == [word for word in words if word in some] for some in left)
 
 
 def test_validation_has_whole_captions(photo_folder: Path) -> None:
     data = DataConfig(num_workers=0, caption_dropout=0.5, word_dropout=0.5)
-    source = open_validation(str(photo_folder), None, SimpleNamespace(train=SimpleNamespace(data=data)))
+    source = open_validation(TrainOptions(data=str(photo_folder)), SimpleNamespace(train=SimpleNamespace(data=data)))
     assert source is not None
     assert [batch[2] for batch in source.batches(CropSchedule(32), 1, 0, 20, seed=0)] == [["picture 4"]] * 20
 

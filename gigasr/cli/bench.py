@@ -40,7 +40,8 @@ def bench(as_json: bool, configs: tuple[str, ...], **options: Any) -> None:
     The networks take turns; the times are medians. "% conv" is the share of the time that the network's convolutions
     take when they run alone.
     """
-    from gigasr.evaluation.bench import format_benchmarks, plan_benchmarks, run_benchmarks
+    from gigasr.evaluation.bench import plan_benchmarks, run_benchmarks
+    from gigasr.evaluation.bench_table import format_benchmarks
 
     plans = plan_benchmarks(configs=map(find_config, configs), **options)
     result = run_benchmarks(plans, lambda name: click.echo(name, err=True) if sys.stderr.isatty() else None)
