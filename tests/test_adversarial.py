@@ -100,6 +100,7 @@ def test_a_missing_network_is_named(task: AdversarialTask, tiny_config: Config) 
         bare.generator_terms(batch, tiny_config.train.phases[0], None)
 
 
+@pytest.mark.numerics
 def test_repeated_steps_on_one_batch_bring_the_picture_closer(task: AdversarialTask) -> None:
     phase = task.train.phases[0].model_copy(update={"generator_learning_rate": 0.02})
     batch = make_batch(task, ["a dog", "a cat"])

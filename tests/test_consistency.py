@@ -8,6 +8,8 @@ from gigasr.inference.consistency import correct_strips, invert, scale_detail
 from gigasr.inference.row_stream import RowStream
 from gigasr.networks.ops import downsample_bicubic, upsample_bicubic
 
+pytestmark = pytest.mark.numerics
+
 SCALES = [2, 4, 8]
 
 

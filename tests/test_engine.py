@@ -129,7 +129,7 @@ def test_wide_images_are_cut_into_columns_too(model: PromptedUpsampler) -> None:
     lr, engine = smooth(20, 300), model.engine("", 0, ExecutionPlan())
     whole = run(engine, lr)
     engine.tail.pixels = 200
-    assert len(list(engine.tail.patches(RowStream.from_tensor(lr), RowStream.from_tensor(lr)))) > 20
+    assert len(list(engine.tail.tiles(RowStream.from_tensor(lr), RowStream.from_tensor(lr)))) > 20
     torch.testing.assert_close(run(engine, lr), whole, atol=1e-5, rtol=0)
 
 

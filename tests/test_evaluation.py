@@ -68,6 +68,7 @@ def test_interpolation_is_pils() -> None:
     torch.testing.assert_close(interpolate(flat, 8, "BICUBIC"), torch.full((3, 32, 32), 51 / 255))
 
 
+@pytest.mark.numerics
 def test_every_model_is_evaluated_on_every_image_and_its_results_are_saved(
     samples: dict[str, Sample], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_every_model_is_evaluated_on_every_image_and_its_results_are_saved(
     ]
 
 
+@pytest.mark.numerics
 def test_a_folder_of_results_stands_for_the_model_that_made_them(samples: dict[str, Sample], tmp_path: Path) -> None:
     first = run(["lanczos"], samples, MetricModels(has_niqe=False), save=tmp_path)
     again = run([str(tmp_path / "lanczos")], samples, MetricModels(has_niqe=False))

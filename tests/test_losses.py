@@ -23,6 +23,8 @@ from gigasr.training.losses import (
     weighted_sum,
 )
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

@@ -24,6 +24,8 @@ from gigasr.networks.ops import (
     upsample_bicubic,
 )
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

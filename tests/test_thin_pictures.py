@@ -48,7 +48,6 @@ def run(engine: BodyTailEngine | BlendedTileEngine, lr: Tensor) -> Tensor:
     return torch.cat(list(engine.strips(RowStream.from_tensor(lr), 3)), dim=2)
 
 
-@pytest.mark.numerics
 @pytest.mark.parametrize("height", range(1, 21))
 def test_every_small_size_is_finite_the_same_twice_and_near_fp32_in_bf16(height: int, tiny_weights: Path) -> None:
     model = PromptedUpsampler(load_upsampler(str(tiny_weights)))

@@ -18,6 +18,8 @@ from gigasr.inference.tiling import (
     tile_weights,
 )
 
+pytestmark = pytest.mark.numerics
+
 
 def crop(x: Tensor, tile: Tile, scale: int = 1) -> Tensor:
     top, left, height, width = (scale * side for side in tile)

@@ -135,6 +135,7 @@ class InFloat64:
             yield batch._replace(hr=batch.hr.double())
 
 
+@pytest.mark.numerics
 def test_accumulated_micro_batches_equal_one_batch(float64: None, make: Make, tiny_config: Config) -> None:
     discriminator = tiny_config.discriminator.model_copy(update={"minibatch_std": 0})  # it looks across the batch
     config = tiny_config.model_copy(update={"discriminator": discriminator})
