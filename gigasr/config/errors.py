@@ -7,7 +7,7 @@ from pydantic_core import ErrorDetails
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> str:
-    """Explain one error of pydantic in one line.
+    """Explain an error of pydantic in a line.
 
     For an unknown key the line names the nearest known key.
     """
@@ -24,7 +24,7 @@ def explain(model: type[BaseModel], error: ErrorDetails) -> str:
 
 
 def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """List the keys of the table at a location, such as ("train", "phases", 0)."""
+    """List the keys of a table. location: for example ("train", "phases", 0)."""
     for part in location:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation

@@ -14,7 +14,7 @@ def config_folder() -> Path:
 
 
 def config_names() -> list[str]:
-    """List the shipped configs, such as "upsampler_lite", "ablation/05_matching_d"."""
+    """List the shipped configs by name: "upsampler_lite", "ablation/05_matching_d"."""
     folder = config_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
 

@@ -1,4 +1,4 @@
-"""Read TOML files, merged into the files that they extend, with overrides."""
+"""Read TOML files, with extended files and overrides."""
 
 import tomllib
 from pathlib import Path
@@ -9,7 +9,7 @@ from gigasr.config.shipped import find_config
 
 
 def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a TOML file, merge it into its bases, and apply overrides.
+    """Read a TOML file, merge the files that it extends, and apply overrides.
 
     The result is not validated.
 
@@ -22,7 +22,7 @@ def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def read_merged(path: Path, readers: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a TOML file and merge it into the file named by its key `extends`.
+    """Read a TOML file and merge it into the file under the key `extends`.
 
     `extends` is the path of a file or the name of a shipped config. Raises ValueError for a circle of files.
 
@@ -49,7 +49,7 @@ def read_merged(path: Path, readers: tuple[Path, ...] = ()) -> dict[str, Any]:
 def merge(base: Any, change: Any, key: str) -> Any:
     """Merge a change into a base: tables key by key, other values replaced.
 
-    A table with numbers as keys changes the elements of a list with these numbers.
+    The keys of a table that changes a list are indices of elements.
 
     key: dotted name of the base in errors
     """
@@ -64,7 +64,10 @@ def merge(base: Any, change: Any, key: str) -> Any:
 
 
 def set_dotted(data: dict[str, Any], override: str) -> None:
-    """Set one value in nested tables, such as "train.seed=3"; change data in place."""
+    """Set a value in nested tables, in place.
+
+    override: dotted.key=value, for example "train.seed=3"
+    """
     key, separator, value = override.partition("=")
     if not separator:
         raise ValueError(f"--set: expected dotted.key=value, got '{override}'")

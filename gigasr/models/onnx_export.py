@@ -1,7 +1,7 @@
 """Export a network for one prompt and seed as an ONNX file.
 
-The graph holds body and tail in float32, for any batch, height and width. The value between body and tail keeps its
-name, hence gigasr can run the two apart like those of other networks.
+The graph holds body and tail in float32, for any batch, height and width. The value between body and tail has a fixed
+name, hence gigasr can run body and tail apart.
 """
 
 import warnings
@@ -104,7 +104,7 @@ def export_onnx(model: Model, name: str, target: Path, prompt: str = "", seed: i
 def trace(network: BodyTail) -> "list[ModelProto]":
     """Export each part of a network as ONNX by itself: body, root and tail.
 
-    The body takes sides by its tiling rules, the other parts take all sides.
+    The sides of the body follow the tiling rules. The other parts take all sides.
     """
     rule = network.tiling
     height, width = (max(rule.minimum // rule.multiple, 1) * rule.multiple * times for times in (3, 4))

@@ -1,6 +1,6 @@
 """ONNX files as models.
 
-Body and tail of gigasr's own files run apart. Third-party files run as one network from image to larger image.
+Body and tail of gigasr's own files run apart. Third-party files run whole, from image to larger image.
 """
 
 import math
@@ -207,7 +207,7 @@ class ExternalOnnxModel:
         return BlendedTileEngine(calls, self.scale, tiling, replace(execution, tile=tile, batch=batch))
 
     def unit_range(self, session: Session) -> Callable[[Tensor], Tensor]:
-        """Wrap a network on images in [0, 1] as one on images in [-1, 1]."""
+        """Adapt a network on images in [0, 1] to images in [-1, 1]."""
         return lambda x: session((x / 2 + 0.5).to(self.dtype)).float() * 2 - 1
 
 

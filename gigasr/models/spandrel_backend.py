@@ -25,7 +25,7 @@ LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # values in memory per px of the in
 
 
 class SpandrelModel:
-    """A network built by spandrel, at its own scale, which may be 1."""
+    """A network built by spandrel, with a scale of 1 or more."""
 
     takes_text = False
 
@@ -68,7 +68,7 @@ def pixel_bytes(scale: int, dtype: torch.dtype) -> int:
 def unit_range(
     call: Callable[[Tensor], Tensor], descriptor: "ImageModelDescriptor[Any]", dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """Wrap a network on images in [0, 1] as one on images in [-1, 1].
+    """Adapt a network on images in [0, 1] to images in [-1, 1].
 
     A network of gray images runs on the three channels in turn.
     """
