@@ -1,4 +1,4 @@
-"""What is wrong with a config, in one line."""
+"""Explain the errors of a config, in one line each."""
 
 import difflib
 
@@ -7,9 +7,12 @@ from pydantic_core import ErrorDetails
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> str:
-    """One line for one error of pydantic; an unknown key names the nearest known one."""
+    """Explain an error of pydantic in a line.
+
+    For an unknown key the line names the nearest known key.
+    """
     path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":  # of our own checks, which name key and value
+    if error["type"] == "value_error":  # from the validators here, whose texts name key and value
         return error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{path}: expected a value or a table, got none"
@@ -21,7 +24,7 @@ def explain(model: type[BaseModel], error: ErrorDetails) -> str:
 
 
 def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table at a location."""
+    """List the keys of a table. location: for example ("train", "phases", 0)."""
     for part in location:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation

@@ -1,4 +1,4 @@
-"""A whole file of configs/: the upsampler, its discriminator and its training; checks across their tables."""
+"""The config of an upsampler, its discriminator and its training."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from gigasr.config.training import PhaseConfig, TrainConfig
 
 
 def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, train: TrainConfig) -> None:
-    """Raise ValueError unless all networks read the one frozen text tower that a run has."""
+    """Raise ValueError unless all networks of a run use the same frozen text tower."""
     texts = {"discriminator.text": discriminator.text}
     if any(phase.loss.vision for phase in train.phases):
         texts["train.vision.text"] = train.vision.text
@@ -25,7 +25,10 @@ def check_towers(generator: TextConfig, discriminator: DiscriminatorConfig, trai
 
 
 def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
-    """Raise ValueError where the discriminator reads more pyramid levels than the generator makes."""
+    """Raise ValueError if the discriminator reads too many pyramid levels.
+
+    made: number of levels of the generator's pyramid
+    """
     if discriminator.num_levels > made:
         raise ValueError(
             f"discriminator.num_levels: expected at most the {made} that the generator makes, "
@@ -34,7 +37,10 @@ def check_levels(discriminator: DiscriminatorConfig, made: int) -> None:
 
 
 def check_stages(discriminator: DiscriminatorConfig, phases: Iterable[PhaseConfig]) -> None:
-    """Raise ValueError unless the stages halve, and the last one flattens, the crops of the adversarial phases."""
+    """Raise ValueError unless the crops of adversarial phases fit the stages.
+
+    Every stage must halve the crop without remainder. A stage that flattens must reach 1x1.
+    """
     flatten = discriminator.flatten
     factor = 2 ** (len(discriminator.stages) - bool(flatten))
     for phase in phases:
@@ -46,7 +52,10 @@ def check_stages(discriminator: DiscriminatorConfig, phases: Iterable[PhaseConfi
 def check_networks(
     generator: SynthesisConfig, made: int, discriminator: DiscriminatorConfig, train: TrainConfig
 ) -> None:
-    """Raise ValueError unless a generator that makes so many pyramid levels can train with its opponents."""
+    """Raise ValueError unless a generator can train with its discriminators.
+
+    made: number of levels of the generator's pyramid
+    """
     check_towers(generator.text, discriminator, train)
     check_levels(discriminator, made)
     check_stages(discriminator, train.phases)
@@ -71,7 +80,13 @@ class Config(FrozenModel):
         return self
 
     def check_crop(self, scale: int, crop: int) -> None:
-        """Raise ValueError unless crops of a scale have whole pixels at every level, and a level at that scale."""
+        """Raise ValueError unless a crop fits the network at a scale.
+
+        The pyramid must be able to end at the scale, the discriminator must not read more levels, and the crop must
+        have whole pixels at every level.
+
+        scale: HR size / LR size; crop: high-res side, px
+        """
         upsampler = self.upsampler
         scales = (*upsampler.early_scales, upsampler.scale)
         if scale not in scales:
@@ -88,5 +103,8 @@ class Config(FrozenModel):
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
-    """Read a TOML file; overrides are "dotted.key=value" with TOML values. Raises ValueError naming the dotted key."""
+    """Read a config from a TOML file; raises ValueError with the dotted key.
+
+    overrides: "dotted.key=value" with TOML values
+    """
     return parse(Config, read_tables(path, overrides), str(path))

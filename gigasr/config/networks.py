@@ -40,7 +40,10 @@ class StageConfig(FrozenModel):
 
 
 def check_heads(key: str, parts: Iterable[LevelConfig | StageConfig], head_dim: int) -> None:
-    """Raise ValueError unless the heads of attention divide the channels of each part that has it."""
+    """Raise ValueError unless head_dim divides the channels of all attention parts.
+
+    key: dotted name in the error
+    """
     for part in parts:
         if part.attention and part.channels % head_dim:
             raise ValueError(f"{key}: expected channels divisible by head_dim {head_dim}, got {part.channels}")
@@ -101,12 +104,12 @@ class UpsamplerConfig(SynthesisConfig):
 
     @property
     def num_up(self) -> int:
-        """Levels above the low-res resolution."""
+        """Number of levels above the low-res resolution."""
         return self.scale.bit_length() - 1
 
     @property
     def num_down(self) -> int:
-        """Levels below the low-res resolution."""
+        """Number of levels below the low-res resolution."""
         return len(self.levels) - 1 - self.num_up
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Keys of configs that have been renamed: files and weights of earlier versions stay readable."""
+"""Renamed keys of configs: files and weights of earlier versions remain readable."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ RENAMED_KEYS = {  # version 0.1 -> 0.2
     "whole": "full_image",
     "workers": "num_workers",
 }
-FREE_KEYS = "min_scores"  # table whose keys are the users' own
+FREE_KEYS = "min_scores"  # name of the table whose keys users choose
 
 
 def rename_keys(table: Any) -> Any:
-    """Return a table with present keys, at every depth; other values stay as they are.
+    """Replace earlier keys by present keys, at every depth; keep all values.
 
     Raises ValueError for a table with both spellings of a key.
     """

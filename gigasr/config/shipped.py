@@ -4,22 +4,29 @@ from pathlib import Path
 
 
 def config_folder() -> Path:
-    """Return the folder of the shipped configs: in the installed package, or at the root of a checkout."""
+    """Return the folder of the shipped configs.
+
+    The folder is in the installed package, or at the root of a checkout.
+    """
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def config_names() -> list[str]:
-    """Return the names of the shipped configs: "upsampler_lite", "ablation/05_matching_d"."""
+    """List the shipped configs by name: "upsampler_lite", "ablation/05_matching_d"."""
     folder = config_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
 
 
 def find_config(name: str, folder: Path = Path(), key: str = "config") -> Path:
-    """Return the file of a path or, where no such file exists, of a shipped config's name.
+    """Find the file of a config by its path or, if the file is absent, by name.
 
-    folder: of relative paths; key: names the setting in the ValueError for an unknown name
+    Raises ValueError for an unknown name.
+
+    name:   path of a TOML file, or name of a shipped config
+    folder: start of relative paths
+    key:    name of the setting in the error
     """
     path = folder / name
     if path.is_file():

@@ -1,4 +1,4 @@
-"""What every table of a config has, and how one is read."""
+"""The base class of all config tables, and their validation."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -8,23 +8,31 @@ from gigasr.config.errors import explain
 from gigasr.config.renamed import rename_keys
 
 T = TypeVar("T", bound=BaseModel)
-OptionalStr = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None, for which TOML has no word
+OptionalStr = Annotated[str | None, AfterValidator(lambda name: name or None)]  # "" = None: TOML has no null
 
 
 class FrozenModel(BaseModel):
-    """A table of a config: immutable, without unknown keys; earlier spellings of keys are accepted."""
+    """A table of a config: immutable and without unknown keys.
+
+    Earlier spellings of keys are accepted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def accept_renamed_keys(cls, data: Any) -> Any:
-        """Let files and weights of earlier versions keep their keys."""
+        """Accept the keys in files and weights of earlier versions."""
         return rename_keys(data)
 
 
 def parse(model: type[T], data: dict[str, Any], source: str) -> T:
-    """Validate, with errors in one line: the dotted path, the rule, what was given."""
+    """Validate the data of a table.
+
+    Raises ValueError of one line: the source, then dotted path, rule and value of each error.
+
+    source: name of the file in errors
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""TOML files as tables: merged into the file that they extend, with overrides from the command line."""
+"""Read TOML files, with extended files and overrides."""
 
 import tomllib
 from pathlib import Path
@@ -9,7 +9,12 @@ from gigasr.config.shipped import find_config
 
 
 def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a TOML file with all that it extends, and apply "dotted.key=value" overrides; nothing is validated."""
+    """Read a TOML file, merge the files that it extends, and apply overrides.
+
+    The result is not validated.
+
+    overrides: "dotted.key=value" each
+    """
     data = read_merged(path)
     for override in overrides:
         set_dotted(data, override)
@@ -17,9 +22,11 @@ def read_tables(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def read_merged(path: Path, readers: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a TOML file and merge it into the file that its key `extends` names, by path or as a shipped config.
+    """Read a TOML file and merge it into the file under the key `extends`.
 
-    readers: the files that extend this one, the first one first
+    `extends` is the path of a file or the name of a shipped config. Raises ValueError for a circle of files.
+
+    readers: the chain of files that extend this file, the first reader first
     """
     if path.resolve() in [reader.resolve() for reader in readers]:
         circle = " -> ".join(map(str, (*readers, path)))
@@ -40,9 +47,11 @@ def read_merged(path: Path, readers: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def merge(base: Any, change: Any, key: str) -> Any:
-    """Merge tables key by key; a table with numbers for keys changes those elements of a list; else the change wins.
+    """Merge a change into a base: tables key by key, other values replaced.
 
-    key: names the place in errors
+    The keys of a table that changes a list are indices of elements.
+
+    key: dotted name of the base in errors
     """
     if not isinstance(change, dict) or not isinstance(base, dict | list):
         return change
@@ -55,7 +64,10 @@ def merge(base: Any, change: Any, key: str) -> Any:
 
 
 def set_dotted(data: dict[str, Any], override: str) -> None:
-    """Set one value in nested tables: "train.seed=3"."""
+    """Set a value in nested tables, in place.
+
+    override: dotted.key=value, for example "train.seed=3"
+    """
     key, separator, value = override.partition("=")
     if not separator:
         raise ValueError(f"--set: expected dotted.key=value, got '{override}'")
@@ -74,7 +86,12 @@ def set_dotted(data: dict[str, Any], override: str) -> None:
 
 
 def place_in(table: Any, name: str, key: str) -> str | int:
-    """Return one part of a dotted key as a table's key or the number of a list's element."""
+    """Convert one part of a dotted key: the key of a table, or the index of a list.
+
+    Raises ValueError if the table has no such place.
+
+    key: dotted name in errors
+    """
     if isinstance(table, dict):
         return name
     if not isinstance(table, list):

@@ -34,7 +34,7 @@ class LossConfig(FrozenModel):
 
     @property
     def is_root_only(self) -> bool:
-        """Whether the root's term is the only one; the generator then stops at its root."""
+        """Whether only the root's loss term counts; the generator then stops at its root."""
         return [name for name, weight in self if weight] == ["root"]
 
 
@@ -81,11 +81,16 @@ class PhaseConfig(FrozenModel):
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether the discriminator plays, and learns."""
+        """Whether the phase trains with the discriminator."""
         return bool(self.loss.adversarial or self.loss.matching or self.loss.generator_matching)
 
     def micro_batch_size(self, parts: int) -> int:
-        """Images of one micro-batch; parts: processes times accumulation steps, ValueError where they don't divide."""
+        """Return the number of images in one micro-batch.
+
+        Raises ValueError unless parts divides the batch size.
+
+        parts: processes times accumulation steps
+        """
         if self.batch_size % parts:
             raise ValueError(
                 f"train.phases.batch_size: expected a multiple of {parts} (processes times accumulation steps), "

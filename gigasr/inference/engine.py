@@ -1,4 +1,4 @@
-"""Engines: networks that upscale strips, on tiles as large as memory allows."""
+"""Engines: networks that upscale strips, with tile sizes chosen by free memory."""
 
 import itertools
 import logging

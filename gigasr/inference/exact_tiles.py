@@ -51,7 +51,7 @@ class ExactTile(NamedTuple):
 
 
 class ReceptiveField(NamedTuple):
-    """Receptive field of a local network, and where its input may be cut."""
+    """Receptive field of a local network, and the places for cuts."""
 
     halo: int  # px around a tile on which its result depends
     align: int = 1  # px; tiles begin at multiples of it

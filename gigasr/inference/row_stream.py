@@ -1,4 +1,4 @@
-"""Images that arrive as strips of rows: read ranges of rows, and resize."""
+"""Streams of image rows: read ranges of rows, and resize."""
 
 import copy
 import weakref
@@ -42,7 +42,7 @@ class RowStream:
         return tee
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield the strips from the present row on, as they arrive."""
+        """Yield the strips from the present row on."""
         while self._held or self._fetch():
             strip = self._held.popleft()
             self._top += strip.shape[2]

@@ -1,6 +1,7 @@
-"""A network for one prompt and seed as an ONNX file: any batch, height and width, float32, body and tail in one graph.
+"""Export a network for one prompt and seed as an ONNX file.
 
-The value between body and tail keeps its name, so that the two can be run apart, as gigasr runs other networks.
+The graph holds body and tail in float32, for any batch, height and width. The value between body and tail has a fixed
+name, hence gigasr can run body and tail apart.
 """
 
 import warnings
@@ -24,7 +25,7 @@ from gigasr.networks.upsampler import remove_low_frequencies
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-LIMIT = 2_000_000_000  # bytes of weights that one file can hold
+LIMIT = 2_000_000_000  # most bytes of weights in one file
 
 
 class Body(nn.Module):
@@ -61,7 +62,10 @@ class Root(nn.Module):
 
 
 class Tail(nn.Module):
-    """The tail of a network, from and to images in [0, 1]; its results may lead a little out of that."""
+    """The tail of a network, from and to images in [0, 1].
+
+    The results are not clipped: a few values leave the range.
+    """
 
     def __init__(self, network: BodyTail) -> None:
         super().__init__()
@@ -75,7 +79,9 @@ class Tail(nn.Module):
 def export_onnx(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0) -> None:
     """Save a model as ONNX, folded for one prompt and the z of one seed.
 
-    name: of the model, for the file's metadata
+    Raises ValueError for weights of other kinds and above `LIMIT`.
+
+    name: name of the model, for the file's metadata and for errors
     """
     onnx, _ = import_onnx()
     network = folded_network(model, prompt, seed)
@@ -96,7 +102,10 @@ def export_onnx(model: Model, name: str, target: Path, prompt: str = "", seed: i
 
 @torch.no_grad()
 def trace(network: BodyTail) -> "list[ModelProto]":
-    """The parts as ONNX, each by itself: the body takes sizes as its tiling says, the others any."""
+    """Export each part of a network as ONNX by itself: body, root and tail.
+
+    The sides of the body follow the tiling rules. The other parts take all sides.
+    """
     rule = network.tiling
     height, width = (max(rule.minimum // rule.multiple, 1) * rule.multiple * times for times in (3, 4))
     image = torch.rand(2, 3, height, width)
@@ -113,7 +122,7 @@ def trace(network: BodyTail) -> "list[ModelProto]":
     parts.append((Tail(network), {FEATURES: features, root: image}, RESULT, whole))
     made = []
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name")  # features and image share theirs
+        warnings.filterwarnings("ignore", "# The axis name")  # features and image share axis names
         for part, inputs, output, sides in parts:
             program = torch.onnx.export(
                 part.eval(),
@@ -130,7 +139,10 @@ def trace(network: BodyTail) -> "list[ModelProto]":
 
 
 def join(parts: "Sequence[ModelProto]") -> "ModelProto":
-    """The parts as one graph from the image to the result; the values between them keep their names."""
+    """Join the parts to one graph from the image to the result.
+
+    The values between the parts keep their names.
+    """
     onnx, _ = import_onnx()
     whole = parts[0]
     tidy(whole.graph)
@@ -153,7 +165,7 @@ def join(parts: "Sequence[ModelProto]") -> "ModelProto":
 
 
 def tidy(graph: "GraphProto") -> None:
-    """Take out what tells of the tracing: the shapes of that size, lines of source code."""
+    """Remove the traces of the export: shapes of the traced size, source lines."""
     del graph.value_info[:]
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]

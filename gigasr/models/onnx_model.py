@@ -1,4 +1,7 @@
-"""ONNX files as models: gigasr's own, of which body and tail are run apart, and others from image to larger image."""
+"""ONNX files as models.
+
+Body and tail of gigasr's own files run apart. Third-party files run whole, from image to larger image.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,14 +28,14 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 IMAGE, FEATURES, RESIDUAL, ROOT, RESULT = "image", "features", "residual", "root", "upscaled"  # values of our files
-PROBE_SIZE = 64, 96  # px; height and width of the image by which the scale of a foreign file is found
-FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch may: tiles twice as large, less halo
-MULTIPLE = 16  # px; sides that foreign files get are multiples of it: a guess that suits most
+PROBE_SIZE = 64, 96  # px; height and width of the image that finds the scale of a third-party file
+FEWER_MAPS = 2  # onnxruntime holds half as many maps at a time as torch: tiles are twice as large, with less halo
+MULTIPLE = 16  # px; input sides of third-party files are multiples of it: a guess that suits most files
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
 
 class OnnxHeader(BaseModel):
-    """What a file of gigasr's says of itself in its metadata."""
+    """The metadata of a file exported by gigasr."""
 
     gigasr: Literal["1"] = "1"  # format
     version: str = __version__
@@ -40,11 +43,11 @@ class OnnxHeader(BaseModel):
     prompt: str
     seed: int  # of z
     scale: int
-    input_noise: float  # std in [-1, 1] units of what the body wants added to the image
+    input_noise: float  # standard deviation, [-1, 1] units, of the noise to add to the body's image
     restores: bool = False  # whether the graph has a residual and a root
-    halo: int  # px; how far the tail looks
-    tail_bytes: int  # of memory per px
-    overlap: int  # px; this and what follows is the body's tiling
+    halo: int  # low-res px; halo of the tail
+    tail_bytes: int  # memory of the tail per low-res px
+    overlap: int  # px; overlap to result_bytes are the body's tiling rules
     align: int
     multiple: int
     minimum: int
@@ -54,24 +57,27 @@ class OnnxHeader(BaseModel):
 
     @classmethod
     def of(cls, network: BodyTail, model: str, prompt: str, seed: int) -> "OnnxHeader":
-        """The header of a network's file."""
+        """Make the header for a network.
+
+        model: name of the model
+        """
         names = ("scale", "input_noise", "halo", "tail_bytes")
         known = {name: getattr(network, name) for name in names} | vars(network.tiling)
         known["restores"] = network.root_residual is not None
         return cls(model=model, prompt=prompt, seed=seed, **known)
 
     def texts(self) -> dict[str, str]:
-        """The metadata, strings by name."""
+        """Return the metadata as strings by name."""
         return {name: str(value) for name, value in self}
 
     @property
     def tiling(self) -> TilingRules:
-        """How the body may be cut."""
+        """The tiling rules of the body."""
         return TilingRules(**{each.name: getattr(self, each.name) for each in fields(TilingRules)})
 
 
 class Session:
-    """A graph with one result in onnxruntime, on one of torch's devices."""
+    """A graph with one output in onnxruntime, on one of torch's devices."""
 
     def __init__(self, graph: "Path | ModelProto", device: torch.device) -> None:
         runtime = import_onnx()[1]
@@ -84,7 +90,7 @@ class Session:
             self.session: InferenceSession = runtime.InferenceSession(source, options, providers=providers)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """inputs: in the order of the graph's and in their dtype"""
+        """Run the graph; the inputs have the order and the dtypes of the graph's inputs."""
         names = [each.name for each in self.session.get_inputs()]
         feed = {name: x.contiguous().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
         with as_runtime_errors():
@@ -94,7 +100,7 @@ class Session:
 
 @contextmanager
 def as_runtime_errors() -> Iterator[None]:
-    """Turn onnxruntime's errors, which have no base class of their own, into RuntimeErrors."""
+    """Turn onnxruntime's errors into RuntimeErrors; they share no base class."""
     try:
         yield
     except Exception as error:
@@ -102,7 +108,10 @@ def as_runtime_errors() -> Iterator[None]:
 
 
 def provider(device: torch.device) -> Any:  # a name, or a name and its options
-    """The part of onnxruntime that runs on a device."""
+    """Choose onnxruntime's execution provider for a device.
+
+    Raises ValueError if onnxruntime has none here.
+    """
     if device.type == "cpu":
         return "CPUExecutionProvider"
     known = import_onnx()[1].get_available_providers()
@@ -112,7 +121,7 @@ def provider(device: torch.device) -> Any:  # a name, or a name and its options
 
 
 class OnnxNetwork:
-    """Body and tail of a file of gigasr's, as engines want them."""
+    """Body and tail of a file exported by gigasr, as the two parts of an engine."""
 
     def __init__(self, graph: "ModelProto", header: OnnxHeader, device: torch.device) -> None:
         parts = import_onnx()[0].utils.Extractor(graph)
@@ -122,10 +131,10 @@ class OnnxNetwork:
         self.run_tail = Session(parts.extract_model([FEATURES, root], [RESULT]), device)
         self.scale, self.input_noise, self.tiling = header.scale, header.input_noise, header.tiling
         self.halo, self.tail_bytes = header.halo, header.tail_bytes // FEWER_MAPS
-        self.receptive_radius = 0  # as the graph keeps what only a margin depends on, cross-faded tiles cost less
+        self.receptive_radius = 0  # the graph cannot crop a margin level by level, hence blended tiles cost less
 
     def body(self, lr: Tensor, margin: Margin = NO_MARGIN) -> Tensor:
-        """lr: [B, 3, H, W] float32 in [-1, 1], sides as the tiling says -> features [B, C, H', W']"""
+        """lr: [B, 3, H, W] float32 in [-1, 1], sides by the tiling rules -> features [B, C, H', W']"""
         return crop_margin(self.run_body(lr / 2 + 0.5), margin)
 
     def tail(self, features: Tensor, root: Tensor, margin: Margin) -> Tensor:
@@ -135,7 +144,10 @@ class OnnxNetwork:
 
 
 class OnnxModel:
-    """A file of gigasr's, for the prompt and the z for which it was made; a run's seed is the noise field's."""
+    """A file exported by gigasr for one prompt and one z.
+
+    The seed of a run sets only the noise field.
+    """
 
     takes_text = False
 
@@ -144,7 +156,7 @@ class OnnxModel:
         self.scales = [self.scale]
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BodyTailEngine:
-        """The network, in float32 whatever the plan says."""
+        """Make an engine in float32, for all precisions of the plan."""
         graph = read(self.path)
         return BodyTailEngine(
             {device: OnnxNetwork(graph, self.header, device) for device in execution.devices}, execution
@@ -152,7 +164,10 @@ class OnnxModel:
 
 
 class ExternalOnnxModel:
-    """Another file, from images [1, 3, H, W] in [0, 1], square of one size or any, to ones larger by an integer."""
+    """A third-party file that upscales images by an integer scale.
+
+    The input is [1, 3, H, W] in [0, 1], of any size, or square of one fixed size. Raises CheckpointError for others.
+    """
 
     takes_text = False
 
@@ -179,7 +194,10 @@ class ExternalOnnxModel:
         self.takes_batches = takes_batches(session, probe)
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BlendedTileEngine:
-        """The network, in its own precision whatever the plan says; on its own tiles where its size is fixed."""
+        """Make an engine in the file's own precision, for all precisions of the plan.
+
+        A file of fixed size runs on tiles of this size.
+        """
         multiple = self.side or MULTIPLE
         overlap = min(OVERLAP, self.side // 4) if self.side else OVERLAP
         sizes = pixel_bytes(self.scale, torch.float32), 12 * self.scale**2
@@ -189,12 +207,15 @@ class ExternalOnnxModel:
         return BlendedTileEngine(calls, self.scale, tiling, replace(execution, tile=tile, batch=batch))
 
     def unit_range(self, session: Session) -> Callable[[Tensor], Tensor]:
-        """The network from and to [-1, 1]."""
+        """Adapt a network on images in [0, 1] to images in [-1, 1]."""
         return lambda x: session((x / 2 + 0.5).to(self.dtype)).float() * 2 - 1
 
 
 def takes_batches(session: Session, image: Tensor) -> bool:
-    """Tell whether a network takes two images at a time; not all do whose files say so."""
+    """Tell by a run whether a network takes two images at a time.
+
+    The declared shape does not suffice: some files declare a free batch and fail.
+    """
     try:
         return len(session(image.repeat(2, 1, 1, 1))) == 2
     except RuntimeError:
@@ -202,7 +223,7 @@ def takes_batches(session: Session, image: Tensor) -> bool:
 
 
 def load_onnx(path: Path) -> OnnxModel | ExternalOnnxModel:
-    """The model in an ONNX file."""
+    """Load the model of an ONNX file: gigasr's own or a third party's."""
     notes = {each.key: each.value for each in read(path).metadata_props}
     if "gigasr" not in notes:
         return ExternalOnnxModel(path)
@@ -214,7 +235,7 @@ def load_onnx(path: Path) -> OnnxModel | ExternalOnnxModel:
 
 
 def read(path: Path) -> "ModelProto":
-    """The graph of a file; tensors that lie in other files are left there."""
+    """Read the graph of a file, without tensors stored in other files."""
     onnx = import_onnx()[0]
     try:
         model: ModelProto = onnx.load(path, load_external_data=False)
@@ -226,7 +247,7 @@ def read(path: Path) -> "ModelProto":
 
 
 def describe_onnx(path: Path) -> dict[str, str]:
-    """What a file is, in words: kind, scale, parameters, size, and what its metadata says."""
+    """Describe a file in words: kind, scale, parameters, size and metadata."""
     graph, model = read(path).graph, load_onnx(path)
     parameters = sum(math.prod(tensor.dims) for tensor in graph.initializer)
     shown = ("model", "prompt", "seed", "version")
@@ -242,7 +263,7 @@ def describe_onnx(path: Path) -> dict[str, str]:
 
 
 def import_onnx() -> tuple[ModuleType, ModuleType]:
-    """The packages onnx and onnxruntime, or ImportError that says how to get them."""
+    """Import onnx and onnxruntime; the ImportError tells the command to install them."""
     try:
         import onnx
         import onnx.compose

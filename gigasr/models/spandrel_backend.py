@@ -1,4 +1,4 @@
-"""Networks that spandrel knows, as SuperResolver takes them."""
+"""Third-party networks, loaded by spandrel, as models of `SuperResolver`."""
 
 import copy
 import math
@@ -18,14 +18,14 @@ from gigasr.models.checkpoint import CheckpointError
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-OVERLAP = 32  # px; of the tiles of a network whose receptive field is not known
-MIN_INPUT_SIDE = 64  # px; side of what such a network is given: 4 px at its coarsest level, if that is at 1/16
-WHOLE_IMAGE = 1 << 20  # px; side of a tile for networks that want the whole image
-LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # held at a time per px of the input and of the result; a guess
+OVERLAP = 32  # px; overlap of the tiles of a network with unknown receptive field
+MIN_INPUT_SIDE = 64  # px; least input side of a third-party network: 4 px at a coarsest level of 1/16
+WHOLE_IMAGE = 1 << 20  # px; side of a tile for networks that need the whole image
+LOW_RES_VALUES, HIGH_RES_VALUES = 1024, 192  # values in memory per px of the input and of the result; a guess
 
 
 class SpandrelModel:
-    """A network that spandrel built, at its own scale, 1 included."""
+    """A network built by spandrel, with a scale of 1 or more."""
 
     takes_text = False
 
@@ -34,9 +34,10 @@ class SpandrelModel:
         self.scales = [self.scale]
 
     def engine(self, prompt: str, seed: int, execution: ExecutionPlan, scale: int | None = None) -> BlendedTileEngine:
-        """The network, in bf16 only where it supports that, one tile at a time; prompt and seed are ignored.
+        """Make an engine that runs one tile at a time; ignore prompt and seed.
 
-        One is what spandrel promises to take, and DRUNet takes no more.
+        spandrel guarantees only batch size 1 (DRUNet needs it). The engine runs in bf16 only if the network supports
+        bf16, else in fp32.
         """
         descriptor = self.descriptor
         dtype = execution.dtype if descriptor.supports_bfloat16 else torch.float32
@@ -60,14 +61,17 @@ class SpandrelModel:
 
 
 def pixel_bytes(scale: int, dtype: torch.dtype) -> int:
-    """Memory that a network of which nothing is known takes per low-res px; a guess."""
+    """Guess the memory of an unknown network, bytes per low-res px."""
     return dtype.itemsize * (LOW_RES_VALUES + HIGH_RES_VALUES * scale**2)
 
 
 def unit_range(
     call: Callable[[Tensor], Tensor], descriptor: "ImageModelDescriptor[Any]", dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """A network from and to [0, 1] as one from and to [-1, 1]; one of gray images gets the three channels by turns."""
+    """Adapt a network on images in [0, 1] to images in [-1, 1].
+
+    A network of gray images runs on the three channels in turn.
+    """
 
     def run(x: Tensor) -> Tensor:
         unit = x.add(1).div(2).to(dtype)
@@ -79,7 +83,12 @@ def unit_range(
 
 
 def load_spandrel(tensors: Mapping[str, Tensor], source: str) -> SpandrelModel:
-    """Build the network whose weights spandrel recognises."""
+    """Build a network from weights that spandrel recognises.
+
+    Raises CheckpointError for unknown or incomplete weights, and for networks not from image to image.
+
+    source: name of the file in errors
+    """
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
     try:

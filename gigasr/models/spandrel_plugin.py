@@ -1,7 +1,7 @@
-"""gigasr's networks in programs that use spandrel: files of a network for one prompt and seed, and what reads them.
+"""Write and read networks, folded for one prompt and seed, as files for spandrel.
 
 >>> from gigasr.models.spandrel_plugin import register
->>> register()  # from now on spandrel.ModelLoader reads what `gigasr export MODEL lite.pth` wrote
+>>> register()  # from now on spandrel.ModelLoader reads the files of `gigasr export MODEL lite.pth`
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from gigasr.networks.text import TextFeatures
 from gigasr.networks.upsampler import Upsampler
 
 ID = "gigasr"
-PLUGIN_HEADER_KEY = "gigasr_header"  # key of the header: JSON as bytes, as spandrel hands over nothing but tensors
+PLUGIN_HEADER_KEY = "gigasr_header"  # key of the header: JSON as bytes, because spandrel passes only tensors
 
 
 class PluginHeader(BaseModel):
-    """What a file says of its network."""
+    """The header of a file: the network's config, its prompt and its seed."""
 
     config: UpsamplerConfig
     num_tokens: int  # of the prompt
@@ -49,13 +49,13 @@ class ImageNetwork(nn.Module):
 
 
 class FoldedArchitecture(Architecture[ImageNetwork]):
-    """How spandrel knows and builds such a file."""
+    """spandrel's detector and loader for the files."""
 
     def __init__(self) -> None:
         super().__init__(id=ID, name=ID, detect=KeyCondition.has_all(PLUGIN_HEADER_KEY))
 
     def load(self, state_dict: Mapping[str, Tensor]) -> "ImageModelDescriptor[ImageNetwork]":
-        """Build the network of a file; spandrel fills in the weights."""
+        """Build the network of a file; spandrel loads the weights into it."""
         header = PluginHeader.model_validate_json(bytes(state_dict[PLUGIN_HEADER_KEY].tolist()))
         folded = empty_network(header.config, header.num_tokens)
         return ImageModelDescriptor(
@@ -74,15 +74,17 @@ class FoldedArchitecture(Architecture[ImageNetwork]):
 
 
 def register() -> None:
-    """Let spandrel's ModelLoader read the files; to call it again does nothing."""
+    """Let spandrel's ModelLoader read the files; further calls do nothing."""
     if ID not in MAIN_REGISTRY:
         MAIN_REGISTRY.add(ArchSupport.from_architecture(FoldedArchitecture()))
 
 
 def save(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0) -> None:
-    """Save a model of gigasr's own for one prompt and the z of one seed, as {"params_ema": tensors} in fp32.
+    """Save an upsampler for one prompt and the z of one seed.
 
-    name: of the model, for the file's header
+    The file holds {"params_ema": tensors} in fp32. Raises ValueError for weights that are not gigasr's.
+
+    name: name of the model, for the file's header and for errors
     """
     folded = folded_network(model, prompt, seed)
     if not isinstance(folded, FoldedUpsampler):
@@ -97,7 +99,7 @@ def save(model: Model, name: str, target: Path, prompt: str = "", seed: int = 0)
 
 
 def empty_network(config: UpsamplerConfig, num_tokens: int) -> FoldedUpsampler:
-    """A folded network of whatever weights."""
+    """Build a folded network on the CPU, with uninitialised weights."""
     with torch.device("meta"):
         t_local, t_global = torch.empty(1, num_tokens, config.text.dim), torch.empty(1, config.text.dim)
         text = TextFeatures(t_local, t_global, torch.empty(1, num_tokens, dtype=torch.bool))

@@ -1,4 +1,7 @@
-"""Model names to weights and models: bundled with the package, a local file or folder, or on the Hugging Face Hub."""
+"""Find and load models by name.
+
+A name is a bundled model, a local file or folder, or a model on the Hugging Face Hub.
+"""
 
 import functools
 import json
@@ -32,14 +35,17 @@ DEFAULT_MODEL = UpscaleOptions.model
 
 
 def bundled_models() -> list[str]:
-    """Names of the upsamplers that ship in the package."""
+    """List the names of the upsamplers in the package."""
     return sorted(path.stem for path in WEIGHTS.glob("upsampler_*.safetensors"))
 
 
 def find_model(name: str) -> Path:
-    """The file of a model: a bundled name, a file, a folder, or owner/name[@revision] of the Hugging Face Hub.
+    """Find the file of a model; download it if necessary.
 
-    What is not in the Hub's cache yet is downloaded; where from and how large is said first.
+    A model of the Hub that is not in the cache is downloaded; the source and the size are logged first. Raises
+    ValueError for unknown names.
+
+    name: a bundled name, a file, a folder, or owner/name[@revision] of the Hugging Face Hub
     """
     if path := local_weights(name):
         return path
@@ -54,7 +60,10 @@ def find_model(name: str) -> Path:
 
 
 def load_model(name: str = DEFAULT_MODEL) -> Model:
-    """What SuperResolver takes, by name or path: gigasr's own weights, AuraSR's, or any that spandrel knows."""
+    """Load a model by name or path.
+
+    The weights are gigasr's, AuraSR's, an ONNX file, or of any kind that spandrel knows.
+    """
     path = find_model(name)
     if is_onnx(path):
         return load_onnx(path)
@@ -70,7 +79,10 @@ def load_model(name: str = DEFAULT_MODEL) -> Model:
 
 
 def model_scale(name: str) -> int:
-    """By how much a model upscales; gigasr's own tell it without being built, others are built once."""
+    """Return the scale of a model.
+
+    The header of gigasr's upsamplers tells the scale. Other models are built once; the last 8 scales are cached.
+    """
     path = find_model(name)
     return _scale(path, path.stat().st_mtime_ns)
 
@@ -84,7 +96,7 @@ def _scale(path: Path, changed: int) -> int:
 
 
 def describe_weights(path: Path) -> dict[str, str]:
-    """What a file of weights is, in words: kind, scale, parameters, size, and what its header notes."""
+    """Describe a file of weights in words: kind, scale, parameters, size and notes."""
     if is_onnx(path):
         return describe_onnx(path)
     tensors, header = open_weights(path)
@@ -106,7 +118,10 @@ def describe_weights(path: Path) -> dict[str, str]:
 
 
 def convert_weights(source: Path, target: Path) -> None:
-    """Save gigasr's weights as another kind of file: .safetensors, .pth with params_ema, or a folder for the Hub."""
+    """Save gigasr's weights as another kind of file.
+
+    The target's suffix tells the kind: .safetensors, .pth with params_ema, or none for a folder in the Hub's layout.
+    """
     tensors, header = open_weights(source)
     if "kind" not in header:
         raise ValueError(f"{source}: expected gigasr's own weights, got others; they run as they are")
@@ -121,7 +136,10 @@ def convert_weights(source: Path, target: Path) -> None:
 
 
 def read_aura_config(path: Path) -> AuraConfig:
-    """The config.json beside AuraSR's weights; without one the public models' holds."""
+    """Read the config.json in the folder of AuraSR's weights.
+
+    Without a config.json the settings of the public models hold.
+    """
     config = path.with_name(CONFIG)
     if not config.is_file():
         return AuraConfig()
