@@ -70,6 +70,7 @@ def test_the_folded_network_equals_the_unfolded_one(name: str) -> None:
     assert error(folded(lr), result) < 1e-5
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", ["tiny", "paper"])
 def test_a_batch_of_tiles_shares_one_fold(name: str) -> None:
     network, w, text = build(name)
