@@ -203,7 +203,7 @@ def _write_pil(
     arguments = arguments | {"icc_profile": first.icc_profile, **_metadata_arguments(file_format, first)}
     if timing is not None:
         sequence.n_frames, sequence.is_animated = len(timing.durations), True
-        arguments |= {"save_all": True, **_timing_options(file_format, timing)}
+        arguments |= {"save_all": True, **_timing_arguments(file_format, timing)}
         if file_format == "GIF" and sequence.mode == "RGBA":
             arguments["disposal"] = 2  # clears each frame before the next, also below transparent pixels
     sequence.save(file, file_format, **{name: value for name, value in arguments.items() if value is not None})
@@ -221,17 +221,19 @@ def _metadata_arguments(file_format: str, pixel_rows: PixelRows) -> dict[str, An
     }
 
 
-def _timing_options(file_format: str, timing: AnimationTiming) -> dict[str, Any]:
-    """Return the options of PIL's encoder for an animation's timing."""
+def _timing_arguments(file_format: str, timing: AnimationTiming) -> dict[str, Any]:
+    """Return the arguments of PIL's encoder for an animation's timing."""
     loop_count = timing.loop_count if timing.loop_count <= _MAX_LOOPS else 0
     maximum = _MAX_FRAME_DURATION.get(file_format, math.inf)
     durations = [min(duration, maximum) for duration in timing.durations]
     if file_format != "GIF":
         return {"duration": [round(duration) for duration in durations], "loop": loop_count}
-    options: dict[str, Any] = {"duration": [10 * round(duration / 10) for duration in durations]}  # GIF has 10 ms steps
+    arguments: dict[str, Any] = {
+        "duration": [10 * round(duration / 10) for duration in durations]
+    }  # GIF has 10 ms steps
     if loop_count != 1:
-        options["loop"] = max(loop_count - 1, 0)  # GIF counts repetitions; 0 = for ever
-    return options
+        arguments["loop"] = max(loop_count - 1, 0)  # GIF counts repetitions; 0 = for ever
+    return arguments
 
 
 def _to_image(pixel_rows: PixelRows, file_format: str) -> Image.Image:
